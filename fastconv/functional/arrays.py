@@ -1,0 +1,68 @@
+"""What kernels are fed: plain, native, aligned, C-contiguous arrays of float32 or float64, checked by name."""
+
+import numpy as np
+
+from fastconv.errors import ArgumentError, ArgumentTypeError
+
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def plain(name, array, ndim=None):
+    """`array` as a base-class ndarray of float32 or float64, of `ndim` axes when given."""
+    if type(array) is not np.ndarray:
+        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+            raise ArgumentTypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
+        array = np.asarray(array)
+    dtype = array.dtype
+    if dtype != FLOAT32 and dtype != FLOAT64:
+        if dtype.kind != "f" or dtype.itemsize not in (4, 8):
+            raise ArgumentTypeError(f"{name} must be float32 or float64, got {dtype}")
+        array = array.astype(dtype.newbyteorder("="))
+    if ndim is not None and array.ndim != ndim:
+        raise ArgumentError(f"{name} must have {ndim} axes, got {array.ndim}: shape {array.shape}")
+    return array
+
+
+def contiguous(array):
+    """`array` itself when a kernel can take it as it is, else a C-contiguous copy or, when only read-only, another view."""
+    flags = array.flags
+    if not (flags.c_contiguous and flags.aligned):
+        return np.array(array, order="C")
+    if not flags.writeable:  # Numba would compile every kernel anew for read-only arrays; kernels never write to their inputs
+        return np.asarray(_Writable(array))
+    return array
+
+
+class _Writable:
+    """A view of a read-only array that NumPy takes for a writable one."""
+
+    def __init__(self, array):
+        self.array = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
+
+
+def channels_last(name, array, dtype=None):
+    """An (N, C, H, W) array as a C-contiguous (N, H, W, C) one; no copy when its memory is channels-last already."""
+    array = plain(name, array, 4)
+    if dtype is not None and array.dtype != dtype:
+        raise ArgumentTypeError(f"{name} must be {dtype} as the other arrays are, got {array.dtype}")
+    return contiguous(array.transpose(0, 2, 3, 1))
+
+
+def same_dtype(name, array, dtype, ndim):
+    """`array` C-contiguous, of `dtype` and `ndim` axes."""
+    array = plain(name, array, ndim)
+    if array.dtype != dtype:
+        raise ArgumentTypeError(f"{name} must be {dtype} as the other arrays are, got {array.dtype}")
+    return contiguous(array)
+
+
+def check_shape(name, array, shape):
+    """Raise unless the (N, C, H, W)-ordered `array` has exactly `shape`."""
+    if array.shape != shape:
+        raise ArgumentError(f"{name} must have shape {shape}, got {array.shape}")
+
+
+def nchw(array):
+    """The (N, C, H, W) view of an (N, H, W, C) array."""
+    return array.transpose(0, 3, 1, 2)

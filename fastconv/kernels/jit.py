@@ -1,0 +1,234 @@
+"""How kernels are compiled, cached and launched.
+
+`@kernel` makes an entry point: called from Python as `name(work, *arguments)`, where `work` estimates its scalar operations.
+`@device` makes a function that kernels call. Neither compiles anything before its first call.
+
+Compiled code is kept in a folder of its own whose name is a hash of all kernel sources and of everything else that shapes the code.
+Numba's own cache looks at one file's text only: it misses a change in a callee, and raises on a damaged file.
+"""
+
+import functools
+import hashlib
+import logging
+import os
+import pickle
+import platform
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import llvmlite
+import numba
+import numpy as np
+from numba.core import config
+from numba.core.caching import CompileResultCacheImpl, _Cache
+
+SERIAL_BELOW = 1 << 17  # scalar operations; a parallel region costs 1.3 us on omp but 130 us on workqueue
+"""Below this much work a kernel runs on the calling thread."""
+
+log = logging.getLogger("fastconv")
+
+
+# --- threads -------------------------------------------------------------------------------------------------------------
+
+_num_threads = config.NUMBA_NUM_THREADS
+_applied = threading.local()  # Numba keeps the number per Python thread; fastconv's is one for the process
+_workqueue_lock = threading.RLock()  # workqueue aborts the process when two Python threads enter at once
+_needs_lock = False
+_pool_started = False
+_forked = False
+
+
+def set_num_threads(n):
+    """Use `n` threads for every kernel, in every Python thread of this process.
+
+    Results do not depend on it: work is cut by shape, never by the number of threads.
+
+    Parameters
+    ----------
+    n : int
+        From 1 to the number of processors (or the environment's ``NUMBA_NUM_THREADS``).
+
+    Raises
+    ------
+    TypeError, ValueError
+        When `n` is no integer, or out of range.
+    """
+    from fastconv.errors import ArgumentError, ArgumentTypeError
+
+    global _num_threads
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise ArgumentTypeError(f"n must be an integer, got {n!r}")
+    if not 1 <= n <= config.NUMBA_NUM_THREADS:
+        raise ArgumentError(f"n must be from 1 to {config.NUMBA_NUM_THREADS} (NUMBA_NUM_THREADS sets the limit), got {n}")
+    _num_threads = int(n)
+
+
+def get_num_threads():
+    """Return the number of threads that kernels use (int)."""
+    return _num_threads
+
+
+def threading_layer():
+    """Return the name of the threading layer in use: "omp", "tbb" or "workqueue". Starts it when need be."""
+    _enter()
+    return numba.threading_layer()
+
+
+def _enter():
+    """Apply the number of threads in this Python thread; start the pool."""
+    global _needs_lock, _pool_started
+    numba.set_num_threads(_num_threads)
+    _applied.threads = _num_threads
+    if not _pool_started:
+        _needs_lock = numba.threading_layer() == "workqueue"
+        _pool_started = True
+
+
+def _after_fork():
+    """A forked child inherits a pool without its threads (omp kills the process there): kernels run serially from here on."""
+    global _forked
+    _forked = _pool_started
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# --- the cache -----------------------------------------------------------------------------------------------------------
+
+
+def cache_root():
+    """Folder that holds all of fastconv's compiled code: ``FASTCONV_CACHE_DIR``, ``NUMBA_CACHE_DIR`` or the user's cache folder."""
+    for variable in ("FASTCONV_CACHE_DIR", "NUMBA_CACHE_DIR"):
+        if os.environ.get(variable):
+            return Path(os.environ[variable]) / "fastconv"
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expanduser(base)) / "fastconv"
+
+
+@functools.cache
+def cache_folder():
+    """Folder of the code compiled from exactly these sources, by these versions, with these options."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    options = {k: str(getattr(config, k)) for k in ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "CPU_NAME", "CPU_FEATURES", "DEBUGINFO_DEFAULT")}
+    versions = (platform.python_implementation(), sys.version_info[:2], sys.abiflags, numba.__version__, llvmlite.__version__, np.__version__)
+    digest.update(repr((versions, sorted(options.items()))).encode())
+    return cache_root() / digest.hexdigest()[:20]
+
+
+@functools.cache
+def _warn_no_cache(reason):
+    warnings.warn(f"fastconv cannot keep its compiled kernels ({reason}); every process will compile them anew. "
+                  "Set FASTCONV_CACHE_DIR to a writable folder.", RuntimeWarning, stacklevel=2)
+
+
+class KernelCache(_Cache):
+    """One file per compiled signature; a file that is missing, damaged or unreadable counts as not there."""
+
+    def __init__(self, function, form):
+        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}.{form}"
+        self.compiled = CompileResultCacheImpl.__new__(CompileResultCacheImpl)  # reduce and rebuild only; it must not look for a locator
+
+    @property
+    def cache_path(self):
+        return str(cache_folder())
+
+    def path(self, signature, codegen):
+        key = hashlib.sha256(repr((str(signature), codegen.magic_tuple())).encode()).hexdigest()[:16]
+        return cache_folder() / f"{self.name}-{key}.bin"
+
+    def load_overload(self, sig, target_context):
+        target_context.refresh()
+        try:
+            checksum, payload = self.path(sig, target_context.codegen()).read_bytes().split(b"\n", 1)
+            if hashlib.sha256(payload).hexdigest().encode() == checksum:
+                return self.compiled.rebuild(target_context, pickle.loads(payload))
+            reason = "damaged"
+        except FileNotFoundError:
+            reason = "new"
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        log.info("compiling %s for %s (%s)", self.name, sig, reason)
+        for listener in compile_listeners:
+            listener(self.name)
+        return None
+
+    def save_overload(self, sig, data):
+        payload = numba.core.serialize.dumps(self.compiled.reduce(data))
+        path = self.path(sig, data.codegen)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                temporary.write_bytes(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            _warn_no_cache(f"{error.strerror or error}: {path.parent}")
+
+    def enable(self):
+        pass
+
+    def disable(self):
+        pass
+
+    def flush(self):
+        pass
+
+
+compile_listeners = []
+"""Functions called with a kernel's name when it is about to be compiled: a command line says so with them."""
+
+
+# --- the decorators ------------------------------------------------------------------------------------------------------
+
+
+def _dispatcher(function, form, **options):
+    if config.DISABLE_JIT:
+        raise RuntimeError("fastconv's kernels need Numba's compiler: unset NUMBA_DISABLE_JIT")
+    dispatcher = numba.njit(error_model="numpy", nogil=True, **options)(function)
+    dispatcher._cache = KernelCache(function, form)
+    return dispatcher
+
+
+def device(function=None, **options):
+    """Decorator of a function that kernels call. Options are Numba's, for instance ``inline="always"`` or ``fastmath``."""
+    if function is None:
+        return functools.partial(device, **options)
+    return _dispatcher(function, "device", **options)
+
+
+class Kernel:
+    """A compiled entry point in two forms, serial and parallel over its `prange`. Which one runs depends on the work alone."""
+
+    def __init__(self, function, **options):
+        functools.update_wrapper(self, function)
+        self.serial = _dispatcher(function, "serial", **options)
+        self.parallel = _dispatcher(function, "parallel", parallel=True, **options)
+
+    def __call__(self, work, *arguments):
+        if work < SERIAL_BELOW or _forked:
+            return self.serial(*arguments)
+        if getattr(_applied, "threads", 0) != _num_threads:
+            _enter()
+        if not _needs_lock:
+            return self.parallel(*arguments)
+        with _workqueue_lock:
+            return self.parallel(*arguments)
+
+
+def kernel(function=None, **options):
+    """Decorator of a kernel's entry point, see `Kernel`."""
+    if function is None:
+        return functools.partial(kernel, **options)
+    return Kernel(function, **options)
