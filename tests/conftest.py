@@ -1,0 +1,27 @@
+"""What all tests share: the seed, the number of threads, hypothesis' profile."""
+
+import os
+import zlib
+
+os.environ["NUMBA_NUM_THREADS"] = "4"  # before numba is imported: the determinism tests go up to 4 threads on any machine
+
+import hypothesis
+import numpy as np
+import pytest
+
+from fastconv.kernels import jit
+
+hypothesis.settings.register_profile("fastconv", derandomize=True, deadline=None, max_examples=20, database=None)
+hypothesis.settings.load_profile("fastconv")
+
+
+@pytest.fixture
+def rng(request):
+    """A generator seeded by the test's own name: stable from run to run, different from test to test."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Every test starts with two threads: more than the machine has would only be slow."""
+    jit.set_num_threads(2)
