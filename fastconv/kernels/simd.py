@@ -84,65 +84,92 @@ def _pointer(context, builder, signature, args, i):
     return builder.gep(array.data, [args[i + 1]])
 
 
+MAX_ROWS = 14 if VECTOR_REGISTERS == 32 else 6
+"""Rows of the tallest tile that is two vectors wide: 14 x 2 sums, 2 columns and a broadcast just fit into 32 registers."""
+
+
+class _Tile:
+    """Emits the body of `tile` for one number of rows."""
+
+    def __init__(self, builder, dtype, vectors, masked, pointers, strides, cols, accumulate, over):
+        self.builder, self.v, self.vectors = builder, Vector(builder, dtype), vectors
+        self.pa, self.pb, self.pc, self.pi = pointers
+        self.am, self.bn, self.cm, self.cn = strides
+        self.accumulate, self.over = accumulate, over
+        offsets = [ir.Constant(I64, n * self.v.lanes) for n in range(vectors)]
+        self.masks = [self.v.mask(builder.sub(cols, offset)) if masked else None for offset in offsets]
+        self.starts = [builder.gep(self.pi, [offset]) for offset in offsets]
+
+    def at(self, pointer, *terms):
+        """The pointer moved by a sum of stride * index."""
+        for stride, index in terms:
+            pointer = self.builder.gep(pointer, [self.builder.mul(stride, index if isinstance(index, ir.Value) else ir.Constant(I64, index))])
+        return pointer
+
+    def emit(self, rows):
+        builder, v = self.builder, self.v
+        cells = [(m, n) for m in range(rows) for n in range(self.vectors)]
+        sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
+        self.emit_start(cells, sums)
+        S, a_s, b_s, T, a_t, b_t, K, a_k, b_k = self.over
+        with cgutils.for_range(builder, S) as s, cgutils.for_range(builder, T) as t:
+            a_next, b_next = cgutils.alloca_once(builder, self.pa.type), cgutils.alloca_once(builder, self.pb.type)
+            builder.store(self.at(self.pa, (a_s, s.index), (a_t, t.index)), a_next)
+            builder.store(self.at(self.pb, (b_s, s.index), (b_t, t.index)), b_next)
+            with cgutils.for_range(builder, K):
+                a, b = builder.load(a_next), builder.load(b_next)
+                columns = [v.load(self.at(b, (self.bn, n)), self.masks[n]) for n in range(self.vectors)]
+                for m in range(rows):
+                    x = v.broadcast(self.at(a, (self.am, m)))
+                    for n in range(self.vectors):
+                        builder.store(v.fma(x, columns[n], builder.load(sums[m, n])), sums[m, n])
+                builder.store(builder.gep(a, [a_k]), a_next)
+                builder.store(builder.gep(b, [b_k]), b_next)
+        for m, n in cells:
+            v.store(builder.load(sums[m, n]), self.at(self.pc, (self.cm, m), (self.cn, n)), self.masks[n])
+
+    def emit_start(self, cells, sums):
+        builder, v = self.builder, self.v
+        with builder.if_else(builder.icmp_signed("!=", self.accumulate, ir.Constant(I64, 0))) as (then, otherwise):
+            with then:
+                for m, n in cells:
+                    builder.store(v.load(self.at(self.pc, (self.cm, m), (self.cn, n)), self.masks[n]), sums[m, n])
+            with otherwise:
+                starts = [v.load(pointer, mask) for pointer, mask in zip(self.starts, self.masks, strict=True)]
+                for m, n in cells:
+                    builder.store(starts[n], sums[m, n])
+
+
 @intrinsic(prefer_literal=True)
-def tile(typingctx, MR, NV, MASKED, A, a, am, B, b, bn, C, c, cm, cn, cols, init, i, accumulate, over):
-    """C[m, n] = start[m, n] + sum over (s, t, k) of A[m; s, t, k] * B[n; s, t, k], for m < MR rows and n < NV vectors of lanes.
+def tile(typingctx, rows, NV, MASKED, A, a, am, B, b, bn, C, c, cm, cn, cols, init, i, accumulate, over):
+    """C[m, n] = start[m, n] + sum over (s, t, k) of A[m; s, t, k] * B[n; s, t, k], for m < rows and n < NV vectors of lanes.
 
     `over` = (S, as, bs, T, at, bt, K, ak, bk): three nested sums, each with its length and its strides in A and B.
     `start` is init[n] for every row, or C itself where `accumulate` is not 0. Element (m; s, t, k) of A is a scalar at
     A[a + m*am + s*as + t*at + k*ak]; vector (n; s, t, k) of B starts at B[b + n*bn + s*bs + t*bt + k*bk]; vector (m, n) of C at
-    C[c + m*cm + n*cn]. With MASKED, the lanes from `cols` on are neither read nor written. MR, NV, MASKED are integer literals.
+    C[c + m*cm + n*cn]; init[n] at init[i + n*lanes]. With MASKED, the lanes from `cols` on are neither read nor written.
+    NV and MASKED are integer literals, 1 <= rows <= MAX_ROWS.
     """
-    if not all(isinstance(v, types.IntegerLiteral) for v in (MR, NV, MASKED)):
+    if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, MASKED)):
         return None
-    rows, vectors, masked = MR.literal_value, NV.literal_value, MASKED.literal_value
-    signature = types.void(MR, NV, MASKED, A, types.intp, types.intp, B, types.intp, types.intp, C, *[types.intp] * 4,
+    vectors, masked = NV.literal_value, MASKED.literal_value
+    signature = types.void(types.intp, NV, MASKED, A, types.intp, types.intp, B, types.intp, types.intp, C, *[types.intp] * 4,
                            init, types.intp, types.intp, types.UniTuple(types.intp, 9))
 
     def codegen(context, builder, signature, args):
-        v = Vector(builder, A.dtype)
-        pa, pb, pc, pi = (_pointer(context, builder, signature, args, k) for k in (3, 6, 9, 14))
-        am, bn, cm, cn, cols, accumulate = args[5], args[8], args[11], args[12], args[13], args[16]
-        S, a_s, b_s, T, a_t, b_t, K, a_k, b_k = cgutils.unpack_tuple(builder, args[17], 9)
-
-        def at(pointer, stride, index):
-            return builder.gep(pointer, [builder.mul(stride, ir.Constant(I64, index))])
-
-        lanes = ir.Constant(I64, v.lanes)
-        cells = [(m, n) for m in range(rows) for n in range(vectors)]
-        masks = [v.mask(builder.sub(cols, builder.mul(lanes, ir.Constant(I64, n)))) if masked else None for n in range(vectors)]
-        a_row = [builder.mul(am, ir.Constant(I64, m)) for m in range(rows)]
-        b_vector = [builder.mul(bn, ir.Constant(I64, n)) for n in range(vectors)]
-        c_cell = {(m, n): at(at(pc, cm, m), cn, n) for m, n in cells}
-        sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
-
-        with builder.if_else(builder.icmp_signed("!=", accumulate, ir.Constant(I64, 0))) as (then, otherwise):
-            with then:
-                for m, n in cells:
-                    builder.store(v.load(c_cell[m, n], masks[n]), sums[m, n])
-            with otherwise:
-                for n in range(vectors):
-                    start = v.load(at(pi, lanes, n), masks[n])
-                    for m in range(rows):
-                        builder.store(start, sums[m, n])
-
-        with cgutils.for_range(builder, S) as s, cgutils.for_range(builder, T) as t:
-            a_next = cgutils.alloca_once(builder, pa.type)
-            b_next = cgutils.alloca_once(builder, pb.type)
-            builder.store(builder.gep(pa, [builder.add(builder.mul(s.index, a_s), builder.mul(t.index, a_t))]), a_next)
-            builder.store(builder.gep(pb, [builder.add(builder.mul(s.index, b_s), builder.mul(t.index, b_t))]), b_next)
-            with cgutils.for_range(builder, K):
-                a_here, b_here = builder.load(a_next), builder.load(b_next)
-                columns = [v.load(builder.gep(b_here, [b_vector[n]]), masks[n]) for n in range(vectors)]
-                for m in range(rows):
-                    x = v.broadcast(builder.gep(a_here, [a_row[m]]))
-                    for n in range(vectors):
-                        builder.store(v.fma(x, columns[n], builder.load(sums[m, n])), sums[m, n])
-                builder.store(builder.gep(a_here, [a_k]), a_next)
-                builder.store(builder.gep(b_here, [b_k]), b_next)
-
-        for m, n in cells:
-            v.store(builder.load(sums[m, n]), c_cell[m, n], masks[n])
+        pointers = [_pointer(context, builder, signature, args, k) for k in (3, 6, 9, 14)]
+        strides = [args[k] for k in (5, 8, 11, 12)]
+        over = cgutils.unpack_tuple(builder, args[17], 9)
+        body = _Tile(builder, A.dtype, vectors, masked, pointers, strides, args[13], args[16], over)
+        done = builder.append_basic_block("tile.done")
+        switch = builder.switch(args[0], done)
+        for count in range(1, MAX_ROWS + 1):
+            block = builder.append_basic_block(f"tile.{count}")
+            switch.add_case(ir.Constant(I64, count), block)
+            builder.position_at_end(block)
+            body.emit(count)
+            builder.branch(done)
+        builder.position_at_end(done)
         return context.get_dummy_value()
 
     return signature, codegen

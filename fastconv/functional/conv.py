@@ -1,0 +1,203 @@
+"""2-D convolution and its transpose: checks, the choice of the algorithm, and results in (N, C, H, W)."""
+
+from fastconv import shapes
+from fastconv.errors import ArgumentError
+from fastconv.functional import conv_direct, conv_im2col, conv_loops
+from fastconv.functional.arrays import channels_last, check_shape, nchw, plain, same_dtype
+from fastconv.functional.linear import sum_rows, zeros_bias
+
+ALGORITHMS = {"loops": conv_loops, "direct": conv_direct, "im2col": conv_im2col}
+
+
+def _algorithm(name, geometry):
+    """The module that computes, for an algorithm's name."""
+    if name == "auto":
+        return conv_direct
+    if name not in ALGORITHMS:
+        known = ", ".join(f'"{a}"' for a in ("auto", *ALGORITHMS))
+        raise ArgumentError(f"algorithm must be one of {known}, got {name!r}")
+    reason = ALGORITHMS[name].unfit(geometry)
+    if reason:
+        raise ArgumentError(f'algorithm="{name}" does not fit: {reason}')
+    return ALGORITHMS[name]
+
+
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algorithm="auto"):
+    """2-D convolution (cross-correlation: the filter is not flipped), (N, IC, H, W) to (N, OC, OH, OW).
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, IC, H, W), float32 or float64
+        Any strides; channels-last memory costs no copy.
+    weight : ndarray of shape (OC, IC // groups, KH, KW), same dtype
+    bias : ndarray of shape (OC,), same dtype, optional
+    stride, dilation : int or (height, width)
+    padding : int, (height, width), ((top, bottom), (left, right)), "valid" or "same"
+        Zeros around the input. "same" needs stride 1 and puts an odd row or column at the end.
+    groups : int
+        Divides IC and OC; output channels of a group see the input channels of that group.
+    algorithm : {"auto", "loops", "direct", "im2col"}
+
+    Returns
+    -------
+    ndarray of shape (N, OC, OH, OW), same dtype
+        A view of channels-last memory, (N, OH, OW, OC).
+
+    Raises
+    ------
+    ValueError
+        When shapes or options do not fit, or the algorithm cannot take them.
+    TypeError
+        When a dtype or type is wrong. Both messages name the argument.
+
+    Notes
+    -----
+    y[n, oc, oh, ow] = bias[oc] + sum over ic, kh, kw of x[n, ic, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL] * w[oc, ic, kh, kw];
+    OH = floor((H + PT + PB - DH*(KH - 1) - 1) / SH) + 1. Results are the same bits for any number of threads.
+
+    References
+    ----------
+    V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016, arXiv 1603.07285.
+
+    Examples
+    --------
+    >>> conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)))[0, 0]
+    array([[4., 4.],
+           [4., 4.]])
+    """
+    x = channels_last("input", input)
+    weight = same_dtype("weight", weight, x.dtype, 4)
+    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
+    compute = _algorithm(algorithm, g)
+    return nchw(compute.forward(g, x, weight, zeros_bias(bias, g.OC, x.dtype)))
+
+
+def conv2d_backward(
+    grad_output, input, weight, stride=1, padding=0, dilation=1, groups=1, *, algorithm="auto", output_mask=(True, True, True)
+):
+    """Gradients of `conv2d`.
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, OC, OH, OW), float32 or float64
+    input : ndarray of shape (N, IC, H, W), same dtype
+    weight : ndarray of shape (OC, IC // groups, KH, KW), same dtype
+    stride, padding, dilation, groups, algorithm
+        As in `conv2d`.
+    output_mask : three bools
+        Which gradients to compute.
+
+    Returns
+    -------
+    (grad_input, grad_weight, grad_bias)
+        Of the shapes of input, weight and bias; None where masked out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `conv2d`; also when grad_output does not have the output's shape.
+
+    Notes
+    -----
+    grad_weight[oc, ic, kh, kw] = sum over n, oh, ow of grad_output[n, oc, oh, ow] * x[n, ic, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL];
+    grad_input is the full convolution of grad_output with the filter rotated by 180 degrees; grad_bias sums over n, oh, ow.
+    """
+    x = channels_last("input", input)
+    weight = same_dtype("weight", weight, x.dtype, 4)
+    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
+    compute = _algorithm(algorithm, g)
+    need_input, need_weight, need_bias = output_mask
+    check_shape("grad_output", plain("grad_output", grad_output, 4), g.output_shape)
+    grad_output = channels_last("grad_output", grad_output, x.dtype)
+    return (
+        nchw(compute.backward_input(g, grad_output, weight)) if need_input else None,
+        compute.backward_weight(g, x, grad_output) if need_weight else None,
+        sum_rows(grad_output.reshape(-1, g.OC)) if need_bias else None,
+    )
+
+
+def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, algorithm="auto"):
+    """Transposed 2-D convolution, the input gradient of `conv2d` as an operation: (N, IC, H, W) to (N, OC, OH, OW).
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, IC, H, W), float32 or float64
+    weight : ndarray of shape (IC, OC // groups, KH, KW), same dtype
+    bias : ndarray of shape (OC,), same dtype, optional
+    stride, padding, dilation : int or (height, width)
+        Those of the convolution.
+    output_padding : int or (height, width)
+        Rows and columns added at the end of the output, fewer than stride or dilation.
+    groups : int
+    algorithm : {"auto", "loops", "direct", "im2col"}
+
+    Returns
+    -------
+    ndarray of shape (N, OC, OH, OW), same dtype, channels-last memory
+        OH = (H - 1)*SH - 2*PH + DH*(KH - 1) + output_padding + 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When shapes, options or dtypes do not fit; the message names the argument.
+
+    References
+    ----------
+    V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
+    """
+    x = channels_last("input", input)
+    weight = same_dtype("weight", weight, x.dtype, 4)
+    g = shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
+    y = _algorithm(algorithm, g).backward_input(g, x, weight)
+    if bias is not None:
+        y += zeros_bias(bias, g.IC, x.dtype)
+    return nchw(y)
+
+
+def conv_transpose2d_backward(
+    grad_output,
+    input,
+    weight,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    groups=1,
+    dilation=1,
+    *,
+    algorithm="auto",
+    output_mask=(True, True, True),
+):
+    """Gradients of `conv_transpose2d`.
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (N, OC, OH, OW), float32 or float64
+    input : ndarray of shape (N, IC, H, W), same dtype
+    weight : ndarray of shape (IC, OC // groups, KH, KW), same dtype
+    stride, padding, output_padding, groups, dilation, algorithm
+        As in `conv_transpose2d`.
+    output_mask : three bools
+        Which gradients to compute.
+
+    Returns
+    -------
+    (grad_input, grad_weight, grad_bias)
+        Of the shapes of input, weight and bias; None where masked out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `conv_transpose2d`; also when grad_output does not have the output's shape.
+    """
+    x = channels_last("input", input)
+    weight = same_dtype("weight", weight, x.dtype, 4)
+    g = shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
+    compute = _algorithm(algorithm, g)
+    need_input, need_weight, need_bias = output_mask
+    check_shape("grad_output", plain("grad_output", grad_output, 4), g.input_shape)
+    grad_output = channels_last("grad_output", grad_output, x.dtype)
+    return (
+        nchw(compute.forward(g, grad_output, weight, zeros_bias(None, g.OC, x.dtype))) if need_input else None,
+        compute.backward_weight(g, grad_output, x) if need_weight else None,
+        sum_rows(grad_output.reshape(-1, g.IC)) if need_bias else None,
+    )

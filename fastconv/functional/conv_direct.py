@@ -1,0 +1,148 @@
+"""The algorithm "direct": the register tile. 1x1 convolutions are matrix products, depthwise ones have kernels of their own."""
+
+import functools
+import math
+
+import numpy as np
+
+from fastconv.functional.linear import PARTS, sum_parts, times, times_transposed, transposed_times
+from fastconv.kernels import conv_depthwise, conv_direct
+from fastconv.kernels.simd import VECTOR_BYTES
+
+PIXELS, PANEL_BYTES = 256, 1 << 18
+"""A job takes so many output pixels, that weights are read from L2 often enough, and a panel of input rows that leaves room for them."""
+
+PART_BYTES = 1 << 23
+"""All private copies of a weight's gradient together."""
+
+
+def unfit(g):
+    """Why this algorithm cannot take the geometry, or None."""
+    return None
+
+
+def _is_product(g):
+    return (g.KH, g.KW, g.SH, g.SW, g.groups) == (1, 1, 1, 1, 1) and (g.OH, g.OW) == (g.H, g.W) and g.PT == g.PL == 0
+
+
+def _is_depthwise(g):
+    return g.groups == g.IC == g.OC and g.groups > 1
+
+
+def _depthwise_window(g):
+    return g.SH, g.SW, g.DH, g.DW, g.PT, g.PL
+
+
+@functools.lru_cache(maxsize=4096)
+def _blocks(N, C, OH, OW, taps, strides, itemsize):
+    """(images, rows) of one job: about PIXELS output pixels, in even parts."""
+    KH, KW, DH, DW = taps
+    SH, SW = strides
+    row_bytes = ((OW - 1) * SW + (KW - 1) * DW + 1) * C * itemsize
+    if OH * OW <= PIXELS // 2:
+        image_bytes = ((OH - 1) * SH + (KH - 1) * DH + 1) * row_bytes
+        return max(1, min(PIXELS // (OH * OW), N // PARTS, PANEL_BYTES // image_bytes)), OH
+    rows = max(1, min(OH, -(-PIXELS // OW), (PANEL_BYTES // row_bytes - (KH - 1) * DH - 1) // SH + 1))
+    return 1, -(-OH // -(-OH // rows))
+
+
+def _vectors(channels, dtype):
+    return -(-channels // (VECTOR_BYTES // dtype.itemsize))
+
+
+def _lanes(dtype):
+    return VECTOR_BYTES // dtype.itemsize
+
+
+def forward(g, x, weight, bias):
+    """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
+    if _is_product(g):
+        return times_transposed(x.reshape(-1, g.IC), weight.reshape(g.OC, g.IC), bias).reshape(g.N, g.OH, g.OW, g.OC)
+    y = np.empty((g.N, g.OH, g.OW, g.OC), x.dtype)
+    if _is_depthwise(g):
+        conv_depthwise.forward(g.flops, x, _channels_inside(weight), bias, y, _depthwise_window(g))
+        return y
+    ICG, OCG, area = g.IC // g.groups, g.OC // g.groups, g.KH * g.KW
+    packed = np.empty((g.groups, _vectors(OCG, x.dtype), g.KH, g.KW, ICG, _lanes(x.dtype)), x.dtype)
+    conv_direct.pack(4 * weight.size, weight, packed, 0, g.KW, 1, ICG * area, area, OCG * ICG * area, OCG)
+    taps = g.KH, g.KW, g.DH, g.DW
+    images, rows = _blocks(g.N, g.IC, g.OH, g.OW, taps, (g.SH, g.SW), x.itemsize)
+    window = g.OH, g.OW, g.SH, g.SW, g.PT, g.PL
+    conv_direct.convolve(g.flops, x, packed, y, bias, window, taps, (1, 1, 0, 0), g.groups, images, rows)
+    return y
+
+
+def _phases(size, kernel, stride, dilation, before):
+    """Input positions by their remainder of the stride: each remainder is a dense convolution of the output's gradient.
+
+    Position ih = first + i*stride gathers from oh = (ih + before - kh*dilation) / stride over the kernel taps kh for which this is
+    whole. Yields (first, count, taps, dilation, padding, last tap, step between taps) of each such convolution, whose taps
+    run backwards through the kernel; taps is 0 where none fits.
+    """
+    common = math.gcd(dilation, stride)
+    step = stride // common
+    for first in range(min(stride, size)):
+        remainder = (first + before) % stride
+        k0 = next((k for k in range(min(step, kernel)) if k * dilation % stride == remainder), kernel)
+        taps = len(range(k0, kernel, step))
+        origin = (first + before - k0 * dilation) // stride
+        yield first, len(range(first, size, stride)), taps, dilation // common, (taps - 1) * (dilation // common) - origin, k0 + (taps - 1) * step, step
+
+
+def backward_input(g, grad_output, weight):
+    """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
+    if _is_product(g):
+        return times(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC)).reshape(g.N, g.H, g.W, g.IC)
+    if _is_depthwise(g):
+        grad_input = np.empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+        conv_depthwise.backward_input(g.flops, grad_output, _channels_inside(weight), grad_input, _depthwise_window(g))
+        return grad_input
+    rows = [p for p in _phases(g.H, g.KH, g.SH, g.DH, g.PT)]
+    columns = [p for p in _phases(g.W, g.KW, g.SW, g.DW, g.PL)]
+    untouched = any(p[2] == 0 for p in rows + columns)  # input that no window reads
+    grad_input = (np.zeros if untouched else np.empty)((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    for row in rows:
+        for column in columns:
+            if row[2] and column[2]:
+                _backward_input_phase(g, grad_output, weight, grad_input, row, column)
+    return grad_input
+
+
+def _backward_input_phase(g, grad_output, weight, grad_input, row, column):
+    y0, OH, TH, DH, PT, kh, kh_step = row
+    x0, OW, TW, DW, PL, kw, kw_step = column
+    dtype = grad_output.dtype
+    ICG, OCG, area = g.IC // g.groups, g.OC // g.groups, g.KH * g.KW
+    packed = np.empty((g.groups, _vectors(ICG, dtype), TH, TW, OCG, _lanes(dtype)), dtype)
+    conv_direct.pack(4 * packed.size, weight, packed, kh * g.KW + kw, -kh_step * g.KW, -kw_step, area, ICG * area, OCG * ICG * area, ICG)
+    taps = TH, TW, DH, DW
+    images, rows = _blocks(g.N, g.OC, OH, OW, taps, (1, 1), dtype.itemsize)
+    work = 2 * g.N * OH * OW * TH * TW * g.IC * OCG
+    conv_direct.convolve(work, grad_output, packed, grad_input, np.zeros(g.IC, dtype), (OH, OW, 1, 1, PT, PL), taps, (g.SH, g.SW, y0, x0),
+                         g.groups, images, rows)
+
+
+def backward_weight(g, x, grad_output):
+    """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
+    if _is_product(g):
+        return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
+    if _is_depthwise(g):
+        parts = np.empty((max(1, min(PARTS, g.N * g.OH)), g.KH, g.KW, g.IC), x.dtype)
+        conv_depthwise.backward_weight(g.flops, x, grad_output, parts, _depthwise_window(g))
+        return np.ascontiguousarray(sum_parts(parts).transpose(2, 0, 1)).reshape(g.weight_shape)
+    ICG, OCG = g.IC // g.groups, g.OC // g.groups
+    taps = g.KH, g.KW, g.DH, g.DW
+    images, rows = _blocks(g.N, g.IC, g.OH, g.OW, taps, (g.SH, g.SW), x.itemsize)
+    shape = g.groups, _vectors(OCG, x.dtype), g.KH, g.KW, ICG, _lanes(x.dtype)
+    splits = max(1, min(PARTS, -(-g.N // images), PART_BYTES // (math.prod(shape) * x.itemsize)))
+    parts = np.empty((splits, *shape), x.dtype)
+    window = g.OH, g.OW, g.SH, g.SW, g.PT, g.PL
+    conv_direct.backward_weight(g.flops, x, grad_output, parts, window, taps, g.groups, images, rows)
+    grad_weight = np.empty(g.weight_shape, x.dtype)
+    conv_direct.unpack(2 * parts.size, parts, grad_weight)
+    return grad_weight
+
+
+def _channels_inside(weight):
+    """(C, 1, KH, KW) as (KH, KW, C)."""
+    return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))

@@ -1,0 +1,78 @@
+"""The algorithm "im2col": windows copied into a matrix, then one matrix product; the classical alternative.
+
+The matrix would be KH*KW times as large as the input, so images are taken in chunks of a bounded number of bytes.
+"""
+
+import numpy as np
+
+from fastconv.functional.linear import times, times_transposed, transposed_times
+from fastconv.kernels import conv_im2col
+
+PATCH_BYTES = 1 << 24
+"""A chunk of patches fits into the last-level cache of one thread's share of most processors."""
+
+
+def unfit(g):
+    """Why this algorithm cannot take the geometry, or None."""
+    return None
+
+
+def _chunks(g, itemsize):
+    """First image and number of images of every chunk."""
+    images = max(1, PATCH_BYTES // (g.OH * g.OW * _patch_size(g) * itemsize))
+    return [(n, min(images, g.N - n)) for n in range(0, g.N, images)]
+
+
+def _patch_size(g):
+    return g.KH * g.KW * g.IC // g.groups
+
+
+def _window(g):
+    return g.SH, g.SW, g.DH, g.DW, g.PT, g.PL
+
+
+def _channels_inside(weight):
+    """OIHW as a matrix (OC, KH*KW*IC), in the order of a patch."""
+    return np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(len(weight), -1)
+
+
+def _patches(g, x, n, images, group):
+    patches = np.empty((images, g.OH, g.OW, _patch_size(g)), x.dtype)
+    conv_im2col.im2col(patches.size, x, patches, n, group * (g.IC // g.groups), _window(g), (g.KH, g.KW))
+    return patches.reshape(-1, patches.shape[-1])
+
+
+def forward(g, x, weight, bias):
+    """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
+    y = np.empty((g.N, g.OH, g.OW, g.OC), x.dtype)
+    matrix, OCG = _channels_inside(weight), g.OC // g.groups
+    for group in range(g.groups):
+        own = slice(group * OCG, (group + 1) * OCG)
+        for n, images in _chunks(g, x.itemsize):
+            product = times_transposed(_patches(g, x, n, images, group), matrix[own], bias[own])
+            y[n : n + images, :, :, own] = product.reshape(images, g.OH, g.OW, OCG)
+    return y
+
+
+def backward_input(g, grad_output, weight):
+    """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
+    grad_input = np.empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    matrix, OCG = _channels_inside(weight), g.OC // g.groups
+    for group in range(g.groups):
+        own = slice(group * OCG, (group + 1) * OCG)
+        for n, images in _chunks(g, grad_output.itemsize):
+            gradient = np.ascontiguousarray(grad_output[n : n + images, :, :, own]).reshape(-1, OCG)
+            patches = times(gradient, matrix[own]).reshape(images, g.OH, g.OW, -1)
+            conv_im2col.col2im(patches.size, patches, grad_input, n, group * (g.IC // g.groups), _window(g), (g.KH, g.KW))
+    return grad_input
+
+
+def backward_weight(g, x, grad_output):
+    """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
+    matrix, OCG = np.zeros((g.OC, _patch_size(g)), x.dtype), g.OC // g.groups
+    for group in range(g.groups):
+        own = slice(group * OCG, (group + 1) * OCG)
+        for n, images in _chunks(g, x.itemsize):
+            gradient = np.ascontiguousarray(grad_output[n : n + images, :, :, own]).reshape(-1, OCG)
+            matrix[own] += transposed_times(gradient, _patches(g, x, n, images, group))
+    return np.ascontiguousarray(matrix.reshape(g.OC, g.KH, g.KW, -1).transpose(0, 3, 1, 2))

@@ -1,0 +1,149 @@
+"""The dense layer: matrix products of a batch with a weight, and the sums that biases need."""
+
+import numpy as np
+
+from fastconv.errors import ArgumentError, ArgumentTypeError
+from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
+from fastconv.kernels import dense
+from fastconv.kernels.simd import VECTOR_BYTES
+
+PARTS = 16
+"""A sum over a long batch is cut into at most so many parts, so that many threads can share it; its order depends on shape only."""
+
+
+def zeros_bias(bias, size, dtype):
+    """`bias` checked, or zeros when it is None; and never an array that a kernel cannot take."""
+    if bias is None:
+        return np.zeros(size, dtype)
+    bias = same_dtype("bias", bias, dtype, 1)
+    if bias.shape != (size,):
+        raise ArgumentError(f"bias must have shape {(size,)}, got {bias.shape}")
+    return bias
+
+
+def times_transposed(x, weight, bias):
+    """x (M, K) @ weight.T (K, N) + bias: packs the weight so that N is the vector."""
+    (M, K), N = x.shape, weight.shape[0]
+    lanes = VECTOR_BYTES // x.itemsize
+    packed = np.empty((-(-N // lanes), K, lanes), x.dtype)
+    dense.pack_transposed(4 * weight.size, weight, packed)
+    y = np.empty((M, N), x.dtype)
+    dense.product(2 * M * N * K, x, K, 1, packed, K * lanes, lanes, y, M, N, K, 1, bias)
+    return y
+
+
+def times(g, weight):
+    """g (M, K) @ weight (K, N)."""
+    (M, K), N = g.shape, weight.shape[1]
+    d = np.empty((M, N), g.dtype)
+    dense.product(2 * M * N * K, g, K, 1, weight, VECTOR_BYTES // g.itemsize, N, d, M, N, K, 1, np.zeros(N, g.dtype))
+    return d
+
+
+def transposed_times(g, x):
+    """g.T (M, K) @ x (K, N): the sum over a batch of K is cut into parts when the result is small."""
+    (K, M), N = g.shape, x.shape[1]
+    blocks = -(-M // dense.ROWS) * -(-N // dense.COLUMNS)
+    splits = max(1, min(PARTS // blocks, K // dense.DEPTH))
+    parts = np.empty((splits, M, N), g.dtype)
+    dense.product(2 * M * N * K, g, 1, M, x, VECTOR_BYTES // g.itemsize, N, parts, M, N, K, splits, np.zeros(N, g.dtype))
+    return sum_parts(parts)
+
+
+def sum_parts(parts):
+    """The sum over the first axis, in order; the part itself where there is only one."""
+    if len(parts) == 1:
+        return parts[0]
+    total = np.empty(parts.shape[1:], parts.dtype)
+    dense.sum_splits(2 * parts.size, parts.reshape(len(parts), -1), total.reshape(-1))
+    return total
+
+
+def sum_rows(g):
+    """The sum of the rows of g (M, N), which is a bias's gradient."""
+    partial = np.empty((max(1, -(-len(g) // dense.SUM_ROWS)), g.shape[1]), g.dtype)
+    dense.partial_row_sums(2 * g.size, g, partial)
+    return sum_parts(partial)
+
+
+def _rows(name, array, features, dtype=None):
+    """(..., features) as C-contiguous (M, features)."""
+    array = plain(name, array)
+    if dtype is not None and array.dtype != dtype:
+        raise ArgumentTypeError(f"{name} must be {dtype} as the other arrays are, got {array.dtype}")
+    if array.ndim < 2 or array.shape[-1] != features:
+        raise ArgumentError(f"{name} must have shape (N, {features}) or (..., {features}), got {array.shape}")
+    return contiguous(array).reshape(-1, features) if array.size else np.empty((int(np.prod(array.shape[:-1])), features), array.dtype)
+
+
+def _weight(weight):
+    weight = contiguous(plain("weight", weight, 2))
+    if 0 in weight.shape:
+        raise ArgumentError(f"weight must have at least one row and one column, got shape {weight.shape}")
+    return weight
+
+
+def linear(input, weight, bias=None):
+    """Dense layer, input @ weight.T + bias: (..., I) to (..., O).
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, I) or (..., I), float32 or float64
+    weight : ndarray of shape (O, I), same dtype
+    bias : ndarray of shape (O,), same dtype, optional
+
+    Returns
+    -------
+    ndarray of shape (N, O) or (..., O), same dtype, C-contiguous
+
+    Raises
+    ------
+    ValueError, TypeError
+        When shapes or dtypes do not fit; the message names the argument.
+
+    Examples
+    --------
+    >>> linear(np.ones((1, 2)), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([[3., 7.]])
+    """
+    weight = _weight(weight)
+    O, features = weight.shape
+    x = _rows("input", input, features, weight.dtype)
+    y = times_transposed(x, weight, zeros_bias(bias, O, x.dtype))
+    return y if input.ndim == 2 else y.reshape(*input.shape[:-1], O)
+
+
+def linear_backward(grad_output, input, weight, *, output_mask=(True, True, True)):
+    """Gradients of `linear`.
+
+    grad_input = grad_output @ weight, grad_weight = grad_output.T @ input, grad_bias = sum of grad_output over the batch.
+
+    Parameters
+    ----------
+    grad_output : ndarray of shape (..., O), float32 or float64
+    input : ndarray of shape (..., I), same dtype
+    weight : ndarray of shape (O, I), same dtype
+    output_mask : three bools
+        Which gradients to compute.
+
+    Returns
+    -------
+    (grad_input, grad_weight, grad_bias)
+        Of the shapes of input, weight and bias; None where masked out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When shapes or dtypes do not fit; the message names the argument.
+    """
+    weight = _weight(weight)
+    O, features = weight.shape
+    x = _rows("input", input, features, weight.dtype)
+    check_shape("grad_output", plain("grad_output", grad_output), (*input.shape[:-1], O))
+    g = _rows("grad_output", grad_output, O, weight.dtype)
+    need_input, need_weight, need_bias = output_mask
+    return (
+        times(g, weight).reshape(input.shape) if need_input else None,
+        transposed_times(g, x) if need_weight else None,
+        sum_rows(g) if need_bias else None,
+    )

@@ -1,0 +1,67 @@
+"""The two copies of the im2col algorithm: every window of the input as one row of a matrix, and back.
+
+A patch is (KH, KW, C) of one group, so that whole runs of channels are copied. `window` = (SH, SW, DH, DW, PT, PL).
+"""
+
+from numba import prange
+
+from fastconv.kernels.jit import kernel
+
+
+@kernel
+def im2col(x4, patches, n0, c0, window, taps):
+    """Reads channels c0 .. c0 + C of x (N, H, W, IC), images from n0 on; writes patches (images, OH, OW, KH*KW*C).
+
+    `taps` = (KH, KW). Parallel over images and output rows.
+    """
+    _, H, W, IC = x4.shape
+    images, OH, OW, K = patches.shape
+    KH, KW = taps
+    C = K // (KH * KW)
+    SH, SW, DH, DW, PT, PL = window
+    x, p = x4.ravel(), patches.ravel()
+    for job in prange(images * OH):
+        n, oh = n0 + job // OH, job % OH
+        for ow in range(OW):
+            out = (job * OW + ow) * K
+            for kh in range(KH):
+                ih = oh * SH + kh * DH - PT
+                for kw in range(KW):
+                    iw = ow * SW + kw * DW - PL
+                    if 0 <= ih < H and 0 <= iw < W:
+                        pixel = ((n * H + ih) * W + iw) * IC + c0
+                        for c in range(C):
+                            p[out + c] = x[pixel + c]
+                    else:
+                        for c in range(C):
+                            p[out + c] = 0
+                    out += C
+
+
+@kernel
+def col2im(patches, d4, n0, c0, window, taps):
+    """Reads the gradient of patches (images, OH, OW, KH*KW*C); writes channels c0 .. c0 + C of d (N, H, W, IC), images from n0 on.
+
+    Each input element sums what the patches that hold it carry. Parallel over images and input rows.
+    """
+    _, H, W, IC = d4.shape
+    images, OH, OW, K = patches.shape
+    KH, KW = taps
+    C = K // (KH * KW)
+    SH, SW, DH, DW, PT, PL = window
+    p, d = patches.ravel(), d4.ravel()
+    for job in prange(images * H):
+        i, ih = job // H, job % H
+        for iw in range(W):
+            pixel = (((n0 + i) * H + ih) * W + iw) * IC + c0
+            for c in range(C):
+                d[pixel + c] = 0
+            for kh in range(KH):
+                top = ih + PT - kh * DH
+                if top % SH == 0 and 0 <= top < OH * SH:
+                    for kw in range(KW):
+                        left = iw + PL - kw * DW
+                        if left % SW == 0 and 0 <= left < OW * SW:
+                            source = ((i * OH + top // SH) * OW + left // SW) * K + (kh * KW + kw) * C
+                            for c in range(C):
+                                d[pixel + c] += p[source + c]

@@ -1,0 +1,105 @@
+"""Matrix products on the register tile, and the sums over rows that biases need."""
+
+from numba import prange
+
+from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES, tile
+
+ROWS, COLUMNS, DEPTH = 8 * MAX_ROWS, 256, 512
+"""A job's block of the result, and how much of the sum it takes at once: ROWS x DEPTH of A and DEPTH x 32 of B stay in L2."""
+
+SUM_ROWS = 256
+"""Rows that one job of `partial_row_sums` adds up."""
+
+
+@device
+def tiles(M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i, accumulate, over):
+    """A block of M rows and `vectors` vectors of columns, `cols` columns in all, in even tiles two vectors wide, then one.
+
+    Arguments are those of `simd.tile`; the last vector is cut off at `cols`.
+    """
+    lanes = VECTOR_BYTES // A.itemsize
+    count = (M + MAX_ROWS - 1) // MAX_ROWS
+    whole = cols // lanes  # vectors without a tail
+    v = 0
+    while v < vectors:
+        wide = v + 2 <= whole
+        m = 0
+        for part in range(count):
+            rows = (M - m) // (count - part)  # even tiles: 16 rows are 8 + 8 and not 14 + 2, which would wait for its own sums
+            if wide:
+                tile(rows, 2, 0, A, a + m * am, am, B, b + v * bn, bn, C, c + m * cm + v * cn, cm, cn, cols, init, i + v * lanes, accumulate, over)
+            else:
+                tile(rows, 1, 1, A, a + m * am, am, B, b + v * bn, bn, C, c + m * cm + v * cn, cm, cn, cols - v * lanes, init, i + v * lanes,
+                     accumulate, over)
+            m += rows
+        v += 2 if wide else 1
+
+
+@kernel
+def product(A, am, ak, B, bn, bk, C, M, N, K, splits, init):
+    """Reads A (M, K) with strides am, ak and B (K, N); writes C (splits, M, N), whose sum over splits is init + A @ B.
+
+    B's element (k, n) lies at B[n // lanes * bn + k * bk + n % lanes]. Split s sums the s-th part of K; only split 0 starts from
+    `init` (N elements or more), so one split gives the product itself. Parallel over splits and blocks of C.
+    """
+    lanes = VECTOR_BYTES // A.itemsize
+    a, b, c, start = A.ravel(), B.ravel(), C.ravel(), init.ravel()
+    row_blocks, column_blocks = (M + ROWS - 1) // ROWS, (N + COLUMNS - 1) // COLUMNS
+    length = (K + splits - 1) // splits
+    for job in prange(splits * row_blocks * column_blocks):
+        s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
+        m0, n0 = block // column_blocks * ROWS, block % column_blocks * COLUMNS
+        rows, cols = min(ROWS, M - m0), min(COLUMNS, N - n0)
+        corner = (s * M + m0) * N + n0
+        first, last = min(K, s * length), min(K, (s + 1) * length)
+        if s > 0 or first == last:
+            for m in range(rows):
+                for n in range(cols):
+                    c[corner + m * N + n] = start[n0 + n] if s == 0 else 0
+        for k in range(first, last, DEPTH):
+            over = (1, 0, 0, 1, 0, 0, min(DEPTH, last - k), ak, bk)
+            tiles(rows, a, m0 * am + k * ak, am, b, n0 // lanes * bn + k * bk, bn, c, corner, N, lanes, (cols + lanes - 1) // lanes, cols,
+                  start, n0, s > 0 or k > first, over)
+
+
+@kernel
+def pack_transposed(W, packed):
+    """Reads W (N, K), writes packed (ceil(N / lanes), K, lanes), B of `product` for A @ W.T, zeros in the last vector's tail."""
+    N, K = W.shape
+    w, p = W.ravel(), packed.ravel()
+    lanes = VECTOR_BYTES // W.itemsize
+    for block in prange((N + lanes - 1) // lanes):
+        cols = min(lanes, N - block * lanes)
+        for k in range(K):
+            for n in range(cols):
+                p[(block * K + k) * lanes + n] = w[(block * lanes + n) * K + k]
+            for n in range(cols, lanes):
+                p[(block * K + k) * lanes + n] = 0
+
+
+@kernel
+def sum_splits(parts, total):
+    """Reads parts (splits, size), writes total (size,), their sum in order. Parallel over blocks of elements."""
+    splits, size = parts.shape
+    p, t = parts.ravel(), total.ravel()
+    for block in prange((size + 1023) // 1024):
+        first, last = block * 1024, min(size, block * 1024 + 1024)
+        for i in range(first, last):
+            t[i] = p[i]
+        for s in range(1, splits):
+            for i in range(first, last):
+                t[i] += p[s * size + i]
+
+
+@kernel
+def partial_row_sums(X, partial):
+    """Reads X (M, N), writes partial (ceil(M / SUM_ROWS), N), the sums of SUM_ROWS rows each. Parallel over them."""
+    M, N = X.shape
+    x, p = X.ravel(), partial.ravel()
+    for job in prange(partial.shape[0]):
+        for n in range(N):
+            p[job * N + n] = 0
+        for m in range(job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)):
+            for n in range(N):
+                p[job * N + n] += x[m * N + n]
