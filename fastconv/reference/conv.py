@@ -67,8 +67,10 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """
     kernel = weight.shape[2:]
     sides = padding_sides(padding, kernel, dilation)
-    OH, OW = (output_size(s, k, t, *side, d)
-              for s, k, t, side, d in zip(input.shape[2:], kernel, pair(stride), sides, pair(dilation), strict=True))
+    OH, OW = (
+        output_size(s, k, t, *side, d)
+        for s, k, t, side, d in zip(input.shape[2:], kernel, pair(stride), sides, pair(dilation), strict=True)
+    )
     padded = zero_pad(input, sides)
     output = np.zeros((len(input), len(weight), OH, OW), input.dtype)
     X, W, Z = split_channels(padded, groups), split_filters(weight, groups), split_channels(output, groups)
@@ -110,8 +112,11 @@ def conv2d_backward_bias(grad_output):
 def conv2d_backward(grad_output, input, weight, stride=1, padding=0, dilation=1, groups=1):
     """(dL/dX, dL/dW, dL/db)."""
     options = (stride, padding, dilation, groups)
-    return (conv2d_backward_input(grad_output, weight, input.shape, *options),
-            conv2d_backward_weight(grad_output, input, weight.shape, *options), conv2d_backward_bias(grad_output))
+    return (
+        conv2d_backward_input(grad_output, weight, input.shape, *options),
+        conv2d_backward_weight(grad_output, input, weight.shape, *options),
+        conv2d_backward_bias(grad_output),
+    )
 
 
 # --- transposed convolution ----------------------------------------------------------------------------------------------
@@ -129,8 +134,10 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
     """
     kernel, sides = weight.shape[2:], _transposed_sides(padding)
     OC = weight.shape[1] * groups
-    OH, OW = ((h - 1) * s + d * (k - 1) + extra + 1 for h, s, d, k, extra in
-              zip(input.shape[2:], pair(stride), pair(dilation), kernel, pair(output_padding), strict=True))
+    OH, OW = (
+        (h - 1) * s + d * (k - 1) + extra + 1
+        for h, s, d, k, extra in zip(input.shape[2:], pair(stride), pair(dilation), kernel, pair(output_padding), strict=True)
+    )
     padded = np.zeros((len(input), OC, OH, OW), input.dtype)
     X, W, Z = split_channels(input, groups), split_filters(weight, groups), split_channels(padded, groups)
     for h, w, rows, columns in _painted(padded.shape, kernel, stride, dilation, input.shape):
@@ -178,5 +185,8 @@ def conv_transpose2d_backward_bias(grad_output):
 def conv_transpose2d_backward(grad_output, input, weight, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
     """(dL/dX, dL/dW, dL/db). `output_padding` shows in the gradient's shape already."""
     options = (stride, padding, groups, dilation)
-    return (conv_transpose2d_backward_input(grad_output, weight, input.shape, *options),
-            conv_transpose2d_backward_weight(grad_output, input, weight.shape, *options), conv_transpose2d_backward_bias(grad_output))
+    return (
+        conv_transpose2d_backward_input(grad_output, weight, input.shape, *options),
+        conv_transpose2d_backward_weight(grad_output, input, weight.shape, *options),
+        conv_transpose2d_backward_bias(grad_output),
+    )

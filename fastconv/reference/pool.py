@@ -108,8 +108,10 @@ def avg_pool2d_backward(grad_output, input_shape, kernel_size, stride=None, padd
 def _adaptive_windows(input_shape, output_size):
     """Window o of `size` elements cut into `outputs` parts: floor(o*size/outputs) up to, not including, ceil((o + 1)*size/outputs)."""
     sizes = [extent if size is None else size for size, extent in zip(_pair(output_size), input_shape[2:], strict=True)]
-    cuts = [[slice(o * extent // size, -((-(o + 1) * extent) // size)) for o in range(size)]
-            for size, extent in zip(sizes, input_shape[2:], strict=True)]
+    cuts = [
+        [slice(o * extent // size, -((-(o + 1) * extent) // size)) for o in range(size)]
+        for size, extent in zip(sizes, input_shape[2:], strict=True)
+    ]
     return [(oh, ow, rows, columns) for oh, rows in enumerate(cuts[0]) for ow, columns in enumerate(cuts[1])]
 
 
