@@ -187,9 +187,9 @@ def conv_data(conv):
     return draw(conv.input), weight, draw(conv.output, seed=2)
 
 
-def batch(model):
-    """(images, targets) of a workload of MODELS: int64 class labels, or (N, 1) zeros and ones."""
-    images = np.ascontiguousarray(draw(model.input))  # NCHW, as data sets come
+def batch(model, size=None):
+    """(images, targets) of a workload of MODELS, or the first `size` of them: int64 class labels, or (N, 1) zeros and ones."""
+    images = draw(model.input)[:size]
     rng = np.random.default_rng(3)
     if model.classes == 1:
         return images, rng.integers(0, 2, (len(images), 1)).astype(np.float32)

@@ -1,0 +1,52 @@
+"""fastconv's side of the comparison: each workload as a function to time."""
+
+import functools
+
+import numpy as np
+
+from benchmarks.workloads import CONVOLUTIONS, MODELS, batch, conv_data
+
+VERSIONS = ("fastconv", "numba", "llvmlite", "numpy")
+cached_data = functools.lru_cache(maxsize=1)(conv_data)  # the passes of one shape come one after the other
+
+
+def configure(threads):
+    import fastconv
+
+    fastconv.set_num_threads(threads)
+
+
+def prepare_conv(name, direction, variant):
+    """A function that computes one pass and returns its result; `variant` is the algorithm, "auto" or a name."""
+    from fastconv import functional as F
+
+    conv = CONVOLUTIONS[name]
+    x, weight, grad_output = cached_data(conv)
+    options = {**conv.options, "algorithm": variant}
+    if direction == "forward":
+        return lambda: F.conv2d(x, weight, None, **options)
+    mask = (direction == "backward_input", direction == "backward_weight", False)
+    return lambda: F.conv2d_backward(grad_output, x, weight, **options, output_mask=mask)[mask.index(True)]
+
+
+def prepare_step(name, variant="auto", size=None):
+    """A function that does one training step of a model, on its batch or the first `size` images, and returns the loss."""
+    from fastconv import models, nn, optim
+
+    images, targets = batch(MODELS[name], size)
+    model = getattr(models, name)(seed=0)
+    loss = nn.BCELoss() if MODELS[name].classes == 1 else nn.CrossEntropyLoss()
+    optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def step():
+        optimizer.zero_grad()
+        value = loss(model(images), targets)
+        model.backward(loss.backward())
+        optimizer.step()
+        return value
+
+    return step
+
+
+def as_numpy(result):
+    return np.asarray(result)

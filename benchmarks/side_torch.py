@@ -1,0 +1,81 @@
+"""PyTorch's side of the comparison: the same workloads, in either of its memory layouts. `torch` is imported only when they are prepared."""
+
+import functools
+import os
+from pathlib import Path
+
+from benchmarks.workloads import CONVOLUTIONS, MODELS, batch, conv_data
+
+VERSIONS = ("torch", "numpy")
+LAYOUTS = ("nchw", "channels_last")
+TWINS = "FASTCONV_BENCHMARK_TWINS"  # names the folder that `export_twins` wrote to
+cached_data = functools.lru_cache(maxsize=1)(conv_data)
+
+
+def configure(threads):
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _layout(name):
+    import torch
+
+    return {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}[name]
+
+
+def prepare_conv(name, direction, variant):
+    """A function that computes one pass, all arrays in the layout `variant`, and returns its result."""
+    import torch
+
+    conv = CONVOLUTIONS[name]
+    x, weight, grad_output = (torch.from_numpy(a).contiguous(memory_format=_layout(variant)) for a in cached_data(conv))
+    pairs = [[conv.stride] * 2, [conv.padding] * 2, [conv.dilation] * 2]
+
+    def forward():
+        with torch.no_grad():
+            return torch.nn.functional.conv2d(x, weight, None, *pairs, conv.groups)
+
+    mask = [direction == "backward_input", direction == "backward_weight", False]
+
+    def backward():
+        return torch.ops.aten.convolution_backward(grad_output, x, weight, None, *pairs, False, [0, 0], conv.groups, mask)[mask.index(True)]
+
+    return forward if direction == "forward" else backward
+
+
+def export_twins(folder):
+    """Write the PyTorch twin of each model, with the weights that `side_fastconv` starts from, so that PyTorch's processes need no fastconv."""
+    import torch
+
+    from benchmarks.torch_models import twin
+    from fastconv import models
+
+    for name in MODELS:
+        torch.save(twin(getattr(models, name)(seed=0)), Path(folder) / f"{name}.pt")
+
+
+def prepare_step(name, variant="nchw", size=None):
+    """A function that does one training step of the twin of a model in the layout `variant` and returns the loss."""
+    import torch
+
+    images, targets = (torch.from_numpy(a) for a in batch(MODELS[name], size))
+    images = images.contiguous(memory_format=_layout(variant))
+    model = torch.load(Path(os.environ[TWINS]) / f"{name}.pt", weights_only=False).to(memory_format=_layout(variant)).train()
+    loss = torch.nn.BCELoss() if MODELS[name].classes == 1 else torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def step():
+        optimizer.zero_grad()
+        value = loss(model(images), targets)
+        value.backward()
+        optimizer.step()
+        return value.item()
+
+    return step
+
+
+def as_numpy(result):
+    import numpy as np
+
+    return np.asarray(result) if isinstance(result, float) else result.numpy()

@@ -1,0 +1,144 @@
+"""One library in a process of its own, told over a pipe what to prepare and when to time it: `python -m benchmarks.worker SIDE THREADS`.
+
+Two libraries in one process would share caches, allocators and OpenMP pools; two processes that run by turns share nothing.
+"""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+FEWEST, MOST = 3, 2000  # timed calls of one chunk
+
+
+class WorkerError(RuntimeError):
+    """A worker ended, or could not do what it was asked."""
+
+
+class Worker:
+    """The driver's end of the pipe."""
+
+    def __init__(self, side, threads, environment=None):
+        self.side, self.threads = side, threads
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", side, str(threads)],
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, do, **arguments):
+        """Have `do` done; its answer, or WorkerError."""
+        try:
+            self.process.stdin.write(json.dumps([do, arguments]) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise WorkerError(f"{self.side}'s process ended with code {self.process.wait()} when asked to {do} {arguments}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(f"{self.side}, {do} {arguments}: {answer['error']}")
+        return answer.get("value")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+class Bench:
+    """The worker's end: prepared workloads by the name of their variant."""
+
+    def __init__(self, side, threads):
+        self.side = importlib.import_module(f"benchmarks.side_{side}")
+        self.threads = threads
+        self.prepared = {}
+        self.side.configure(threads)
+
+    def versions(self):
+        return {name: importlib.metadata.version(name) for name in self.side.VERSIONS if name != "fastconv"}
+
+    def prepare(self, kind, variant, save=None, steps=1, **workload):
+        """Keep a workload under `variant` and run it `steps` times; with `save` the results go into that .npy file."""
+        run = getattr(self.side, f"prepare_{kind}")(variant=variant, **workload)
+        results = [self.side.as_numpy(run()) for _ in range(steps)]
+        if save:
+            np.save(save, np.ascontiguousarray(results))
+        self.prepared[variant] = run
+
+    def time(self, variant, seconds):
+        """Median time in s of the calls that fit into `seconds`, after one that fills the caches again."""
+        run, times = self.prepared[variant], []
+        run()
+        end = time.perf_counter() + seconds
+        start = 0.0
+        while len(times) < FEWEST or (start < end and len(times) < MOST):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    def drop(self):
+        self.prepared.clear()
+
+    def peak(self):
+        """GFLOP/s of a loop that only multiplies and adds in registers, on all threads of this worker."""
+        from benchmarks import peak
+
+        return peak.gflops(self.threads)
+
+    def memory(self, name, variant):
+        """Bytes: (resident before, highest while a model is built and trained for three steps); code is loaded beforehand."""
+        small = self.side.prepare_step(name, variant, size=2)
+        small()
+        before = reset_peak_memory()
+        run = self.side.prepare_step(name, variant)
+        for _ in range(3):
+            run()
+        return before, status_bytes("VmHWM")
+
+
+def status_bytes(key):
+    """An entry of Linux's account of this process' memory."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise WorkerError(f"/proc/self/status has no {key}")
+
+
+def reset_peak_memory():
+    """Set the highest resident size to the present one, and return it."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return status_bytes("VmRSS")
+
+
+def main(side, threads):
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints goes to stderr, not between the answers
+    bench = Bench(side, int(threads))
+    for line in sys.stdin:
+        do, arguments = json.loads(line)
+        try:
+            answer = {"value": getattr(bench, do)(**arguments)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
