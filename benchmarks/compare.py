@@ -25,7 +25,8 @@ import numpy as np
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)  # was this file's folder; modules are benchmarks.something here and in asv
+if not __package__:
+    sys.path[0] = str(ROOT)  # run as a script, it was this file's folder; asv imports this file too and must keep its own path
 
 from benchmarks import report, startup  # noqa: E402
 from benchmarks.side_torch import LAYOUTS, TWINS, export_twins  # noqa: E402
@@ -122,7 +123,13 @@ class Comparison:
             worker.ask("drop")
         for file in files.values():
             file.unlink()
-        return {**workload, "seconds": times, "error": errors, "refused": refused, "wrong": [v for v, e in errors.items() if not e <= TOLERANCE[kind]]}
+        return {
+            **workload,
+            "seconds": times,
+            "error": errors,
+            "refused": refused,
+            "wrong": [v for v, e in errors.items() if not e <= TOLERANCE[kind]],
+        }
 
     def rows(self, title, kind, variants, workloads, steps=1):
         """The results of all `workloads` of one kind, with a line for each as it comes."""
@@ -153,7 +160,9 @@ class Comparison:
             found["fastconv warm"].append(startup.first_step("fastconv", cache, [ROOT]))
             if self.with_torch:
                 found["torch"].append(startup.first_step("torch"))
-        self.results["start"] = {k: dict(zip(("import", "step"), np.median(v, axis=0).tolist(), strict=True)) for k, v in found.items() if v}
+        self.results["start"] = {
+            k: dict(zip(("import", "step"), np.median(v, axis=0).tolist(), strict=True)) for k, v in found.items() if v
+        }
 
     def memory(self):
         rows = []
@@ -167,17 +176,18 @@ class Comparison:
 
     def peak(self):
         """Direct on shapes with many channels, in turns with a loop of nothing but multiply-adds."""
-        rows, limits = [], []
+        rows = []
         names = [n for n in self.names(CONVOLUTIONS, REPRESENTATIVE) if min(CONVOLUTIONS[n].input[1], *CONVOLUTIONS[n].weight[:2]) >= MANY]
         with self.worker("fastconv") as worker:
             for name, direction in tqdm(list(itertools.product(names, PASSES)), "share of peak", disable=None):
                 worker.ask("prepare", kind="conv", variant="direct", name=name, direction=direction)
-                times = []
+                limits, times = [], []
                 for _ in range(self.chosen.rounds):
                     limits.append(worker.ask("peak"))
                     times.append(worker.ask("time", variant="direct", seconds=self.chosen.seconds))
-                rows.append({"name": name, "direction": direction, "gflops": CONVOLUTIONS[name].flops / statistics.median(times) * 1e-9})
-        self.results["peak"] = {"gflops": statistics.median(limits) if limits else None, "rows": rows}
+                gflops = CONVOLUTIONS[name].flops / statistics.median(times) * 1e-9
+                rows.append({"name": name, "direction": direction, "gflops": gflops, "limit": statistics.median(limits)})
+        self.results["peak"] = rows
 
     def scaling(self):
         """fastconv with few threads and with many, in turns."""
@@ -185,7 +195,9 @@ class Comparison:
         rows = []
         names = [n for n in self.names(CONVOLUTIONS, REPRESENTATIVE) if CONVOLUTIONS[n].flops >= LARGE]
         workloads = [("conv", {"name": n, "direction": d}) for n, d in itertools.product(names, PASSES)]
-        workloads += [("step", {"name": n}) for n in self.names(MODELS, ("mnist_cnn",)) if n in ("mnist_cnn", "vgg_cifar", "resnet18", "mobilenet")]
+        workloads += [
+            ("step", {"name": n}) for n in self.names(MODELS, ("mnist_cnn",)) if n in ("mnist_cnn", "vgg_cifar", "resnet18", "mobilenet")
+        ]
         with self.worker("fastconv", few) as one, self.worker("fastconv", many) as other:
             for kind, workload in tqdm(workloads, f"{few} and {many} threads", disable=None):
                 times = {few: [], many: []}

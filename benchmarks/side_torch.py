@@ -1,4 +1,4 @@
-"""PyTorch's side of the comparison: the same workloads, in either of its memory layouts. `torch` is imported only when they are prepared."""
+"""PyTorch's side of the comparison: the same workloads, in either of its memory layouts; asv imports this file without torch."""
 
 import functools
 import os
@@ -45,7 +45,7 @@ def prepare_conv(name, direction, variant):
 
 
 def export_twins(folder):
-    """Write the PyTorch twin of each model, with the weights that `side_fastconv` starts from, so that PyTorch's processes need no fastconv."""
+    """Write the PyTorch twin of each model, with the weights `side_fastconv` starts from: PyTorch's processes then need no fastconv."""
     import torch
 
     from benchmarks.torch_models import twin
