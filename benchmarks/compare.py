@@ -29,7 +29,7 @@ if not __package__:
     sys.path[0] = str(ROOT)  # run as a script, it was this file's folder; asv imports this file too and must keep its own path
 
 from benchmarks import report, startup  # noqa: E402
-from benchmarks.side_torch import LAYOUTS, TWINS, export_twins  # noqa: E402
+from benchmarks.side_torch import LAYOUTS  # noqa: E402
 from benchmarks.worker import Worker, WorkerError  # noqa: E402
 from benchmarks.workloads import ALGORITHMS, CONVOLUTIONS, MODELS, PASSES, REPRESENTATIVE  # noqa: E402
 
@@ -80,7 +80,6 @@ class Comparison:
     def __init__(self, chosen, folder):
         self.chosen, self.folder = chosen, folder
         self.with_torch = importlib.util.find_spec("torch") is not None
-        self.environment = {TWINS: str(folder)}
         self.results = {"settings": {**vars(chosen), "output": str(chosen.output.name), "with_torch": self.with_torch}}
 
     def names(self, table, quick):
@@ -88,7 +87,7 @@ class Comparison:
         return [name for name in names if name in quick] if self.chosen.quick else names
 
     def worker(self, side, threads=None):
-        return Worker(side, threads or self.chosen.threads[-1], self.environment)
+        return Worker(side, threads or self.chosen.threads[-1])
 
     def contestants(self, ours, theirs, variants):
         """(label, worker, variant) of everyone who takes turns at a workload."""
@@ -213,8 +212,6 @@ class Comparison:
         self.results["scaling"] = rows
 
     def run(self):
-        if self.with_torch and (self.chosen.steps or self.chosen.memory):
-            export_twins(self.folder)
         for group in GROUPS:
             if getattr(self.chosen, group):
                 getattr(self, group)()

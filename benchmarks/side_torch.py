@@ -1,14 +1,11 @@
 """PyTorch's side of the comparison: the same workloads, in either of its memory layouts; asv imports this file without torch."""
 
 import functools
-import os
-from pathlib import Path
 
 from benchmarks.workloads import CONVOLUTIONS, MODELS, batch, conv_data
 
 VERSIONS = ("torch", "numpy")
 LAYOUTS = ("nchw", "channels_last")
-TWINS = "FASTCONV_BENCHMARK_TWINS"  # names the folder that `export_twins` wrote to
 cached_data = functools.lru_cache(maxsize=1)(conv_data)
 
 
@@ -44,24 +41,16 @@ def prepare_conv(name, direction, variant):
     return forward if direction == "forward" else backward
 
 
-def export_twins(folder):
-    """Write the PyTorch twin of each model, with the weights `side_fastconv` starts from: PyTorch's processes then need no fastconv."""
+def prepare_step(name, variant="nchw", size=None):
+    """A function that does one training step of the twin of a model, with equal weights, in the layout `variant`, and returns the loss."""
     import torch
 
     from benchmarks.torch_models import twin
     from fastconv import models
 
-    for name in MODELS:
-        torch.save(twin(getattr(models, name)(seed=0)), Path(folder) / f"{name}.pt")
-
-
-def prepare_step(name, variant="nchw", size=None):
-    """A function that does one training step of the twin of a model in the layout `variant` and returns the loss."""
-    import torch
-
     images, targets = (torch.from_numpy(a) for a in batch(MODELS[name], size))
     images = images.contiguous(memory_format=_layout(variant))
-    model = torch.load(Path(os.environ[TWINS]) / f"{name}.pt", weights_only=False).to(memory_format=_layout(variant)).train()
+    model = twin(getattr(models, name)(seed=0)).to(memory_format=_layout(variant)).train()
     loss = torch.nn.BCELoss() if MODELS[name].classes == 1 else torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 

@@ -26,12 +26,12 @@ class WorkerError(RuntimeError):
 class Worker:
     """The driver's end of the pipe."""
 
-    def __init__(self, side, threads, environment=None):
+    def __init__(self, side, threads):
         self.side, self.threads = side, threads
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", side, str(threads)],
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), **(environment or {})},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
