@@ -30,9 +30,6 @@ class FirstStep:
         self.folder.cleanup()
 
     def track_first_step(self, cache):
-        if cache == "cold":
-            self.folder.cleanup()
-            self.folder = tempfile.TemporaryDirectory()
         return startup.first_step("fastconv", self.folder.name)[1]
 
     track_first_step.unit = "s"

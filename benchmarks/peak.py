@@ -9,26 +9,31 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastconv.kernels.simd import VECTOR_BYTES
-
-LANES = VECTOR_BYTES // 4
 CHAINS = 12  # independent sums: above latency times ports (4 x 2) of every processor of today, and within 16 registers
 STEPS = 1 << 16
+
+
+def lanes():
+    """float32 numbers in a vector; asked late, because asv imports this file with any version of fastconv."""
+    from fastconv.kernels.simd import VECTOR_BYTES
+
+    return VECTOR_BYTES // 4
 
 
 @intrinsic
 def multiply_add_chains(typingctx, steps, data):
     """CHAINS vector sums, each `steps` times s = a*s + b with a, b = data[0], data[1]; their total, so that nothing is left out."""
+    count = lanes()
 
     def codegen(context, builder, signature, args):
-        vector = ir.VectorType(ir.FloatType(), LANES)
-        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{LANES}f32")
+        vector = ir.VectorType(ir.FloatType(), count)
+        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{count}f32")
         base = context.make_array(signature.args[1])(context, builder, args[1]).data
 
         def broadcast(k):
             scalar = builder.load(builder.gep(base, [ir.Constant(ir.IntType(64), k)]))
             full = ir.Constant(vector, ir.Undefined)
-            for lane in range(LANES):
+            for lane in range(count):
                 full = builder.insert_element(full, scalar, ir.Constant(ir.IntType(32), lane))
             return full
 
@@ -65,9 +70,9 @@ def gflops(threads, repeats=5):
         best = min(best, time.perf_counter() - start)
     if not np.isfinite(totals).all():
         raise FloatingPointError(f"the sums must converge to {data[1] / (1 - data[0])} each, got {totals}")
-    return 2 * LANES * CHAINS * STEPS * threads / best * 1e-9
+    return 2 * lanes() * CHAINS * STEPS * threads / best * 1e-9
 
 
 if __name__ == "__main__":
     for n in range(1, numba.config.NUMBA_NUM_THREADS + 1):
-        print(f"{n} thread{'s' if n > 1 else ''}: {gflops(n):.0f} GFLOP/s, {LANES} lanes")
+        print(f"{n} thread{'s' if n > 1 else ''}: {gflops(n):.0f} GFLOP/s, {lanes()} lanes")
