@@ -1,0 +1,254 @@
+"""Linear layers, batch normalisation, activations, dropout and losses beyond the common table: exactness, ranges, options."""
+
+import numpy as np
+import pytest
+from cases import LINEAR, ids
+from checks import assert_within, distinct, small_integers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastconv import functional as F
+from fastconv import reference
+
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+
+# --- linear --------------------------------------------------------------------------------------------------------------
+
+
+def check_linear(shape, outputs, dtype, rng):
+    x, w, b = (small_integers(rng, s) for s in (shape, (outputs, shape[-1]), (outputs,)))
+    g = small_integers(rng, (*shape[:-1], outputs))
+    results = [F.linear(*(a.astype(dtype) for a in (x, w, b)))]
+    results += F.linear_backward(*(a.astype(dtype) for a in (g, x, w)))
+    expected = [reference.linear(x, w, b), *reference.linear_backward(g, x, w)]
+    for name, actual, e in zip(("output", "grad_input", "grad_weight", "grad_bias"), results, expected, strict=True):
+        assert actual.dtype == dtype
+        np.testing.assert_array_equal(actual, e, err_msg=name)
+    np.testing.assert_array_equal(F.linear(x.astype(dtype), w.astype(dtype)), expected[0] - b)
+
+
+@both_dtypes
+@pytest.mark.parametrize("case", LINEAR, ids=ids(LINEAR))
+def test_linear_is_exact(case, dtype, rng):
+    check_linear(*case[1:], dtype, rng)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 70), min_size=2, max_size=3), st.integers(1, 300), st.integers(0, 2**32))
+def test_drawn_linear_layers_are_exact(shape, outputs, seed):
+    check_linear(tuple(shape), outputs, np.float32, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("mask", [(True, False, False), (False, True, False), (False, False, True)])
+def test_linear_output_mask(mask, rng):
+    g, x, w = distinct(rng, (3, 4)), distinct(rng, (3, 5)), distinct(rng, (4, 5))
+    computed, full = F.linear_backward(g, x, w, output_mask=mask), F.linear_backward(g, x, w)
+    for wanted, actual, expected in zip(mask, computed, full, strict=True):
+        assert actual is None if not wanted else np.array_equal(actual, expected)
+
+
+# --- batch normalisation -------------------------------------------------------------------------------------------------
+
+
+@both_dtypes
+@pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (3, 1, 2, 5), (2, 17, 7, 6), (4, 33, 5, 3), (9, 16, 1, 2)], ids=str)
+def test_batch_norm_training(shape, affine, dtype, rng):
+    """Output, running statistics, gradients; the input's mean is far from 0, where a one-pass variance loses digits."""
+    x = (100 + distinct(rng, shape)).astype(dtype)
+    C = shape[1]
+    weight, bias = (distinct(rng, C).astype(dtype), distinct(rng, C).astype(dtype)) if affine else (None, None)
+    running = distinct(rng, C).astype(dtype), 1 + rng.random(C).astype(dtype)
+    naive_running = [a.astype(np.float64) for a in running]
+    wide = [None if a is None else a.astype(np.float64) for a in (x, weight, bias)]
+    output = F.batch_norm(x, *running, weight, bias, training=True, momentum=0.3)
+    expected = reference.batch_norm(wide[0], *naive_running, *wide[1:], training=True, momentum=0.3)
+    eps = np.finfo(dtype).eps
+    assert output.dtype == dtype
+    assert_within(output, expected, 200 * eps * (4 + np.abs(expected)), "output")  # 100 digits of x are shifted away
+    assert_within(running[0], naive_running[0], 4 * eps * (30 + np.abs(naive_running[0])), "running_mean")
+    assert_within(running[1], naive_running[1], 200 * eps * naive_running[1], "running_var")
+    g = distinct(rng, shape).astype(dtype)
+    gradients = F.batch_norm_backward(g, x, *running, weight, training=True)
+    naive = reference.batch_norm_backward(g.astype(np.float64), wide[0], *naive_running, wide[1], training=True)
+    count = x.size // C
+    for name, actual, e in zip(("grad_input", "grad_weight", "grad_bias"), gradients, naive, strict=True):
+        scale = np.abs(e).max() + (4 if name == "grad_input" else count)
+        assert_within(actual, e, 400 * eps * scale, name)
+
+
+def test_batch_norm_moves_the_running_statistics_towards_the_batch():
+    x = np.array([1.0, 3, 5, 7]).reshape(4, 1, 1, 1)
+    mean, var = np.zeros(1), np.ones(1)
+    F.batch_norm(x, mean, var, training=True, momentum=0.25)
+    np.testing.assert_allclose([mean[0], var[0]], [1, 0.75 + 5 / 3], rtol=1e-15)
+    F.batch_norm(x, mean, var, training=False)
+    np.testing.assert_allclose([mean[0], var[0]], [1, 0.75 + 5 / 3], rtol=1e-15)
+
+
+def test_batch_norm_without_running_statistics(rng):
+    x = distinct(rng, (3, 4, 5, 2))
+    np.testing.assert_array_equal(F.batch_norm(x, None, None, training=True), F.batch_norm(x, np.zeros(4), np.ones(4), training=True))
+
+
+def test_batch_norm_of_a_constant_channel_is_its_bias():
+    x = np.full((2, 3, 4, 5), 7.5, np.float32)
+    bias = np.array([1.0, -2, 0.5], np.float32)
+    output = F.batch_norm(x, None, None, np.ones(3, np.float32), bias, training=True)
+    np.testing.assert_array_equal(output, np.broadcast_to(bias[:, None, None], x.shape))
+
+
+@pytest.mark.parametrize("mask", [(True, False, False), (False, True, False), (False, False, True)])
+def test_batch_norm_output_mask(mask, rng):
+    x, g, mean, var = distinct(rng, (3, 4, 5, 2)), distinct(rng, (3, 4, 5, 2)), np.zeros(4), np.ones(4)
+    full = F.batch_norm_backward(g, x, mean, var, None, True)
+    computed = F.batch_norm_backward(g, x, mean, var, None, True, output_mask=mask)
+    for wanted, actual, expected in zip(mask, computed, full, strict=True):
+        assert actual is None if not wanted else np.array_equal(actual, expected)
+
+
+# --- activations ---------------------------------------------------------------------------------------------------------
+
+ACTIVATIONS = {
+    "relu": {},
+    "leaky_relu": {"negative_slope": 0.2},
+    "gelu": {},
+    "gelu-tanh": {"approximate": "tanh"},
+    "silu": {},
+    "sigmoid": {},
+    "tanh": {},
+}
+
+
+def ladder(dtype):
+    """Both signs of everything from the smallest normal number to far beyond where exp overflows, and 0; of an odd length."""
+    steps = np.geomspace(np.finfo(dtype).tiny * 4, 1e4, 997)
+    return np.concatenate([-steps[::-1], [0.0, -0.0], np.linspace(-12, 12, 1203), steps]).astype(dtype)
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_over_the_whole_range(name, dtype):
+    """A few eps of the value itself or of what it is a difference of: never more than eps of 1 for a derivative."""
+    function, options = name.partition("-")[0], ACTIVATIONS[name]
+    x = ladder(dtype)
+    wide, eps = x.astype(np.float64), np.finfo(dtype).eps
+    expected = getattr(reference, function)(wide, **options)
+    output = getattr(F, function)(x, **options)
+    assert output.dtype == dtype
+    assert_within(output, expected, 8 * eps * np.maximum(np.abs(expected), np.minimum(np.abs(wide), 1)), "output")
+    g = np.linspace(0.5, 2, x.size).astype(dtype)
+    gradient = getattr(F, f"{function}_backward")(g, x, **options)
+    assert gradient.dtype == dtype
+    assert_within(gradient, getattr(reference, f"{function}_backward")(g.astype(np.float64), wide, **options), 32 * eps, "gradient")
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+def test_a_known_output_saves_the_activation(name, rng):
+    x, g = distinct(rng, (3, 5, 2, 4), np.float32), distinct(rng, (3, 5, 2, 4), np.float32)
+    backward = getattr(F, f"{name}_backward")
+    assert_within(backward(g, x, output=getattr(F, name)(x)), backward(g, x).astype(np.float64), 1e-6)
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize(("shape", "dim"), [((1, 1), -1), ((3, 10), 1), ((2, 5, 3, 4), 1), ((2, 5, 3, 4), -2), ((2, 3, 17), 0), ((6,), 0)])
+def test_softmax(name, shape, dim, dtype, rng):
+    """Rows far from 0 and wide: nothing overflows, and the probabilities add up to 1."""
+    x = (1000 + 40 * distinct(rng, shape)).astype(dtype)
+    wide, eps = x.astype(np.float64), np.finfo(dtype).eps
+    expected = getattr(reference, name)(wide, dim)
+    output = getattr(F, name)(x, dim=dim)
+    assert output.dtype == dtype
+    assert_within(output, expected, eps * (8 + np.abs(expected)), "output")
+    if name == "softmax":
+        np.testing.assert_allclose(output.sum(axis=dim), 1, rtol=20 * eps)
+    g = distinct(rng, shape).astype(dtype)
+    gradient = getattr(F, f"{name}_backward")(g, output, dim=dim)
+    naive = getattr(reference, f"{name}_backward")(g.astype(np.float64), output.astype(np.float64), dim)
+    assert_within(gradient, naive, 8 * eps * (4 + x.shape[dim]), "gradient")
+
+
+# --- dropout -------------------------------------------------------------------------------------------------------------
+
+
+@both_dtypes
+@pytest.mark.parametrize("p", [0.0, 0.25, 0.5, 0.9, 1.0])
+def test_dropout_agrees_with_the_reference_given_its_mask(p, dtype, rng):
+    x = distinct(rng, (3, 5, 4, 7), dtype)
+    output, mask = F.dropout(x, p, rng=rng, return_mask=True)
+    assert output.dtype == dtype
+    assert mask.shape == x.shape
+    assert_within(output, reference.dropout(x.astype(np.float64), mask, p), 2 * np.finfo(dtype).eps * np.abs(output), "output")
+    g = distinct(rng, x.shape, dtype)
+    gradient = F.dropout_backward(g, mask, p)
+    assert gradient.dtype == dtype
+    assert_within(
+        gradient, reference.dropout_backward(g.astype(np.float64), mask, p), 2 * np.finfo(dtype).eps * np.abs(gradient), "gradient"
+    )
+
+
+def test_dropout_keeps_the_mean_and_repeats_with_its_seed(rng):
+    x = np.ones((50, 8, 25, 10), np.float32)
+    output, mask = F.dropout(x, 0.3, rng=np.random.default_rng(5), return_mask=True)
+    assert abs(np.mean(mask != 0) - 0.7) < 5 * np.sqrt(0.21 / x.size)
+    assert abs(output.mean() - 1) < 5 * np.sqrt(0.3 / 0.7 / x.size)
+    np.testing.assert_array_equal(output, F.dropout(x, 0.3, rng=np.random.default_rng(5)))
+    assert not np.array_equal(output, F.dropout(x, 0.3, rng=np.random.default_rng(6)))
+
+
+def test_dropout_does_nothing_in_evaluation(rng):
+    x = distinct(rng, (3, 4, 2, 2), np.float32)
+    np.testing.assert_array_equal(F.dropout(x, 0.5, training=False), x)
+    np.testing.assert_array_equal(F.dropout(x, 0.0), x)
+
+
+# --- losses --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+def test_cross_entropy_takes_labels_of_any_integer_type(kind, rng):
+    x, target = distinct(rng, (6, 5), np.float32), rng.integers(0, 5, 6)
+    assert F.cross_entropy(x, target.astype(kind)) == F.cross_entropy(x, target)
+    np.testing.assert_array_equal(F.cross_entropy_backward(x, target.astype(kind)), F.cross_entropy_backward(x, target))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_cross_entropy_ignores_labels_wherever_they_lie(reduction, rng):
+    """ignore_index may be no class at all, PyTorch's default -100 or any other."""
+    x, target = distinct(rng, (6, 5)), rng.integers(0, 5, 6)
+    target[[1, 4]] = -100
+    plain = F.cross_entropy(x, target, reduction=reduction)
+    np.testing.assert_array_equal(F.cross_entropy(x, np.where(target < 0, 77, target), ignore_index=77, reduction=reduction), plain)
+    assert np.all(F.cross_entropy_backward(x, target, reduction=reduction)[[1, 4]] == 0)
+    np.testing.assert_allclose(plain, reference.cross_entropy(x, target, reduction=reduction), rtol=1e-14)
+
+
+def test_cross_entropy_of_hopeless_and_of_certain_logits():
+    """The largest float32 differences of logits give finite losses and gradients."""
+    x = np.array([[3e4, -3e4, 0], [-3e4, 3e4, 0]], np.float32)
+    np.testing.assert_array_equal(F.cross_entropy(x, np.array([0, 0]), reduction="none"), np.array([0, 6e4], np.float32))
+    np.testing.assert_array_equal(F.cross_entropy_backward(x, np.array([0, 0]), reduction="sum"), [[0, 0, 0], [-1, 1, 0]])
+
+
+@both_dtypes
+def test_binary_cross_entropy_at_and_near_0_and_1(dtype):
+    """Logarithms stop at -100 and denominators at 1e-12, as in PyTorch."""
+    a = np.array([0, 0, 1, 1, 1e-30, 0.5, 1 - np.finfo(dtype).eps], dtype)
+    y = np.array([0, 1, 0, 1, 1, 0.25, 0], dtype)
+    wide = a.astype(np.float64), y.astype(np.float64)
+    eps = np.finfo(dtype).eps
+    for name in ("binary_cross_entropy", "binary_cross_entropy_backward"):
+        expected = getattr(reference, name)(*wide, reduction="none")
+        assert_within(getattr(F, name)(a, y, reduction="none"), expected, 8 * eps * np.maximum(1, np.abs(expected)), name)
+
+
+@both_dtypes
+def test_binary_cross_entropy_with_logits_never_overflows(dtype):
+    z = ladder(dtype)
+    for y in (0.0, 1.0, 0.25):
+        target = np.full_like(z, y)
+        for name in ("binary_cross_entropy_with_logits", "binary_cross_entropy_with_logits_backward"):
+            expected = getattr(reference, name)(z.astype(np.float64), target.astype(np.float64), reduction="none")
+            actual = getattr(F, name)(z, target, reduction="none")
+            assert_within(actual, expected, 8 * np.finfo(dtype).eps * np.maximum(1, np.abs(expected)), name)
