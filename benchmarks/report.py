@@ -273,7 +273,7 @@ def _plot_steps(axes, results):
     _frame(axes, [r["name"] for r in rows], "training steps")
     axes.barh(range(len(rows)), [v - 1 for v in values] if compared else values, left=1 if compared else 0, color="#1f77b4", height=0.6)
     for k, value in enumerate(values):
-        axes.annotate(f"{value:.3g}", (value, k), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.text(1.01, k, f"{value:.3g}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     if compared and rows:
         marks = [STEP_GOALS[r["name"]] for r in rows]
         axes.plot(marks, range(len(rows)), "|", color="#d95f02", markersize=16, markeredgewidth=2, label="goal")

@@ -15,14 +15,15 @@ PACKAGE = Path(fastconv.__file__).parent
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__"): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 LAYERS = [  # each imports only from layers before its own, or from its own package
-    {"errors", "reference"},
+    {"errors", "files", "reference"},
     {"shapes"},
+    {"datasets", "gradcheck", "pictures", "serialization"},
     {"kernels"},
     {"functional"},
-    {"nn", "gradcheck", "serialization", "datasets"},
-    {"optim", "models"},
+    {"nn"},
+    {"models", "optim"},
     {"trainer"},
-    {"explain", "plots"},
+    {"explain"},
     {"__init__"},
     {"cli"},
 ]
