@@ -1,0 +1,191 @@
+"""Modules made of modules: one after the other, and side by side."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fastconv.errors import ArgumentError, ArgumentTypeError, FastconvError
+from fastconv.functional.arrays import check_shape
+from fastconv.nn.module import Module
+
+
+def refuse_repeats(container):
+    """Raise when one module stands in two places: it would remember only the later of its forward passes."""
+    names = {}
+    for name, module in container.named_modules(remove_duplicate=False):
+        if id(module) in names:
+            raise ArgumentError(
+                f"{name} is the same {type(module).__name__} as {names[id(module)]}: a module remembers one forward pass, "
+                "so every place in a network needs its own"
+            )
+        names[id(module)] = name
+
+
+def _has_parameters(module):
+    return next(module.parameters(), None) is not None
+
+
+class Sequential(Module):
+    """Modules applied one after the other.
+
+    Parameters
+    ----------
+    *modules : Module
+        Named "0", "1", ...; or a single dict of str to Module, which names them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When an argument is no Module, or the same module comes twice.
+
+    Examples
+    --------
+    >>> from fastconv import nn
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> list(model.state_dict())
+    ['1.weight', '1.bias']
+    """
+
+    def __init__(self, *modules):
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            named = modules[0].items()
+        else:
+            named = ((str(i), module) for i, module in enumerate(modules))
+        for name, module in named:
+            self.add_module(name, module)
+        refuse_repeats(self)
+
+    def forward(self, input):
+        layer = None
+        try:
+            for layer in self.children():
+                input = layer.forward(input)
+        except FastconvError as error:
+            self._locate(error, layer)
+            raise
+        return input
+
+    def backward(self, grad_output):
+        return self._backward(grad_output, list(self.children()))
+
+    def backward_parameters(self, grad_output):
+        layers = list(self.children())
+        first = next((i for i, layer in enumerate(layers) if _has_parameters(layer)), None)
+        if first is None:
+            return
+        grad_output = self._backward(grad_output, layers[first + 1 :])
+        layers[first].backward_parameters(grad_output)
+
+    def _backward(self, grad_output, layers):
+        layer = None
+        try:
+            for layer in reversed(layers):
+                grad_output = layer.backward(grad_output)
+        except FastconvError as error:
+            self._locate(error, layer)
+            raise
+        return grad_output
+
+    def _locate(self, error, layer):
+        name = next(name for name, child in self.named_children() if child is layer)
+        error.add_note(f"in layer {name} of {type(self).__name__}: {type(layer).__name__}({layer.extra_repr()})")
+
+    def append(self, module):
+        """Add `module` at the end, named by its position; return self."""
+        name = str(len(self))
+        if hasattr(self, name):
+            raise ArgumentError(f"cannot name a module {name}, by its position: there is one of that name already")
+        self.add_module(name, module)
+        try:
+            refuse_repeats(self)
+        except ArgumentError:
+            delattr(self, name)
+            raise
+        return self
+
+    def _name(self, index):
+        names = [name for name, _ in self.named_children()]
+        try:
+            return names[index]
+        except IndexError:
+            raise IndexError(f"index {index} is out of range for {len(names)} modules") from None
+        except TypeError:
+            raise ArgumentTypeError(f"index must be an integer or a slice, got {index!r}") from None
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return Sequential(dict(list(self.named_children())[index]))
+        return getattr(self, self._name(index))
+
+    def __setitem__(self, index, module):
+        name = self._name(index)
+        old = getattr(self, name)
+        self.add_module(name, module)
+        try:
+            refuse_repeats(self)
+        except ArgumentError:
+            setattr(self, name, old)
+            raise
+
+    def __len__(self):
+        return sum(1 for _ in self.children())
+
+    def __iter__(self):
+        return self.children()
+
+
+class Residual(Module):
+    """Two paths side by side, added: activation(main(input) + shortcut(input)).
+
+    Parameters
+    ----------
+    main : Module
+    shortcut : Module, optional
+        Without it the input itself is added.
+    activation : Module, optional
+        Applied to the sum.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When an argument is no Module or the same module comes twice; in forward, when the paths give different shapes.
+
+    Notes
+    -----
+    The gradient of the input is the sum of both paths' gradients.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", 2016, section 3.2.
+    """
+
+    def __init__(self, main, shortcut=None, activation=None):
+        for name, module in (("main", main), ("shortcut", shortcut), ("activation", activation)):
+            if module is not None or name == "main":
+                if not isinstance(module, Module):
+                    raise ArgumentTypeError(f"{name} must be a Module, got {type(module).__name__}")
+            setattr(self, name, module)
+        refuse_repeats(self)
+
+    def forward(self, input):
+        main = self.main.forward(input)
+        shortcut = input if self.shortcut is None else self.shortcut.forward(input)
+        if main.shape != shortcut.shape:
+            raise ArgumentError(f"main and shortcut must give the same shape, got {main.shape} and {shortcut.shape}")
+        output = np.add(main, shortcut)
+        return output if self.activation is None else self.activation.forward(output)
+
+    def backward(self, grad_output):
+        if self.activation is not None:
+            grad_output = self.activation.backward(grad_output)
+        grad_main = self.main.backward(grad_output)
+        grad_shortcut = grad_output if self.shortcut is None else self.shortcut.backward(grad_output)
+        check_shape("grad_output", grad_shortcut, grad_main.shape)
+        return np.add(grad_main, grad_shortcut)
+
+    def backward_parameters(self, grad_output):
+        if self.activation is not None:
+            grad_output = self.activation.backward(grad_output)
+        for path in (self.main, self.shortcut):
+            if path is not None and _has_parameters(path):
+                path.backward_parameters(grad_output)

@@ -1,0 +1,97 @@
+"""Batch normalization."""
+
+import math
+
+import numpy as np
+
+from fastconv import functional as F
+from fastconv.nn.module import Module, Parameter, float_dtype
+from fastconv.nn.options import number
+from fastconv.shapes import integer
+
+
+class BatchNorm2d(Module):
+    """Give each channel mean 0 and deviation 1, then scale and shift it: (N, C, H, W) to the same.
+
+    Parameters
+    ----------
+    num_features : int
+        C.
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        The share of the new value in the running statistics; None means that they are the plain average of all batches.
+    affine : bool
+        Whether there are weight and bias.
+    track_running_stats : bool
+        Without them, evaluation uses the statistics of its batch too.
+    dtype : float32 or float64
+
+    Attributes
+    ----------
+    weight, bias : Parameter of shape (C,), or None
+        Ones and zeros at first.
+    running_mean, running_var : ndarray of shape (C,), or None
+        What evaluation uses; running_var is the unbiased estimate.
+    num_batches_tracked : int64 array of no axes, or None
+
+    Raises
+    ------
+    ValueError, TypeError
+        When an option cannot be.
+
+    Notes
+    -----
+    y = (x - mean) / sqrt(var + eps) * weight + bias. In training mode mean and (biased) variance are the batch's, over N, H, W, and
+    running = (1 - momentum) * running + momentum * new.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch normalization", 2015, sections 3 and 3.1.
+    """
+
+    def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True, *, dtype=np.float32):
+        self.num_features = C = integer("num_features", num_features, 1)
+        self.eps = number("eps", eps, 0, math.inf)
+        self.momentum = None if momentum is None else number("momentum", momentum, 0, 1)
+        self.affine, self.track_running_stats = bool(affine), bool(track_running_stats)
+        dtype = float_dtype(dtype)
+        self.weight = Parameter(np.ones(C, dtype)) if affine else None
+        self.bias = Parameter(np.zeros(C, dtype)) if affine else None
+        self.register_buffer("running_mean", np.zeros(C, dtype) if track_running_stats else None)
+        self.register_buffer("running_var", np.ones(C, dtype) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", np.array(0, np.int64) if track_running_stats else None)
+
+    def forward(self, input):
+        use_batch = self.training or not self.track_running_stats
+        momentum = self.momentum
+        if self.training and self.track_running_stats:
+            count = int(self.num_batches_tracked) + 1
+            momentum = 1 / count if momentum is None else momentum
+        weight, bias = (self.weight.data, self.bias.data) if self.affine else (None, None)
+        output = F.batch_norm(input, *self._running(), weight, bias, use_batch, momentum or 0.0, self.eps)
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked[...] = count
+        self.remember(input, use_batch)
+        return output
+
+    def _running(self):
+        return self.running_mean, self.running_var
+
+    def backward(self, grad_output):
+        input, use_batch = self.recall()
+        weight = self.weight.data if self.affine else None
+        mask = (True, self.affine, self.affine)
+        grad_input, grad_weight, grad_bias = F.batch_norm_backward(
+            grad_output, input, *self._running(), weight, use_batch, self.eps, output_mask=mask
+        )
+        if self.affine:
+            self.weight.accumulate(grad_weight)
+            self.bias.accumulate(grad_bias)
+        return grad_input
+
+    def extra_repr(self):
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )

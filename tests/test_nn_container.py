@@ -1,0 +1,175 @@
+"""Sequential and Residual."""
+
+import numpy as np
+import pytest
+
+from fastconv import gradcheck, nn
+from fastconv.errors import ArgumentError, ArgumentTypeError
+
+
+def small_net(**options):
+    return nn.Sequential(nn.Conv2d(1, 2, 3, **options), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3, **options))
+
+
+def test_sequential_is_its_layers_one_after_the_other(rng):
+    net = small_net(dtype=np.float64)
+    x = rng.standard_normal((2, 1, 4, 4))
+    expected = x
+    for layer in net:
+        expected = layer(expected)
+    np.testing.assert_array_equal(net(x), expected)
+    assert gradcheck(net, x)
+
+
+def test_empty_sequential_is_the_identity():
+    x = np.ones((1, 2))
+    net = nn.Sequential()
+    assert net(x) is x and net.backward(x) is x
+    assert net.backward_parameters(x) is None
+    assert len(net) == 0
+
+
+def test_names_from_a_dict():
+    net = nn.Sequential({"conv": nn.Conv2d(1, 2, 3), "activation": nn.ReLU()})
+    assert list(net.state_dict()) == ["conv.weight", "conv.bias"]
+    assert net.conv is net[0]
+    net.append(nn.Flatten())
+    assert list(dict(net.named_children())) == ["conv", "activation", "2"]
+
+
+def test_indexing():
+    net = small_net()
+    layers = list(net)
+    assert len(net) == 4 and net[-1] is layers[3]
+    part = net[1:3]
+    assert isinstance(part, nn.Sequential) and list(part) == layers[1:3]
+    net[1] = nn.ReLU()
+    assert isinstance(net[1], nn.ReLU) and [name for name, _ in net.named_children()] == ["0", "1", "2", "3"]
+    assert net.append(nn.Softmax()) is net and isinstance(net[4], nn.Softmax)
+    with pytest.raises(IndexError, match="index 5 is out of range for 5 modules"):
+        net[5]
+    with pytest.raises(ArgumentTypeError, match="index must be an integer"):
+        net["x"]
+
+
+@pytest.mark.parametrize("thing", [np.ones(2), "ReLU", nn.ReLU, None, [nn.ReLU()]])
+def test_only_modules_can_be_layers(thing):
+    with pytest.raises(ArgumentTypeError, match="must be a Module"):
+        nn.Sequential(nn.ReLU(), thing)
+    with pytest.raises(ArgumentTypeError, match="must be a Module"):
+        nn.Sequential().append(thing)
+    with pytest.raises(ArgumentTypeError, match="main must be a Module"):
+        nn.Residual(thing)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "forward", "training"])
+def test_names_that_cannot_be(name):
+    with pytest.raises(ArgumentError, match="name must be a name without dots"):
+        nn.Sequential({name: nn.ReLU()})
+
+
+def test_names_must_be_strings():
+    with pytest.raises(ArgumentTypeError, match="name must be a string"):
+        nn.Sequential({1: nn.ReLU()})
+
+
+def test_a_module_in_two_places_is_refused():
+    relu = nn.ReLU()
+    with pytest.raises(ArgumentError, match="2 is the same ReLU as 0"):
+        nn.Sequential(relu, nn.Tanh(), relu)
+    with pytest.raises(ArgumentError, match=r"1\.main is the same ReLU as 0"):
+        nn.Sequential(relu, nn.Residual(relu))
+    net = nn.Sequential(relu, nn.Tanh())
+    with pytest.raises(ArgumentError, match="2 is the same ReLU as 0"):
+        net.append(relu)
+    with pytest.raises(ArgumentError, match="1 is the same ReLU as 0"):
+        net[1] = relu
+    assert len(net) == 2 and isinstance(net[1], nn.Tanh)
+
+
+def test_errors_say_in_which_layer():
+    net = nn.Sequential({"features": nn.Sequential(nn.Conv2d(1, 2, 3)), "head": nn.Flatten()})
+    with pytest.raises(ArgumentError, match="input") as error:
+        net(np.ones((1, 3, 8, 8), np.float32))
+    inner, outer = error.value.__notes__
+    assert inner == "in layer 0 of Sequential: Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1))"
+    assert outer.startswith("in layer features of Sequential")
+    net(np.ones((1, 1, 8, 8), np.float32))
+    with pytest.raises(ArgumentError, match="grad_output must have shape") as error:
+        net.backward(np.ones((1, 3), np.float32))
+    assert error.value.__notes__[0].startswith("in layer head of Sequential")
+
+
+class Watched(nn.Module):
+    """Counts what is asked of it."""
+
+    def __init__(self, layer):
+        self.layer = layer
+        self.asked = []
+
+    def forward(self, input):
+        return self.layer(input)
+
+    def backward(self, grad_output):
+        self.asked.append("backward")
+        return self.layer.backward(grad_output)
+
+    def backward_parameters(self, grad_output):
+        self.asked.append("backward_parameters")
+        self.layer.backward_parameters(grad_output)
+
+
+def test_backward_parameters_stops_at_the_first_layer_that_has_any(rng):
+    net = nn.Sequential(*[Watched(layer) for layer in (nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))])
+    x, g = rng.standard_normal((3, 1, 2, 2)).astype(np.float32), rng.standard_normal((3, 2)).astype(np.float32)
+    net(x)
+    net.backward(g)
+    expected = [parameter.grad for parameter in net.parameters()]
+    net.zero_grad()
+    for layer in net:
+        layer.asked.clear()
+    assert net.backward_parameters(g) is None
+    assert [layer.asked for layer in net] == [[], ["backward_parameters"], ["backward"], ["backward"]]
+    for parameter, grad in zip(net.parameters(), expected, strict=True):
+        np.testing.assert_array_equal(parameter.grad, grad)
+
+
+def test_residual_adds_paths_and_their_gradients(rng):
+    def conv(channels, size):
+        return nn.Conv2d(2, channels, size, padding=size // 2, dtype=np.float64, seed=int(rng.integers(100)))
+
+    x = rng.standard_normal((2, 2, 4, 3))
+    block = nn.Residual(conv(3, 3), conv(3, 1))
+    np.testing.assert_allclose(block(x), block.main(x) + block.shortcut(x), rtol=0, atol=0)
+    assert gradcheck(block, x)
+    assert gradcheck(nn.Residual(conv(2, 3), activation=nn.Tanh()), x)
+    assert list(nn.Residual(conv(3, 3), conv(3, 1)).state_dict()) == ["main.weight", "main.bias", "shortcut.weight", "shortcut.bias"]
+
+
+def test_residual_without_layers_doubles_and_leaves_its_argument_alone():
+    block, x, g = nn.Residual(nn.Sequential()), np.ones((1, 2)), np.full((1, 2), 3.0)
+    np.testing.assert_array_equal(block(x), 2 * x)
+    np.testing.assert_array_equal(block.backward(g), [[6, 6]])
+    assert x.max() == 1 and g.max() == 3
+
+
+def test_residual_backward_parameters_gives_the_same_gradients(rng):
+    options = {"dtype": np.float64}
+    block = nn.Residual(nn.Conv2d(2, 3, 3, padding=1, **options), nn.Conv2d(2, 3, 1, **options), nn.Tanh())
+    x, g = rng.standard_normal((2, 2, 4, 3)), rng.standard_normal((2, 3, 4, 3))
+    block(x)
+    block.backward(g)
+    expected = [parameter.grad for parameter in block.parameters()]
+    block.zero_grad()
+    assert block.backward_parameters(g) is None
+    for parameter, grad in zip(block.parameters(), expected, strict=True):
+        np.testing.assert_array_equal(parameter.grad, grad)
+
+
+def test_residual_refuses_paths_of_different_shapes():
+    block = nn.Residual(nn.Conv2d(2, 2, 3))
+    with pytest.raises(ArgumentError, match=r"same shape, got \(1, 2, 2, 2\) and \(1, 2, 4, 4\)"):
+        block(np.ones((1, 2, 4, 4), np.float32))
+    broadcasting = nn.Residual(nn.Conv2d(2, 1, 1))
+    with pytest.raises(ArgumentError, match="same shape"):
+        broadcasting(np.ones((1, 2, 4, 4), np.float32))
