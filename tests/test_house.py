@@ -118,10 +118,10 @@ def test_sizes_of_modules():
         functions = [
             (f.end_lineno - f.lineno + 1, f.name) for f in ast.walk(body) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef))
         ]
-        docstring = ast.get_docstring(body)
-        assert docstring, f"{module} has no docstring"
+        assert ast.get_docstring(body) or not body.body, f"{module} has no docstring"
+        title = (ast.get_docstring(body) or "empty").splitlines()[0]
         longest = "{} lines in {}".format(*max(functions)) if functions else "no function"
-        print(f"{len(path.read_text(encoding='utf-8').splitlines()):4} {module:28} {longest:48} {docstring.splitlines()[0]}")
+        print(f"{len(path.read_text(encoding='utf-8').splitlines()):4} {module:28} {longest:48} {title}")
 
 
 ALL = "output_mask=(True, True, True)"
