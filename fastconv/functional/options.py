@@ -1,0 +1,25 @@
+"""Checks of options that are numbers or names, with errors that name them."""
+
+import math
+import numbers
+
+from fastconv.errors import ArgumentError, ArgumentTypeError
+
+
+def number(name, value, minimum=-math.inf, maximum=math.inf):
+    """`value` as a finite float from `minimum` to `maximum`, both included."""
+    if type(value) is not float:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise ArgumentTypeError(f"{name} must be a number, got {value!r}")
+        value = float(value)
+    if not (math.isfinite(value) and minimum <= value <= maximum):
+        bounds = "finite" if minimum == -math.inf else f"at least {minimum}" if maximum == math.inf else f"from {minimum} to {maximum}"
+        raise ArgumentError(f"{name} must be {bounds}, got {value}")
+    return value
+
+
+def choice(name, value, *choices):
+    """`value`, or an error unless it is one of `choices`."""
+    if not (isinstance(value, str) and value in choices):
+        raise ArgumentError(f"{name} must be {' or '.join(repr(c) for c in choices)}, got {value!r}")
+    return value
