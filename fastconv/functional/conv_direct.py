@@ -29,10 +29,6 @@ def _is_depthwise(g):
     return g.groups == g.IC == g.OC and g.groups > 1
 
 
-def _depthwise_window(g):
-    return g.SH, g.SW, g.DH, g.DW, g.PT, g.PL
-
-
 @functools.lru_cache(maxsize=4096)
 def _blocks(N, C, OH, OW, taps, strides, itemsize):
     """(images, rows) of one job: about PIXELS output pixels, in even parts."""
@@ -46,12 +42,11 @@ def _blocks(N, C, OH, OW, taps, strides, itemsize):
     return 1, -(-OH // -(-OH // rows))
 
 
-def _vectors(channels, dtype):
-    return -(-channels // (VECTOR_BYTES // dtype.itemsize))
-
-
-def _lanes(dtype):
-    return VECTOR_BYTES // dtype.itemsize
+def _packed_shape(groups, vectorised, summed, taps, itemsize):
+    """(groups, vectors, CB, KH, KW, BC, lanes): channels of a group as vectors, and as CB even blocks of BC, at most a vector's length."""
+    lanes = VECTOR_BYTES // itemsize
+    CB = -(-summed // lanes)
+    return groups, -(-vectorised // lanes), CB, *taps, -(-summed // CB), lanes
 
 
 def forward(g, x, weight, bias):
@@ -59,16 +54,15 @@ def forward(g, x, weight, bias):
     if _is_product(g):
         return times_transposed(x.reshape(-1, g.IC), weight.reshape(g.OC, g.IC), bias).reshape(g.N, g.OH, g.OW, g.OC)
     y = np.empty((g.N, g.OH, g.OW, g.OC), x.dtype)
+    taps, window = (g.KH, g.KW, g.DH, g.DW), (g.OH, g.OW, g.SH, g.SW, g.PT, g.PL)
     if _is_depthwise(g):
-        conv_depthwise.forward(g.flops, x, _channels_inside(weight), bias, y, _depthwise_window(g))
+        conv_depthwise.convolve(g.flops, x, _channels_inside(weight), y, bias, window, taps, (1, 1, 0, 0))
         return y
     ICG, OCG, area = g.IC // g.groups, g.OC // g.groups, g.KH * g.KW
-    packed = np.empty((g.groups, _vectors(OCG, x.dtype), g.KH, g.KW, ICG, _lanes(x.dtype)), x.dtype)
-    conv_direct.pack(4 * weight.size, weight, packed, 0, g.KW, 1, ICG * area, area, OCG * ICG * area, OCG)
-    taps = g.KH, g.KW, g.DH, g.DW
+    packed = np.empty(_packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize), x.dtype)
+    conv_direct.pack(4 * weight.size, weight, packed, 0, g.KW, 1, ICG * area, area, OCG * ICG * area, OCG, ICG)
     images, rows = _blocks(g.N, g.IC, g.OH, g.OW, taps, (g.SH, g.SW), x.itemsize)
-    window = g.OH, g.OW, g.SH, g.SW, g.PT, g.PL
-    conv_direct.convolve(g.flops, x, packed, y, bias, window, taps, (1, 1, 0, 0), g.groups, images, rows)
+    conv_direct.convolve(g.flops, x, packed, y, bias, window, taps, (1, 1, 0, 0), images, rows)
     return y
 
 
@@ -93,10 +87,6 @@ def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
     if _is_product(g):
         return times(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC)).reshape(g.N, g.H, g.W, g.IC)
-    if _is_depthwise(g):
-        grad_input = np.empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-        conv_depthwise.backward_input(g.flops, grad_output, _channels_inside(weight), grad_input, _depthwise_window(g))
-        return grad_input
     rows = [p for p in _phases(g.H, g.KH, g.SH, g.DH, g.PT)]
     columns = [p for p in _phases(g.W, g.KW, g.SW, g.DW, g.PL)]
     untouched = any(p[2] == 0 for p in rows + columns)  # input that no window reads
@@ -112,32 +102,35 @@ def _backward_input_phase(g, grad_output, weight, grad_input, row, column):
     y0, OH, TH, DH, PT, kh, kh_step = row
     x0, OW, TW, DW, PL, kw, kw_step = column
     dtype = grad_output.dtype
+    taps, window, place = (TH, TW, DH, DW), (OH, OW, 1, 1, PT, PL), (g.SH, g.SW, y0, x0)
+    work = 2 * g.N * OH * OW * TH * TW * g.IC * g.OC // g.groups
+    if _is_depthwise(g):
+        backwards = _channels_inside(weight)[kh - (TH - 1) * kh_step : kh + 1 : kh_step, kw - (TW - 1) * kw_step : kw + 1 : kw_step][::-1, ::-1]
+        conv_depthwise.convolve(work, grad_output, np.ascontiguousarray(backwards), grad_input, np.zeros(g.IC, dtype), window, taps, place)
+        return
     ICG, OCG, area = g.IC // g.groups, g.OC // g.groups, g.KH * g.KW
-    packed = np.empty((g.groups, _vectors(ICG, dtype), TH, TW, OCG, _lanes(dtype)), dtype)
-    conv_direct.pack(4 * packed.size, weight, packed, kh * g.KW + kw, -kh_step * g.KW, -kw_step, area, ICG * area, OCG * ICG * area, ICG)
-    taps = TH, TW, DH, DW
+    packed = np.empty(_packed_shape(g.groups, ICG, OCG, (TH, TW), dtype.itemsize), dtype)
+    conv_direct.pack(4 * packed.size, weight, packed, kh * g.KW + kw, -kh_step * g.KW, -kw_step, area, ICG * area, OCG * ICG * area, ICG, OCG)
     images, rows = _blocks(g.N, g.OC, OH, OW, taps, (1, 1), dtype.itemsize)
-    work = 2 * g.N * OH * OW * TH * TW * g.IC * OCG
-    conv_direct.convolve(work, grad_output, packed, grad_input, np.zeros(g.IC, dtype), (OH, OW, 1, 1, PT, PL), taps, (g.SH, g.SW, y0, x0),
-                         g.groups, images, rows)
+    conv_direct.convolve(work, grad_output, packed, grad_input, np.zeros(g.IC, dtype), window, taps, place, images, rows)
 
 
 def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
     if _is_product(g):
         return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
+    taps, window = (g.KH, g.KW, g.DH, g.DW), (g.OH, g.OW, g.SH, g.SW, g.PT, g.PL)
     if _is_depthwise(g):
         parts = np.empty((max(1, min(PARTS, g.N * g.OH)), g.KH, g.KW, g.IC), x.dtype)
-        conv_depthwise.backward_weight(g.flops, x, grad_output, parts, _depthwise_window(g))
+        conv_depthwise.backward_weight(g.flops, x, grad_output, parts, window, taps)
         return np.ascontiguousarray(sum_parts(parts).transpose(2, 0, 1)).reshape(g.weight_shape)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
-    taps = g.KH, g.KW, g.DH, g.DW
     images, rows = _blocks(g.N, g.IC, g.OH, g.OW, taps, (g.SH, g.SW), x.itemsize)
-    shape = g.groups, _vectors(OCG, x.dtype), g.KH, g.KW, ICG, _lanes(x.dtype)
+    shape = _packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize)
     splits = max(1, min(PARTS, -(-g.N // images), PART_BYTES // (math.prod(shape) * x.itemsize)))
+    share = max(2, shape[1] // max(1, PARTS // (splits * g.groups)) // 2 * 2)
     parts = np.empty((splits, *shape), x.dtype)
-    window = g.OH, g.OW, g.SH, g.SW, g.PT, g.PL
-    conv_direct.backward_weight(g.flops, x, grad_output, parts, window, taps, g.groups, images, rows)
+    conv_direct.backward_weight(g.flops, x, grad_output, parts, window, taps, images, rows, share)
     grad_weight = np.empty(g.weight_shape, x.dtype)
     conv_direct.unpack(2 * parts.size, parts, grad_weight)
     return grad_weight

@@ -1,86 +1,88 @@
 """Depthwise convolution, one filter a channel: channels are the vector. Arrays (N, H, W, C), weights (KH, KW, C).
 
-`window` = (SH, SW, DH, DW, PT, PL).
+A tile is some neighbouring output pixels of one row times one vector of channels. Taps outside the image are left out of the sum,
+so pixels at the left and right border, where their number varies, are tiles of their own. `window` and `taps` as in conv_direct.
 """
 
 from numba import prange
 
-from fastconv.kernels.jit import kernel
+from fastconv.kernels.conv_direct import clip
+from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES, tile_elementwise
+
+
+@device
+def _tile(rows, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over):
+    lanes = VECTOR_BYTES // A.itemsize
+    if cols >= lanes:
+        tile_elementwise(rows, 0, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over)
+    else:
+        tile_elementwise(rows, 1, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over)
 
 
 @kernel
-def forward(x4, weight, bias, y4, window):
-    """Reads x (N, H, W, C), weight (KH, KW, C), bias (C,); writes y (N, OH, OW, C). Parallel over images and output rows."""
-    N, H, W, C = x4.shape
-    _, OH, OW, _ = y4.shape
-    KH, KW, _ = weight.shape
-    SH, SW, DH, DW, PT, PL = window
-    x, w, y = x4.ravel(), weight.ravel(), y4.ravel()
+def convolve(X, weight, Y, bias, window, taps, place):
+    """Reads X (N, H, W, C), weight (KH, KW, C), bias (C,); writes pixels of Y (N, YH, YW, C). Parallel over images and output rows.
+
+    As conv_direct.convolve, for one channel at a time.
+    """
+    N, H, W, C = X.shape
+    YH, YW = Y.shape[1:3]
+    OH, OW, SH, SW, PT, PL = window
+    KH, KW, DH, DW = taps
+    YSH, YSW, Y0, Y1 = place
+    x, w, y, b = X.ravel(), weight.ravel(), Y.ravel(), bias.ravel()
+    lanes = VECTOR_BYTES // X.itemsize
+    inner0 = min(OW, (PL + SW - 1) // SW if PL > 0 else 0)  # the pixels inner0 .. inner1 see all columns of the filter
+    inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])
     for job in prange(N * OH):
         n, oh = job // OH, job % OH
-        for ow in range(OW):
-            out = (job * OW + ow) * C
-            for c in range(C):
-                y[out + c] = bias[c]
-            for kh in range(KH):
-                ih = oh * SH + kh * DH - PT
-                if 0 <= ih < H:
-                    for kw in range(KW):
-                        iw = ow * SW + kw * DW - PL
-                        if 0 <= iw < W:
-                            pixel, tap = ((n * H + ih) * W + iw) * C, (kh * KW + kw) * C
-                            for c in range(C):
-                                y[out + c] += x[pixel + c] * w[tap + c]
+        top = oh * SH - PT
+        low, high = clip(top, DH, KH, H)
+        source = (n * H + top + low * DH) * W * C
+        target = ((n * YH + oh * YSH + Y0) * YW + Y1) * C
+        for c in range(0, C, lanes):
+            ow = 0
+            while ow < OW:
+                inner = inner0 <= ow < inner1
+                rows = min(MAX_ROWS, inner1 - ow) if inner else 1
+                left, right = (0, KW) if inner else clip(ow * SW - PL, DW, KW, W)
+                over = (1, 0, 0, high - low, DH * W * C, KW * C, right - left, DW * C, C)
+                _tile(rows, x, source + (ow * SW - PL + left * DW) * C + c, SW * C, w, (low * KW + left) * C + c,
+                      y, target + ow * YSW * C + c, YSW * C, C - c, b, c, 0, over)
+                ow += rows
 
 
 @kernel
-def backward_input(g4, weight, d4, window):
-    """Reads grad_output g (N, OH, OW, C) and weight (KH, KW, C); writes grad_input d (N, H, W, C). Parallel over images and input rows."""
-    N, H, W, C = d4.shape
-    _, OH, OW, _ = g4.shape
-    KH, KW, _ = weight.shape
-    SH, SW, DH, DW, PT, PL = window
-    g, w, d = g4.ravel(), weight.ravel(), d4.ravel()
-    for job in prange(N * H):
-        n, ih = job // H, job % H
-        for iw in range(W):
-            out = (job * W + iw) * C
-            for c in range(C):
-                d[out + c] = 0
-            for kh in range(KH):
-                top = ih + PT - kh * DH
-                if top % SH == 0 and 0 <= top < OH * SH:
-                    for kw in range(KW):
-                        left = iw + PL - kw * DW
-                        if left % SW == 0 and 0 <= left < OW * SW:
-                            pixel, tap = ((n * OH + top // SH) * OW + left // SW) * C, (kh * KW + kw) * C
-                            for c in range(C):
-                                d[out + c] += g[pixel + c] * w[tap + c]
+def backward_weight(X, G, parts, window, taps):
+    """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, KH, KW, C), to be summed over splits of the rows.
 
-
-@kernel
-def backward_weight(x4, g4, parts, window):
-    """Reads x (N, H, W, C) and grad_output g (N, OH, OW, C); writes parts (splits, KH, KW, C), to be summed over splits of the batch.
-
-    Parallel over splits.
+    A tile is a row of the filter; its sum runs over the output pixels that see all of it, the others are added tap by tap. Parallel over splits.
     """
-    N, H, W, C = x4.shape
-    _, OH, OW, _ = g4.shape
-    splits, KH, KW, _ = parts.shape
-    SH, SW, DH, DW, PT, PL = window
-    x, g, d = x4.ravel(), g4.ravel(), parts.ravel()
+    N, H, W, C = X.shape
+    OH, OW, SH, SW, PT, PL = window
+    KH, KW, DH, DW = taps
+    x, g, d = X.ravel(), G.ravel(), parts.ravel()
+    lanes, splits = VECTOR_BYTES // X.itemsize, parts.shape[0]
+    inner0 = clip(-PL, SW, OW, W)[0]
+    inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])
     for s in prange(splits):
         for i in range(s * KH * KW * C, (s + 1) * KH * KW * C):
             d[i] = 0
         for row in range(s * N * OH // splits, (s + 1) * N * OH // splits):
             n, oh = row // OH, row % OH
-            for kh in range(KH):
-                ih = oh * SH + kh * DH - PT
-                if 0 <= ih < H:
-                    for ow in range(OW):
-                        for kw in range(KW):
-                            iw = ow * SW + kw * DW - PL
-                            if 0 <= iw < W:
-                                pixel, out, tap = ((n * H + ih) * W + iw) * C, (row * OW + ow) * C, ((s * KH + kh) * KW + kw) * C
-                                for c in range(C):
-                                    d[tap + c] += x[pixel + c] * g[out + c]
+            low, high = clip(oh * SH - PT, DH, KH, H)
+            for kh in range(low, high):
+                source, target = (n * H + oh * SH - PT + kh * DH) * W * C, (s * KH + kh) * KW * C
+                for c in range(0, C, lanes):
+                    over = (1, 0, 0, 1, 0, 0, inner1 - inner0, SW * C, C)
+                    for kw in range(0, KW, MAX_ROWS):
+                        _tile(min(MAX_ROWS, KW - kw), x, source + (inner0 * SW - PL + kw * DW) * C + c, DW * C, g, (row * OW + inner0) * C + c,
+                              d, target + kw * C + c, C, C - c, g, 0, 1, over)
+                    for kw in range(KW):
+                        first, last = clip(kw * DW - PL, SW, OW, W)
+                        for ow in range(first, last):
+                            if not inner0 <= ow < inner1:
+                                one = (1, 0, 0, 1, 0, 0, 1, 0, 0)
+                                _tile(1, x, source + (ow * SW - PL + kw * DW) * C + c, 0, g, (row * OW + ow) * C + c,
+                                      d, target + kw * C + c, C, C - c, g, 0, 1, one)

@@ -1,8 +1,12 @@
 """Direct convolution on the register tile, channels-last memory.
 
-A tile is some neighbouring output pixels of one row times two vectors of output channels; its sum runs over KH rows of KW * IC
-contiguous numbers of the input. Rows above and below the image are left out of the sum; only columns left and right of it are
-made real, in a scratch panel of padded rows (a copy of 1 to 3 % of the time, where tiles of border pixels alone cost 14 %).
+A tile is some neighbouring output pixels of one row times two vectors of output channels. What it reads of the input comes from a
+panel: the rows that a job needs, with the columns left and right of the image made real, in blocks of neighbouring channels,
+(blocks, rows, columns, BC). There the KW * BC numbers under a row of the filter are one run of memory, and pixels lie so close that they never
+fall on the same few lines of the cache, as they do in an image of 256 or more channels. Rows above and below the image are left
+out of the sum. Copying costs 1 to 3 % of the time.
+
+`window` = (OH, OW, SH, SW, PT, PL), `taps` = (KH, KW, DH, DW). The channels of a group are (CB, BC), CB blocks of BC.
 """
 
 import numpy as np
@@ -10,46 +14,58 @@ from numba import prange
 
 from fastconv.kernels.dense import tiles
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.simd import VECTOR_BYTES, move
 
 
 @kernel
-def pack(weight, packed, first, kh_step, kw_step, j_stride, r_stride, group_stride, J):
-    """Reads weight, writes packed (groups, ceil(J / lanes), TH, TW, R, lanes): J vectorised channels, R summed ones, zeros in the tail.
+def pack(weight, packed, first, kh_step, kw_step, j_stride, r_stride, group_stride, J, R):
+    """Reads weight, writes packed (groups, vectors, CB, KH, KW, BC, lanes): J vectorised channels, R summed ones, zeros beyond them.
 
-    Element (group, j, th, tw, r) comes from weight[first + group*group_stride + j*j_stride + th*kh_step + tw*kw_step + r*r_stride].
+    Element (group, j, kh, kw, r) comes from weight[first + group*group_stride + j*j_stride + kh*kh_step + kw*kw_step + r*r_stride].
     Parallel over groups and vectors.
     """
-    groups, vectors, TH, TW, R, lanes = packed.shape
+    groups, vectors, CB, KH, KW, BC, lanes = packed.shape
     w, p = weight.ravel(), packed.ravel()
     for job in prange(groups * vectors):
         j0 = job % vectors * lanes
         source = first + job // vectors * group_stride + j0 * j_stride
         cols = min(lanes, J - j0)
-        for r in range(R):
-            for th in range(TH):
-                for tw in range(TW):
-                    target = (((job * TH + th) * TW + tw) * R + r) * lanes
-                    tap = source + th * kh_step + tw * kw_step + r * r_stride
-                    for lane in range(cols):
-                        p[target + lane] = w[tap + lane * j_stride]
-                    for lane in range(cols, lanes):
-                        p[target + lane] = 0
+        target = job * CB * KH * KW * BC * lanes
+        for block in range(CB):
+            for kh in range(KH):
+                for kw in range(KW):
+                    for r in range(block * BC, (block + 1) * BC):
+                        tap = source + kh * kh_step + kw * kw_step + r * r_stride
+                        for lane in range(lanes):
+                            p[target + lane] = w[tap + lane * j_stride] if lane < cols and r < R else 0
+                        target += lanes
 
 
 @device
-def fill_panel(panel, p, x, n, ih0, ih1, H, W, C, left, width):
-    """Rows ih0 .. ih1 of image n of x (N, H, W, C), `left` zero columns before them (a negative number cuts columns off), at panel[p]."""
-    first, last = max(0, -left), min(W, width - left)  # columns of x that land in the panel
-    for ih in range(ih0, ih1):
-        row = p + (ih - ih0) * width * C
-        for j in range(min(width, max(0, left)) * C):
-            panel[row + j] = 0
-        source, target = ((n * H + ih) * W + first) * C, row + (first + left) * C
-        for j in range(max(0, last - first) * C):
-            panel[target + j] = x[source + j]
-        for j in range(max(0, last + left) * C, width * C):
-            panel[row + j] = 0
+def fill_panel(panel, p, x, n, ih0, rows, H, W, C, c0, channels, BC, left, width):
+    """Channels c0 .. c0 + channels of rows ih0 .. ih0 + rows of image n of x (N, H, W, C) into panel[p] (rows, width, BC).
+
+    Column 0 of the panel is column -left of the image; what lies outside the image or beyond the channels becomes 0.
+    """
+    lanes = VECTOR_BYTES // x.itemsize
+    first, last = min(width, max(0, left)), max(0, min(width, W + left))  # columns of the panel that show the image
+    for row in range(rows):
+        source = ((n * H + ih0 + row) * W + first - left) * C + c0
+        for j in range(first * BC):
+            panel[p + j] = 0
+        if channels == C:  # the row is one run
+            for j in range(0, (last - first) * C, lanes):
+                move(x, source + j, panel, p + first * BC + j, (last - first) * C - j)
+        else:
+            if channels < BC:
+                for j in range(first * BC, last * BC):
+                    panel[p + j] = 0
+            for column in range(first, last):
+                move(x, source, panel, p + column * BC, channels)
+                source += C
+        for j in range(max(first, last) * BC, width * BC):
+            panel[p + j] = 0
+        p += width * BC
 
 
 @device
@@ -61,141 +77,140 @@ def clip(start, step, count, size):
 
 
 @kernel
-def convolve(X, weight, Y, bias, window, taps, place, groups, images, rows):
-    """Reads X (N, H, W, C), weight (groups, vectors, KH, KW, C/groups, lanes), bias; writes pixels of Y (N, YH, YW, OC).
+def convolve(X, weight, Y, bias, window, taps, place, images, rows):
+    """Reads X (N, H, W, C), weight (groups, vectors, CB, KH, KW, BC, lanes), bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
-    Y[n, oh*YSH + Y0, ow*YSW + Y1] = bias + sum of X[n, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL] * weight over taps inside the image.
-    `window` = (OH, OW, SH, SW, PT, PL), `taps` = (KH, KW, DH, DW), `place` = (YSH, YSW, Y0, Y1).
-    Parallel over blocks of `images` images and `rows` output rows.
+    Y[n, oh*YSH + Y0, ow*YSW + Y1] = bias + sum of X[n, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL] * weight over the taps inside the image;
+    `place` = (YSH, YSW, Y0, Y1). Parallel over blocks of `images` images and `rows` output rows.
     """
     N, H, W, C = X.shape
     YH, YW, OC = Y.shape[1:]
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
     YSH, YSW, Y0, Y1 = place
+    groups, vectors, CB, _, _, BC, lanes = weight.shape
     x, w, y, b = X.ravel(), weight.ravel(), Y.ravel(), bias.ravel()
-    vectors, lanes = weight.shape[1], weight.shape[5]
     CG, OCG = C // groups, OC // groups
-    padded = PL > 0 or (OW - 1) * SW + (KW - 1) * DW - PL >= W
-    width = (OW - 1) * SW + (KW - 1) * DW + 1 if padded else W
-    left, in_row = (0 if padded else -PL), width * C
-    height = min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
-    # neighbouring taps of all channels are one run of memory: one long sum instead of KW short ones
-    run, T = (KW * C, 1) if DW == 1 and groups == 1 else (CG, KW)
+    width, height = (OW - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
+    row_size, block_size = width * BC, height * width * BC
+    kh_size, filter_size = KW * BC * lanes, KH * KW * BC * lanes
     row_blocks = (OH + rows - 1) // rows
     for job in prange((N + images - 1) // images * row_blocks):
         n0, oh0 = job // row_blocks * images, job % row_blocks * rows
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
         ih0 = min(H, max(0, oh0 * SH - PT))
         ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-        panel = np.empty(images * height * in_row if padded else 0, x.dtype)
-        if padded:
-            for n in range(n0, n1):
-                fill_panel(panel, (n - n0) * height * in_row, x, n, ih0, ih1, H, W, C, PL, width)
-        source = panel if padded else x
+        panel = np.empty(images * CB * block_size, x.dtype)
         for group in range(groups):
+            for n in range(n0, n1):
+                for block in range(CB):
+                    fill_panel(panel, ((n - n0) * CB + block) * block_size, x, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
+                               min(BC, CG - block * BC), BC, PL, width)
             for v in range(0, vectors, 2):
                 wide, cols = min(2, vectors - v), min(2 * lanes, OCG - v * lanes)
-                w0 = (group * vectors + v) * KH * KW * CG * lanes
+                channel = group * OCG + v * lanes
                 for n in range(n0, n1):
-                    image = (n - n0) * height * in_row if padded else (n * H + ih0) * in_row
                     for oh in range(oh0, oh1):
                         top = oh * SH - PT
                         low, high = clip(top, DH, KH, H)
-                        a = image + (top + low * DH - ih0) * in_row + left * C + group * CG
-                        c = ((n * YH + oh * YSH + Y0) * YW + Y1) * OC + group * OCG + v * lanes
-                        over = (high - low, DH * in_row, KW * CG * lanes, T, DW * C, CG * lanes, run, 1, lanes)
-                        tiles(OW, source, a, SW * C, w, w0 + low * KW * CG * lanes, KH * KW * CG * lanes, y, c, YSW * OC, lanes, wide, cols,
-                              b, group * OCG + v * lanes, 0, over)
+                        a = (n - n0) * CB * block_size + (top + low * DH - ih0) * row_size
+                        f = (group * vectors + v) * CB * filter_size + low * kh_size
+                        c = ((n * YH + oh * YSH + Y0) * YW + Y1) * OC + channel
+                        if DW == 1:
+                            over = (CB, block_size, filter_size, high - low, DH * row_size, kh_size, KW * BC, 1, lanes)
+                            tiles(OW, panel, a, SW * BC, w, f, CB * filter_size, y, c, YSW * OC, lanes, wide, cols, b, channel, 0, over)
+                        else:
+                            over = (high - low, DH * row_size, kh_size, KW, DW * BC, BC * lanes, BC, 1, lanes)
+                            for block in range(CB):
+                                tiles(OW, panel, a + block * block_size, SW * BC, w, f + block * filter_size, CB * filter_size, y, c, YSW * OC,
+                                      lanes, wide, cols, b, channel, block, over)
 
 
 @kernel
-def backward_weight(X, G, parts, window, taps, groups, images, rows):
-    """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, groups, vectors, KH, KW, C/groups, lanes).
+def backward_weight(X, G, parts, window, taps, images, rows, share):
+    """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, groups, vectors, CB, KH, KW, BC, lanes).
 
-    The sum of parts over splits is the packed gradient of the weight. `window` and `taps` as in `convolve`. Parallel over splits
-    of the batch, groups and pairs of vectors, each with its own copy of the rows that it reads.
+    The sum of parts over splits is the packed gradient of the weight. Parallel over splits of the batch, groups and `share`
+    vectors each, which see the panels of `images` images and `rows` output rows one after the other.
     """
     N, H, W, C = X.shape
     OC = G.shape[3]
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
+    splits, groups, vectors, CB, _, _, BC, lanes = parts.shape
     x, g, d = X.ravel(), G.ravel(), parts.ravel()
-    splits, vectors, lanes = parts.shape[0], parts.shape[2], parts.shape[6]
-    CG, OCG, pairs = C // groups, OC // groups, (vectors + 1) // 2
-    padded = PL > 0 or (OW - 1) * SW + (KW - 1) * DW - PL >= W
-    width = (OW - 1) * SW + (KW - 1) * DW + 1 if padded else W
-    left, in_row = (0 if padded else -PL), width * C
-    height = min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
-    M, T = (KW * C, 1) if DW == 1 and groups == 1 else (CG, KW)
-    size = KH * KW * CG * lanes  # of one vector's gradient
-    for job in prange(splits * groups * pairs):
-        s, group, v = job // (groups * pairs), job // pairs % groups, job % pairs * 2
-        wide = min(2, vectors - v)
-        d0 = ((s * groups + group) * vectors + v) * size
-        panel = np.empty(images * height * in_row if padded else 0, x.dtype)
-        packed = np.empty(wide * images * rows * OW * lanes, x.dtype)
-        for e in range(d0, d0 + wide * size):
+    CG, OCG, shares = C // groups, OC // groups, (vectors + share - 1) // share
+    width, height = (OW - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
+    row_size, block_size, filter_size = width * BC, height * width * BC, KH * KW * BC * lanes
+    M, T = (KW * BC, 1) if DW == 1 else (BC, KW)
+    batches = (N + images - 1) // images
+    for job in prange(splits * groups * shares):
+        s, group, v0 = job // (groups * shares), job // shares % groups, job % shares * share
+        v1 = min(vectors, v0 + share)
+        d0 = (s * groups + group) * vectors * CB * filter_size
+        panel = np.empty(images * CB * block_size, x.dtype)
+        packed = np.empty(2 * images * rows * OW * lanes, x.dtype)
+        for e in range(d0 + v0 * CB * filter_size, d0 + v1 * CB * filter_size):
             d[e] = 0
-        blocks = (N + images - 1) // images
-        for block in range(s * blocks // splits, (s + 1) * blocks // splits):
-            n0, n1 = block * images, min(N, (block + 1) * images)
+        for batch in range(s * batches // splits, (s + 1) * batches // splits):
+            n0, n1 = batch * images, min(N, (batch + 1) * images)
             for oh0 in range(0, OH, rows):
                 oh1 = min(OH, oh0 + rows)
                 ih0 = min(H, max(0, oh0 * SH - PT))
                 ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-                if padded:
-                    for n in range(n0, n1):
-                        fill_panel(panel, (n - n0) * height * in_row, x, n, ih0, ih1, H, W, C, PL, width)
-                source = panel if padded else x
-                image = 0 if padded else (n0 * H + ih0) * in_row
-                pack_gradient(packed, g, n0, n1, oh0, oh1, OH, OW, OC, group * OCG + v * lanes, min(wide * lanes, OCG - v * lanes), wide, lanes)
                 pixels = (oh1 - oh0) * OW
-                for kh in range(KH):
-                    top = oh0 * SH + kh * DH - PT
-                    low, high = clip(top, SH, oh1 - oh0, H)
-                    for kw in range(T):
-                        a = image + (top + low * SH - ih0) * in_row + (left + kw * DW) * C + group * CG
-                        over = (n1 - n0, (height if padded else H) * in_row, pixels * lanes, high - low, SH * in_row, OW * lanes, OW, SW * C, lanes)
-                        tiles(M, source, a, 1, packed, low * OW * lanes, (n1 - n0) * pixels * lanes, d, d0 + (kh * KW + kw) * CG * lanes, lanes,
-                              size, wide, wide * lanes, packed, 0, 1, over)
+                for n in range(n0, n1):
+                    for block in range(CB):
+                        fill_panel(panel, ((n - n0) * CB + block) * block_size, x, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
+                                   min(BC, CG - block * BC), BC, PL, width)
+                for v in range(v0, v1, 2):
+                    wide = min(2, v1 - v)
+                    for n in range(n0, n1):
+                        pack_gradient(packed, (n - n0) * pixels * lanes, g, ((n * OH + oh0) * OW) * OC + group * OCG + v * lanes, pixels, OC,
+                                      min(wide * lanes, OCG - v * lanes), wide, (n1 - n0) * pixels * lanes, lanes)
+                    for kh in range(KH):
+                        top = oh0 * SH + kh * DH - PT
+                        low, high = clip(top, SH, oh1 - oh0, H)
+                        over = (n1 - n0, CB * block_size, pixels * lanes, high - low, SH * row_size, OW * lanes, OW, SW * BC, lanes)
+                        for block in range(CB):
+                            for kw in range(T):
+                                a = block * block_size + (top + low * SH - ih0) * row_size + kw * DW * BC
+                                c = d0 + (v * CB + block) * filter_size + (kh * KW + kw) * BC * lanes
+                                tiles(M, panel, a, 1, packed, low * OW * lanes, (n1 - n0) * pixels * lanes, d, c, lanes, CB * filter_size, wide,
+                                      wide * lanes, packed, 0, 1, over)
 
 
 @device
-def pack_gradient(packed, g, n0, n1, oh0, oh1, OH, OW, OC, c0, cols, wide, lanes):
-    """Channels c0 .. c0 + cols of rows oh0 .. oh1 of images n0 .. n1 into packed (wide, images, rows, OW, lanes), zeros in the tail."""
-    q = 0
-    size = (n1 - n0) * (oh1 - oh0) * OW * lanes
-    for n in range(n0, n1):
-        first = ((n * OH + oh0) * OW) * OC + c0
-        for pixel in range((oh1 - oh0) * OW):
-            source = first + pixel * OC
-            for v in range(wide):
-                for lane in range(min(lanes, cols - v * lanes)):
-                    packed[v * size + q + lane] = g[source + v * lanes + lane]
-                for lane in range(min(lanes, cols - v * lanes), lanes):
-                    packed[v * size + q + lane] = 0
-            q += lanes
+def pack_gradient(packed, p, g, source, pixels, OC, cols, wide, size, lanes):
+    """`cols` channels of neighbouring pixels into `wide` vectors each: vector v of pixel q at packed[p + v*size + q*lanes], zeros in the tail."""
+    for v in range(wide):
+        own = min(lanes, cols - v * lanes)
+        if own < lanes:
+            for j in range(pixels * lanes):
+                packed[p + v * size + j] = 0
+        for q in range(pixels):
+            move(g, source + q * OC + v * lanes, packed, p + v * size + q * lanes, own)
 
 
 @kernel
 def unpack(parts, grad_weight):
-    """Reads parts (splits, groups, vectors, KH, KW, R, lanes), writes their ordered sum as grad_weight (OC, R, KH, KW).
+    """Reads parts (splits, groups, vectors, CB, KH, KW, BC, lanes), writes their ordered sum as grad_weight (OC, C/groups, KH, KW).
 
     Parallel over groups and vectors.
     """
-    splits, groups, vectors, KH, KW, R, lanes = parts.shape
-    OCG = grad_weight.shape[0] // groups
+    splits, groups, vectors, CB, KH, KW, BC, lanes = parts.shape
+    OC, CG = grad_weight.shape[:2]
+    OCG, area = OC // groups, KH * KW
     p, d = parts.ravel(), grad_weight.ravel()
-    size = groups * vectors * KH * KW * R * lanes
+    size = CB * area * BC * lanes
     for job in prange(groups * vectors):
         group, first = job // vectors, job % vectors * lanes
-        base = job * KH * KW * R * lanes
         for s in range(1, splits):
-            for i in range(base, base + KH * KW * R * lanes):
-                p[i] += p[s * size + i]
-        for lane in range(min(lanes, OCG - first)):
-            target = (group * OCG + first + lane) * R * KH * KW
-            for r in range(R):
-                for tap in range(KH * KW):
-                    d[target + r * KH * KW + tap] = p[base + (tap * R + r) * lanes + lane]
+            for i in range(job * size, (job + 1) * size):
+                p[i] += p[s * groups * vectors * size + i]
+        for c in range(CG):
+            source = job * size + (c // BC * area * BC + c % BC) * lanes
+            for lane in range(min(lanes, OCG - first)):
+                target = ((group * OCG + first + lane) * CG + c) * area
+                for tap in range(area):
+                    d[target + tap] = p[source + tap * BC * lanes + lane]

@@ -89,10 +89,10 @@ MAX_ROWS = 14 if VECTOR_REGISTERS == 32 else 6
 
 
 class _Tile:
-    """Emits the body of `tile` for one number of rows."""
+    """Emits the body of `tile` for one number of rows; with `elementwise`, A gives vectors too instead of broadcast scalars."""
 
-    def __init__(self, builder, dtype, vectors, masked, pointers, strides, cols, accumulate, over):
-        self.builder, self.v, self.vectors = builder, Vector(builder, dtype), vectors
+    def __init__(self, builder, dtype, vectors, masked, pointers, strides, cols, accumulate, over, elementwise=False):
+        self.builder, self.v, self.vectors, self.elementwise = builder, Vector(builder, dtype), vectors, elementwise
         self.pa, self.pb, self.pc, self.pi = pointers
         self.am, self.bn, self.cm, self.cn = strides
         self.accumulate, self.over = accumulate, over
@@ -120,13 +120,27 @@ class _Tile:
                 a, b = builder.load(a_next), builder.load(b_next)
                 columns = [v.load(self.at(b, (self.bn, n)), self.masks[n]) for n in range(self.vectors)]
                 for m in range(rows):
-                    x = v.broadcast(self.at(a, (self.am, m)))
+                    a_row = self.at(a, (self.am, m))
+                    x = v.load(a_row, self.masks[0]) if self.elementwise else v.broadcast(a_row)
                     for n in range(self.vectors):
                         builder.store(v.fma(x, columns[n], builder.load(sums[m, n])), sums[m, n])
                 builder.store(builder.gep(a, [a_k]), a_next)
                 builder.store(builder.gep(b, [b_k]), b_next)
         for m, n in cells:
             v.store(builder.load(sums[m, n]), self.at(self.pc, (self.cm, m), (self.cn, n)), self.masks[n])
+
+    def emit_switch(self, rows):
+        """One body for every number of rows, 1 to MAX_ROWS, and a jump to that of `rows`."""
+        builder = self.builder
+        done = builder.append_basic_block("tile.done")
+        switch = builder.switch(rows, done)
+        for count in range(1, MAX_ROWS + 1):
+            block = builder.append_basic_block(f"tile.{count}")
+            switch.add_case(ir.Constant(I64, count), block)
+            builder.position_at_end(block)
+            self.emit(count)
+            builder.branch(done)
+        builder.position_at_end(done)
 
     def emit_start(self, cells, sums):
         builder, v = self.builder, self.v
@@ -160,16 +174,43 @@ def tile(typingctx, rows, NV, MASKED, A, a, am, B, b, bn, C, c, cm, cn, cols, in
         pointers = [_pointer(context, builder, signature, args, k) for k in (3, 6, 9, 14)]
         strides = [args[k] for k in (5, 8, 11, 12)]
         over = cgutils.unpack_tuple(builder, args[17], 9)
-        body = _Tile(builder, A.dtype, vectors, masked, pointers, strides, args[13], args[16], over)
-        done = builder.append_basic_block("tile.done")
-        switch = builder.switch(args[0], done)
-        for count in range(1, MAX_ROWS + 1):
-            block = builder.append_basic_block(f"tile.{count}")
-            switch.add_case(ir.Constant(I64, count), block)
-            builder.position_at_end(block)
-            body.emit(count)
-            builder.branch(done)
-        builder.position_at_end(done)
+        _Tile(builder, A.dtype, vectors, masked, pointers, strides, args[13], args[16], over).emit_switch(args[0])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def tile_elementwise(typingctx, rows, MASKED, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over):
+    """C[m] = start[m] + sum over (s, t, k) of A[m; s, t, k] * B[s, t, k], all of them vectors of lanes, for m < rows.
+
+    As `tile` with one vector of columns, but element (m; s, t, k) of A is the vector that starts at A[a + m*am + s*as + t*at + k*ak].
+    """
+    if not isinstance(MASKED, types.IntegerLiteral):
+        return None
+    masked = MASKED.literal_value
+    signature = types.void(types.intp, MASKED, A, types.intp, types.intp, B, types.intp, C, types.intp, types.intp, types.intp,
+                           init, types.intp, types.intp, types.UniTuple(types.intp, 9))
+
+    def codegen(context, builder, signature, args):
+        pointers = [_pointer(context, builder, signature, args, k) for k in (2, 5, 7, 11)]
+        zero = ir.Constant(I64, 0)
+        over = cgutils.unpack_tuple(builder, args[14], 9)
+        _Tile(builder, A.dtype, 1, masked, pointers, (args[4], zero, args[9], zero), args[10], args[13], over, True).emit_switch(args[0])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def move(typingctx, X, x, Y, y, count):
+    """Y[y + i] = X[x + i] for 0 <= i < min(count, lanes): one masked load and one masked store."""
+    signature = types.void(X, types.intp, Y, types.intp, types.intp)
+
+    def codegen(context, builder, signature, args):
+        v = Vector(builder, X.dtype)
+        mask = v.mask(args[4])
+        v.store(v.load(_pointer(context, builder, signature, args, 0), mask), _pointer(context, builder, signature, args, 2), mask)
         return context.get_dummy_value()
 
     return signature, codegen
