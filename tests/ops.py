@@ -4,6 +4,7 @@
 or, forward only, torch.nn.functional. A loss has no gradient of its output: its backward ignores `grad_output`.
 """
 
+import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -115,8 +116,8 @@ def _linear(name, *shape, outputs):
 
 def _batch_norm(name, C, *plane, training, eps=1e-5):
     def forward(F, input, running_mean, running_var, weight, bias):
-        running_mean, running_var = running_mean + 0, running_var + 0  # training moves them: each call its own
-        return F.batch_norm(input, running_mean, running_var, weight, bias, training=training, momentum=0.2, eps=eps)
+        running = copy.deepcopy(running_mean), copy.deepcopy(running_var)  # training moves them: each call its own
+        return F.batch_norm(input, *running, weight, bias, training=training, momentum=0.2, eps=eps)
 
     def backward(F, g, input, running_mean, running_var, weight, bias):
         gradients = F.batch_norm_backward(g, input, running_mean, running_var, weight, training=training, eps=eps)
