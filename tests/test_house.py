@@ -23,9 +23,11 @@ LAYERS = [  # each imports only from layers before its own, or from its own pack
     {"nn"},
     {"models", "optim"},
     {"trainer"},
-    {"explain"},
+    {"explain", "warmup"},
     {"__init__"},
+    {"commands"},
     {"cli"},
+    {"__main__"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 THIRD_PARTY = {  # what a part may import besides the standard library
