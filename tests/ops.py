@@ -54,7 +54,7 @@ def labels(classes, *shape):
     return lambda rng, batch: rng.integers(0, classes, (batch, *shape))
 
 
-def _conv(name, IC, H, W, OC, kernel, groups=1, **options):
+def conv(name, IC, H, W, OC, kernel, groups=1, **options):
     options["groups"] = groups
     return Op(
         f"conv2d-{name}",
@@ -64,7 +64,7 @@ def _conv(name, IC, H, W, OC, kernel, groups=1, **options):
     )
 
 
-def _conv_transpose(name, IC, H, W, OC, kernel, groups=1, **options):
+def conv_transpose(name, IC, H, W, OC, kernel, groups=1, **options):
     options["groups"] = groups
     return Op(
         f"conv_transpose2d-{name}",
@@ -78,7 +78,7 @@ def _named(gradients, *names):
     return dict(zip(names, gradients, strict=True))
 
 
-def _max_pool(name, C, H, W, **options):
+def max_pool(name, C, H, W, **options):
     return Op(
         f"max_pool2d-{name}",
         {"input": values(C, H, W)},
@@ -87,7 +87,7 @@ def _max_pool(name, C, H, W, **options):
     )
 
 
-def _avg_pool(name, C, H, W, **options):
+def avg_pool(name, C, H, W, **options):
     return Op(
         f"avg_pool2d-{name}",
         {"input": values(C, H, W)},
@@ -96,7 +96,7 @@ def _avg_pool(name, C, H, W, **options):
     )
 
 
-def _adaptive_pool(name, C, H, W, output_size):
+def adaptive_pool(name, C, H, W, output_size):
     return Op(
         f"adaptive_avg_pool2d-{name}",
         {"input": values(C, H, W)},
@@ -105,7 +105,7 @@ def _adaptive_pool(name, C, H, W, output_size):
     )
 
 
-def _linear(name, *shape, outputs):
+def linear(name, *shape, outputs):
     return Op(
         f"linear-{name}",
         {"input": values(*shape), "weight": parameter(outputs, shape[-1]), "bias": parameter(outputs)},
@@ -114,7 +114,7 @@ def _linear(name, *shape, outputs):
     )
 
 
-def _batch_norm(name, C, *plane, training, eps=1e-5):
+def batch_norm(name, C, *plane, training, eps=1e-5):
     def forward(F, input, running_mean, running_var, weight, bias):
         running = copy.deepcopy(running_mean), copy.deepcopy(running_var)  # training moves them: each call its own
         return F.batch_norm(input, *running, weight, bias, training=training, momentum=0.2, eps=eps)
@@ -127,7 +127,7 @@ def _batch_norm(name, C, *plane, training, eps=1e-5):
     return Op(f"batch_norm-{name}", {"input": values(C, *plane), **vectors}, forward, backward, unused=("running_mean", "running_var"))
 
 
-def _activation(name, *shape, **options):
+def activation(name, *shape, **options):
     function = name.partition("-")[0]
     return Op(
         name,
@@ -137,7 +137,7 @@ def _activation(name, *shape, **options):
     )
 
 
-def _softmax(name, *shape, dim):
+def softmax(name, *shape, dim):
     function = name.partition("-")[0]
 
     def backward(F, g, input):
@@ -147,7 +147,7 @@ def _softmax(name, *shape, dim):
     return Op(name, {"input": values(*shape)}, lambda F, input: getattr(F, function)(input, dim=dim), backward)
 
 
-def _loss(name, arguments, **options):
+def loss(name, arguments, **options):
     """`arguments` beyond input and target are array options, such as class weights."""
     function = name.partition("-")[0]
 
@@ -165,47 +165,47 @@ def _loss(name, arguments, **options):
 
 
 CONVOLUTIONS = [
-    _conv("plain", 3, 6, 5, 4, (3, 3)),
-    _conv("strided", 5, 7, 9, 17, (3, 2), stride=(2, 3), padding=(1, 0)),
-    _conv("dilated", 4, 7, 8, 3, (2, 3), dilation=(2, 3), padding=2),
-    _conv("grouped", 6, 5, 4, 9, (3, 3), groups=3, padding=1),
-    _conv("depthwise", 5, 6, 7, 10, (3, 3), groups=5, padding=1),
-    _conv("pointwise", 6, 3, 4, 5, (1, 1)),
+    conv("plain", 3, 6, 5, 4, (3, 3)),
+    conv("strided", 5, 7, 9, 17, (3, 2), stride=(2, 3), padding=(1, 0)),
+    conv("dilated", 4, 7, 8, 3, (2, 3), dilation=(2, 3), padding=2),
+    conv("grouped", 6, 5, 4, 9, (3, 3), groups=3, padding=1),
+    conv("depthwise", 5, 6, 7, 10, (3, 3), groups=5, padding=1),
+    conv("pointwise", 6, 3, 4, 5, (1, 1)),
 ]
 TRANSPOSED = [
-    _conv_transpose("plain", 3, 4, 5, 4, (3, 2)),
-    _conv_transpose("strided", 4, 3, 4, 6, (3, 3), stride=(2, 3), padding=1, output_padding=(1, 0), groups=2),
+    conv_transpose("plain", 3, 4, 5, 4, (3, 2)),
+    conv_transpose("strided", 4, 3, 4, 6, (3, 3), stride=(2, 3), padding=1, output_padding=(1, 0), groups=2),
 ]
 POOLS = [
-    _max_pool("halving", 5, 6, 8, kernel_size=2),
-    _max_pool("overlapping", 3, 7, 6, kernel_size=(3, 2), stride=(2, 1), padding=1),
-    _max_pool("dilated", 3, 9, 8, kernel_size=2, stride=2, dilation=(3, 2), ceil_mode=True),
-    _avg_pool("halving", 5, 6, 8, kernel_size=2),
-    _avg_pool("overlapping", 3, 7, 6, kernel_size=(3, 2), stride=(2, 1), padding=1, count_include_pad=False),
-    _avg_pool("ceil", 3, 7, 8, kernel_size=3, stride=2, padding=1, ceil_mode=True),
-    _adaptive_pool("global", 5, 4, 6, 1),
-    _adaptive_pool("overlapping", 3, 7, 5, (3, 2)),
+    max_pool("halving", 5, 6, 8, kernel_size=2),
+    max_pool("overlapping", 3, 7, 6, kernel_size=(3, 2), stride=(2, 1), padding=1),
+    max_pool("dilated", 3, 9, 8, kernel_size=2, stride=2, dilation=(3, 2), ceil_mode=True),
+    avg_pool("halving", 5, 6, 8, kernel_size=2),
+    avg_pool("overlapping", 3, 7, 6, kernel_size=(3, 2), stride=(2, 1), padding=1, count_include_pad=False),
+    avg_pool("ceil", 3, 7, 8, kernel_size=3, stride=2, padding=1, ceil_mode=True),
+    adaptive_pool("global", 5, 4, 6, 1),
+    adaptive_pool("overlapping", 3, 7, 5, (3, 2)),
 ]
-DENSE = [_linear("plain", 7, outputs=5), _linear("sequence", 3, 6, outputs=4)]
+DENSE = [linear("plain", 7, outputs=5), linear("sequence", 3, 6, outputs=4)]
 NORMS = [
-    _batch_norm("training", 5, 4, 3, training=True),
-    _batch_norm("evaluation", 5, 4, 3, training=False, eps=0.1),
+    batch_norm("training", 5, 4, 3, training=True),
+    batch_norm("evaluation", 5, 4, 3, training=False, eps=0.1),
 ]
 ACTIVATIONS = [
-    _activation("relu", 5, 4, 3),
-    _activation("leaky_relu", 5, 4, 3),
-    _activation("leaky_relu-steep", 5, 4, 3, negative_slope=-0.5),
-    _activation("gelu", 5, 4, 3),
-    _activation("gelu-tanh", 5, 4, 3, approximate="tanh"),
-    _activation("silu", 5, 4, 3),
-    _activation("sigmoid", 5, 4, 3),
-    _activation("tanh", 5, 4, 3),
+    activation("relu", 5, 4, 3),
+    activation("leaky_relu", 5, 4, 3),
+    activation("leaky_relu-steep", 5, 4, 3, negative_slope=-0.5),
+    activation("gelu", 5, 4, 3),
+    activation("gelu-tanh", 5, 4, 3, approximate="tanh"),
+    activation("silu", 5, 4, 3),
+    activation("sigmoid", 5, 4, 3),
+    activation("tanh", 5, 4, 3),
 ]
 SOFTMAXES = [
-    _softmax("softmax-last", 9, dim=-1),
-    _softmax("softmax-channels", 5, 3, 4, dim=1),
-    _softmax("log_softmax-last", 9, dim=-1),
-    _softmax("log_softmax-channels", 5, 3, 4, dim=1),
+    softmax("softmax-last", 9, dim=-1),
+    softmax("softmax-channels", 5, 3, 4, dim=1),
+    softmax("log_softmax-last", 9, dim=-1),
+    softmax("log_softmax-channels", 5, 3, 4, dim=1),
 ]
 _LOGITS, _PROBABILITIES = (
     {"input": values(6, 3), "target": probabilities(6, 3)},
@@ -213,21 +213,21 @@ _LOGITS, _PROBABILITIES = (
 )
 _CLASSES, _CLASS_MAP = {"input": values(7), "target": labels(7)}, {"input": values(4, 3, 2), "target": labels(4, 3, 2)}
 LOSSES = [
-    _loss("cross_entropy", _CLASSES),
-    _loss("cross_entropy-sum", _CLASSES, reduction="sum"),
-    _loss("cross_entropy-none", _CLASSES, reduction="none"),
-    _loss("cross_entropy-weighted", {**_CLASSES, "weight": positive(7)}, label_smoothing=0.3, ignore_index=2),
-    _loss("cross_entropy-map", {**_CLASS_MAP, "weight": positive(4)}, ignore_index=1),
-    _loss("cross_entropy-map_none", _CLASS_MAP, reduction="none", label_smoothing=0.1),
-    _loss("binary_cross_entropy", _PROBABILITIES),
-    _loss("binary_cross_entropy-sum", {**_PROBABILITIES, "weight": positive(6, 3)}, reduction="sum"),
-    _loss("binary_cross_entropy-none", _PROBABILITIES, reduction="none"),
-    _loss("binary_cross_entropy_with_logits", _LOGITS),
-    _loss("binary_cross_entropy_with_logits-sum", {**_LOGITS, "weight": positive(6, 3), "pos_weight": positive(3)}, reduction="sum"),
-    _loss("binary_cross_entropy_with_logits-none", {**_LOGITS, "pos_weight": positive(6, 3)}, reduction="none"),
-    _loss("mse_loss", _LOGITS),
-    _loss("mse_loss-sum", _LOGITS, reduction="sum"),
-    _loss("mse_loss-none", _LOGITS, reduction="none"),
+    loss("cross_entropy", _CLASSES),
+    loss("cross_entropy-sum", _CLASSES, reduction="sum"),
+    loss("cross_entropy-none", _CLASSES, reduction="none"),
+    loss("cross_entropy-weighted", {**_CLASSES, "weight": positive(7)}, label_smoothing=0.3, ignore_index=2),
+    loss("cross_entropy-map", {**_CLASS_MAP, "weight": positive(4)}, ignore_index=1),
+    loss("cross_entropy-map_none", _CLASS_MAP, reduction="none", label_smoothing=0.1),
+    loss("binary_cross_entropy", _PROBABILITIES),
+    loss("binary_cross_entropy-sum", {**_PROBABILITIES, "weight": positive(6, 3)}, reduction="sum"),
+    loss("binary_cross_entropy-none", _PROBABILITIES, reduction="none"),
+    loss("binary_cross_entropy_with_logits", _LOGITS),
+    loss("binary_cross_entropy_with_logits-sum", {**_LOGITS, "weight": positive(6, 3), "pos_weight": positive(3)}, reduction="sum"),
+    loss("binary_cross_entropy_with_logits-none", {**_LOGITS, "pos_weight": positive(6, 3)}, reduction="none"),
+    loss("mse_loss", _LOGITS),
+    loss("mse_loss-sum", _LOGITS, reduction="sum"),
+    loss("mse_loss-none", _LOGITS, reduction="none"),
 ]
 OPS = CONVOLUTIONS + TRANSPOSED + POOLS + DENSE + NORMS + ACTIVATIONS + SOFTMAXES + LOSSES
 
