@@ -304,7 +304,28 @@ def from_bits(typingctx, v):
     return vector(v), codegen
 
 
+@intrinsic
+def within(typingctx, v, count):
+    """The mask of the first `count` lanes."""
+
+    def codegen(context, builder, sig, args):
+        return _first(builder, args[1], v.lanes)
+
+    return VectorType(types.boolean, v.lanes)(v, types.int64), codegen
+
+
 # --- across lanes --------------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def count_lanes(typingctx, mask):
+    """In how many lanes the mask is set."""
+
+    def codegen(context, builder, sig, args):
+        pattern = builder.bitcast(args[0], ir.IntType(mask.lanes))
+        return builder.zext(builder.ctpop(pattern), ir.IntType(64))
+
+    return types.int64(mask), codegen
 
 
 def _reduce(combine):

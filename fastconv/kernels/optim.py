@@ -1,0 +1,79 @@
+"""Steps of the optimizers: one pass over a parameter p, its gradient g and its state, all flat and of the same size, p and state in place.
+
+The formulas are PyTorch's. Parallel over blocks of elements.
+"""
+
+from numba import prange
+
+from fastconv.kernels.jit import kernel
+from fastconv.kernels.vector import block, blocks, fma, lanes, load, splat, sqrt, store
+
+
+@kernel
+def sgd(p, g, lr, decay):
+    """p -= lr * (g + decay * p)."""
+    for job in prange(blocks(p)):
+        start, stop = block(p, job)
+        for i in range(start, stop, lanes(p)):
+            old = load(p, i, stop - i)
+            step = fma(old, decay, load(g, i, stop - i))
+            store(p, i, fma(step, -lr, old), stop - i)
+
+
+@kernel
+def sgd_momentum(p, g, buffer, lr, decay, momentum, share, nesterov):
+    """v = g + decay * p;  buffer = momentum * buffer + share * v;  p -= lr * buffer, or with nesterov lr * (v + momentum * buffer)."""
+    for job in prange(blocks(p)):
+        start, stop = block(p, job)
+        for i in range(start, stop, lanes(p)):
+            old = load(p, i, stop - i)
+            v = fma(old, decay, load(g, i, stop - i))
+            step = fma(load(buffer, i, stop - i), momentum, v * share)
+            store(buffer, i, step, stop - i)
+            if nesterov:
+                step = fma(step, momentum, v)
+            store(p, i, fma(step, -lr, old), stop - i)
+
+
+@kernel
+def adam(p, g, mean, square, lr, scale, beta1, beta2, eps, decay, keep):
+    """v = g + decay * p;  mean and square move by 1 - beta towards v and v*v;  p = keep * p - lr * mean / (scale * sqrt(square) + eps).
+
+    lr and scale hold the corrections of the bias: lr / (1 - beta1**t) and 1 / sqrt(1 - beta2**t).
+    """
+    for job in prange(blocks(p)):
+        start, stop = block(p, job)
+        for i in range(start, stop, lanes(p)):
+            old = load(p, i, stop - i)
+            v = fma(old, decay, load(g, i, stop - i))
+            m = load(mean, i, stop - i)
+            m = fma(v - m, 1.0 - beta1, m)
+            s = fma(v * v, 1.0 - beta2, load(square, i, stop - i) * beta2)
+            store(mean, i, m, stop - i)
+            store(square, i, s, stop - i)
+            store(p, i, old * keep - m * lr / fma(sqrt(s), scale, eps), stop - i)
+
+
+@kernel
+def rmsprop(p, g, square, mean, buffer, lr, alpha, eps, decay, momentum, centered):
+    """v = g + decay * p;  square, if centered also mean, moves by 1 - alpha towards v*v, or v;  step = v / (sqrt(square - mean**2) + eps).
+
+    p -= lr * step; with momentum, lr * buffer, buffer = momentum * buffer + step. mean and buffer are not touched unless they are used.
+    """
+    for job in prange(blocks(p)):
+        start, stop = block(p, job)
+        for i in range(start, stop, lanes(p)):
+            old = load(p, i, stop - i)
+            v = fma(old, decay, load(g, i, stop - i))
+            s = fma(v * v, 1.0 - alpha, load(square, i, stop - i) * alpha)
+            store(square, i, s, stop - i)
+            m = splat(p, 0.0)
+            if centered:
+                m = load(mean, i, stop - i)
+                m = fma(v - m, 1.0 - alpha, m)
+                store(mean, i, m, stop - i)
+            step = v / (sqrt(s - m * m) + eps)
+            if momentum > 0.0:
+                step = fma(load(buffer, i, stop - i), momentum, step)
+                store(buffer, i, step, stop - i)
+            store(p, i, fma(step, -lr, old), stop - i)
