@@ -1,6 +1,7 @@
 """Arrays of images and labels: the tuple that every loader returns, and the reader of the user's own `.npz` files."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +62,7 @@ def load_npz(path):
     path = Path(path)
     arrays = _read(path)
     if {"x", "y"} <= arrays.keys():
-        x, y = arrays["x"], arrays["y"]
+        x, y = np.atleast_1d(arrays["x"]), np.atleast_1d(arrays["y"])
         parts = {"x_train": x, "y_train": y, "x_test": x[:0], "y_test": y[:0]}
     else:
         missing = [name for name in Split._fields if name not in arrays]
@@ -87,16 +88,18 @@ def load_npz(path):
 def _read(path):
     """Every array of a `.npz` file, by name."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise FileFormatError(f"{path} must be a .npz file, which holds several named arrays; it holds one array")
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {path}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         if isinstance(error, FileFormatError):
             raise
         raise FileFormatError(f"{path} is no readable .npz file: {error}") from None
+    return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}  # members that are no arrays come as bytes
 
 
 def _images(name, x):

@@ -3,6 +3,7 @@
 import functools
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,6 @@ def _read(path):
                 arrays[member.removesuffix(".npy")] = np.frombuffer(data, dtype, offset=header.tell()).reshape(shape)
     except FileNotFoundError:
         raise FileNotFoundError(f"fastconv's own data file {path} is missing: reinstall fastconv") from None
-    except (zipfile.BadZipFile, zipfile.zlib.error, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError) as error:
         raise FileFormatError(f"fastconv's own data file {path} is damaged ({error}): reinstall fastconv") from None
     return arrays
