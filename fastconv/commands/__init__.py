@@ -1,0 +1,1 @@
+"""The commands of the command line, a module each: `add_arguments(parser)` says what it takes, `run(options)` does it."""
