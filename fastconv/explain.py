@@ -56,7 +56,7 @@ def differences(function, x):
 def check(name, formula, value, function, x):
     """The Check of `value` as the derivative of function() by `x`."""
     central, gap = differences(function, x)
-    value = np.asarray(value).reshape(x.shape)
+    value = np.array(value, np.float64).reshape(x.shape)  # a copy: the update changes parameters in place
     scale = max(np.abs(value).max(), np.abs(central).max(), 1e-6)
     smooth = gap <= 1e-4 * scale
     error = np.abs(value - central)[smooth].max(initial=0.0) / scale
@@ -183,4 +183,4 @@ class Walk:
 
     def _update(self):
         for parameter in self.parameters.values():
-            parameter.data -= self.eta * parameter.grad
+            parameter.data = parameter.data - self.eta * parameter.grad  # not in place: dZ2/dF is checked against the old W2
