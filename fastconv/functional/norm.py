@@ -1,0 +1,204 @@
+"""Batch normalisation."""
+
+import numpy as np
+
+from fastconv.errors import ArgumentError, ArgumentTypeError
+from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
+from fastconv.functional.options import number
+from fastconv.kernels import norm as kernels
+
+
+def _rows(name, array):
+    """(N, C, ...) as C-contiguous (N * ..., C)."""
+    if array.ndim == 4:
+        array = array.transpose(0, 2, 3, 1)
+    elif array.ndim == 3:
+        array = array.transpose(0, 2, 1)
+    return contiguous(array).reshape(array.size // array.shape[-1], array.shape[-1])
+
+
+def _restored(rows, shape):
+    """(N * ..., C) as an array of the given shape (N, C, ...)."""
+    if len(shape) == 2:
+        return rows
+    return np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+
+
+def _checked(input):
+    input = plain("input", input)
+    if not 2 <= input.ndim <= 4 or 0 in input.shape[1:]:
+        raise ArgumentError(f"input must have shape (N, C, H, W), (N, C, L) or (N, C), all but N at least 1, got {input.shape}")
+    return input
+
+
+def _vector(name, vector, like):
+    """An optional array of one number per channel; an empty one when it is None."""
+    if vector is None:
+        return np.empty(0, like.dtype)
+    check_shape(name, plain(name, vector), (like.shape[1],))
+    return same_dtype(name, vector, like.dtype, 1)
+
+
+def _jobs(x):
+    """The number of blocks that the kernels cut x into."""
+    return -(-len(x) // max(kernels.ROWS, kernels.ELEMENTS // x.shape[1]))
+
+
+# --- statistics ----------------------------------------------------------------------------------------------------------
+
+
+def _batch_statistics(x, running_mean, running_var, momentum, eps):
+    """Mean and 1 / sqrt(variance + eps) of the rows of x, (2, C); moves the running ones, plain vectors or empty."""
+    C = x.shape[1]
+    saved = np.zeros((2, C), x.dtype)
+    if len(x):
+        parts, totals = np.empty((_jobs(x), 2, C), x.dtype), np.empty((2, C))
+        kernels.statistics(4 * x.size, x, parts, totals, running_mean, running_var, saved, momentum, eps)
+    return saved
+
+
+def _running_statistics(x, running_mean, running_var, eps):
+    """The same of running statistics."""
+    if running_mean is None or running_var is None:
+        missing = "running_mean" if running_mean is None else "running_var"
+        raise ArgumentTypeError(f"{missing} must be an array when training is False, got None")
+    mean, var = _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
+    return np.stack([mean, 1 / np.sqrt(var + x.dtype.type(eps))])
+
+
+def _check_writable(name, array):
+    if array is not None and not array.flags.writeable:
+        raise ArgumentError(f"{name} must be writable: training moves it")
+
+
+def _check_batch(x):
+    if len(x) == 1:
+        raise ArgumentError("input must have more than one value per channel in training: the variance of one number is not defined")
+
+
+def batch_norm_forward_saved(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    """As `batch_norm`; returns (output, saved), where saved is opaque and what `batch_norm_backward_saved` needs."""
+    input = _checked(input)
+    x = _rows("input", input)
+    momentum, eps = number("momentum", momentum), number("eps", eps, 0)
+    weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
+    if training:
+        given = {"running_mean": running_mean, "running_var": running_var}
+        vectors = {name: _vector(name, array, x) for name, array in given.items()}
+        for name, array in given.items():
+            _check_writable(name, array)
+        _check_batch(x)
+        saved = _batch_statistics(x, *vectors.values(), momentum, eps)
+        for name, array in given.items():
+            if array is not None and vectors[name] is not array:
+                array[...] = vectors[name]
+    else:
+        saved = _running_statistics(x, running_mean, running_var, eps)
+    y = np.empty_like(x)
+    kernels.normalize(3 * x.size, x, saved, weight, bias, y, _jobs(x))
+    return _restored(y, input.shape), saved
+
+
+def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    """Batch normalisation, (input - mean) / sqrt(variance + eps) * weight + bias for each channel.
+
+    Parameters
+    ----------
+    input : ndarray of shape (N, C, H, W), (N, C, L) or (N, C), float32 or float64
+    running_mean, running_var : ndarrays of shape (C,), same dtype, or None in training
+        Training changes them in place; otherwise they are the mean and the variance.
+    weight, bias : ndarrays of shape (C,), same dtype, optional
+    training : bool
+        Take mean and (biased) variance of the batch.
+    momentum : float
+        The share of the batch in the new running statistics. The variance goes into them unbiased.
+    eps : float
+
+    Returns
+    -------
+    ndarray of the shape and dtype of input, channels-last memory
+
+    Raises
+    ------
+    ValueError, TypeError
+        When an argument does not fit; in training also when there is one value per channel, or running statistics are read-only.
+
+    Notes
+    -----
+    Mean and variance are those of blocks of rows, in two passes, combined in float64: a large mean does not spoil the variance. An empty
+    batch leaves the running statistics as they are. Parallel over blocks.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch normalization", 2015, algorithm 1. T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise
+    algorithm for computing sample variances", 1979.
+    """
+    return batch_norm_forward_saved(input, running_mean, running_var, weight, bias, training, momentum, eps)[0]
+
+
+# --- gradient ------------------------------------------------------------------------------------------------------------
+
+
+def batch_norm_backward_saved(grad_output, input, saved, weight=None, training=False, *, output_mask=(True, True, True)):
+    """As `batch_norm_backward`, from what `batch_norm_forward_saved` returned."""
+    input = _checked(input)
+    x = _rows("input", input)
+    weight = _vector("weight", weight, x)
+    check_shape("grad_output", plain("grad_output", grad_output), input.shape)
+    g = _rows("grad_output", same_dtype("grad_output", grad_output, x.dtype, input.ndim))
+    C, (need_input, need_weight, need_bias) = x.shape[1], output_mask
+    totals = np.zeros((2, C))
+    if len(x) and (training or need_weight or need_bias):
+        kernels.gradient_sums(4 * x.size, g, x, saved, np.empty((_jobs(x), 2, C), x.dtype), totals)
+    d = None
+    if need_input:
+        d = np.empty_like(x)
+        kernels.backward(4 * x.size, g, x, saved, weight, totals, np.empty((3 if training else 1, C), x.dtype), d, _jobs(x))
+        d = _restored(d, input.shape)
+    grad_bias, grad_weight = totals.astype(x.dtype)
+    return d, grad_weight if need_weight else None, grad_bias if need_bias else None
+
+
+def batch_norm_backward(
+    grad_output, input, running_mean, running_var, weight=None, training=False, eps=1e-5, *, output_mask=(True, True, True)
+):
+    """Gradients of `batch_norm`.
+
+    Parameters
+    ----------
+    grad_output : ndarray of the shape of input, float32 or float64
+    input : ndarray of shape (N, C, H, W), (N, C, L) or (N, C), same dtype
+    running_mean, running_var : ndarrays of shape (C,), same dtype, or None in training, which does not look at them
+    weight : ndarray of shape (C,), same dtype, optional
+    training : bool
+    eps : float
+    output_mask : three bools
+        Which gradients to compute.
+
+    Returns
+    -------
+    (grad_input, grad_weight, grad_bias)
+        Of the shapes of input, (C,) and (C,); None where masked out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When an argument does not fit.
+
+    Notes
+    -----
+    With x = (input - mean) / sqrt(variance + eps): grad_bias = sum of grad_output, grad_weight = sum of grad_output * x, and in training
+    grad_input = weight / sqrt(variance + eps) * (grad_output - mean of grad_output - x * mean of grad_output * x).
+    """
+    input = _checked(input)
+    x = _rows("input", input)
+    eps = number("eps", eps, 0)
+    if training:
+        for name, array in (("running_mean", running_mean), ("running_var", running_var)):
+            _vector(name, array, x)
+        _check_batch(x)
+        nothing = np.empty(0, x.dtype)
+        saved = _batch_statistics(x, nothing, nothing, 0.0, eps)
+    else:
+        saved = _running_statistics(x, running_mean, running_var, eps)
+    return batch_norm_backward_saved(grad_output, input, saved, weight, training, output_mask=output_mask)
