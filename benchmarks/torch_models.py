@@ -8,11 +8,10 @@ def twin(module, weights=True):
     import torch
 
     made = _residual_class()(module) if isinstance(module, nn.Residual) else _LAYERS[type(module)](torch.nn, module)
-    parameter = next(module.parameters(), None)
-    if parameter is not None:
-        made = made.to(torch.float64 if parameter.dtype == "float64" else torch.float32)
     if weights:
-        made.load_state_dict({key: torch.from_numpy(array) for key, array in module.state_dict().items()})
+        state = module.state_dict()
+        made = made.to(torch.float64 if any(array.dtype == "float64" for array in state.values()) else torch.float32)
+        made.load_state_dict({key: torch.from_numpy(array) for key, array in state.items()})
     return made.train(module.training)
 
 

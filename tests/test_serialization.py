@@ -40,7 +40,7 @@ def test_arrays_of_every_kind_come_back_as_they_were(tmp_path):
     path = tmp_path / "arrays.safetensors"
     save(AWKWARD, path)
     loaded = load(path)
-    assert list(sorted(loaded)) == sorted(AWKWARD)
+    assert sorted(loaded) == sorted(AWKWARD)
     for name, array in AWKWARD.items():
         np.testing.assert_array_equal(loaded[name], array, err_msg=name)
         assert loaded[name].shape == array.shape and loaded[name].dtype == array.dtype.newbyteorder("="), name

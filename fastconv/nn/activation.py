@@ -1,9 +1,8 @@
 """Activation layers: elementwise functions, and softmax."""
 
 from fastconv import functional as F
-from fastconv.errors import ArgumentError
+from fastconv.functional.options import choice, number
 from fastconv.nn.module import Module
-from fastconv.nn.options import number
 from fastconv.shapes import integer
 
 
@@ -50,9 +49,7 @@ class GELU(Module):
     """
 
     def __init__(self, approximate="none"):
-        if approximate not in ("none", "tanh"):
-            raise ArgumentError(f'approximate must be "none" or "tanh", got {approximate!r}')
-        self.approximate = approximate
+        self.approximate = choice("approximate", approximate, "none", "tanh")
 
     def forward(self, input):
         output = F.gelu(input, self.approximate)

@@ -1,9 +1,9 @@
 """Dropout."""
 
 from fastconv import functional as F
+from fastconv.functional.options import number
 from fastconv.nn import init
 from fastconv.nn.module import Module
-from fastconv.nn.options import number
 
 
 class Dropout(Module):

@@ -1,10 +1,9 @@
 """Losses: a number that says how wrong a prediction is, and its gradient."""
 
 from fastconv import functional as F
-from fastconv.errors import ArgumentError
 from fastconv.functional.arrays import plain
+from fastconv.functional.options import choice, number
 from fastconv.nn.module import Module
-from fastconv.nn.options import number
 from fastconv.shapes import integer
 
 
@@ -18,9 +17,7 @@ class Loss(Module):
     _forward = _backward = None
 
     def __init__(self, reduction="mean"):
-        if reduction not in ("mean", "sum", "none"):
-            raise ArgumentError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
-        self.reduction = reduction
+        self.reduction = choice("reduction", reduction, "mean", "sum", "none")
 
     def _options(self):
         return {"reduction": self.reduction}

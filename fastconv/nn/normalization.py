@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from fastconv import functional as F
+from fastconv.functional.options import number
 from fastconv.nn.module import Module, Parameter, float_dtype
-from fastconv.nn.options import number
 from fastconv.shapes import integer
 
 
