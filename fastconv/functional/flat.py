@@ -10,6 +10,8 @@ TRANSCENDENTAL = 20
 class Flat:
     """The elements of an array in the order of its memory, C or channels-last; an array of any other order is copied.
 
+    With `fixed`, the order depends on the number of axes alone: (N, C, H, W) arrays are channels-last.
+
     Attributes
     ----------
     values : ndarray of one axis, C-contiguous
@@ -18,9 +20,9 @@ class Flat:
 
     __slots__ = ("channels_last", "shape", "values")
 
-    def __init__(self, name, array):
+    def __init__(self, name, array, fixed=False):
         array = plain(name, array)
-        self.channels_last = array.ndim == 4 and not array.flags.c_contiguous
+        self.channels_last = array.ndim == 4 and (fixed or not array.flags.c_contiguous)
         if self.channels_last:
             array = array.transpose(0, 2, 3, 1)
         self.shape = array.shape
