@@ -31,7 +31,7 @@ def _zero(array, start, count):
 @device
 def _max_forward_row(job, x, y, argmax, window):
     KH, KW, SH, SW, DH, DW, PH, PW = window
-    (N, H, W, C), (OH, OW) = x.shape, y.shape[1:3]
+    (H, W, C), (OH, OW) = x.shape[1:], y.shape[1:3]
     n, oh = job // OH, job % OH
     top = oh * SH - PH
     kh_first, kh_stop = _taps(top, KH, DH, H)
@@ -64,7 +64,7 @@ def max_forward(x, y, argmax, window):
 @device
 def _max_backward_row(job, g, argmax, d, window):
     KH, KW, SH, SW, DH, DW, PH, PW = window
-    (N, OH, OW, C), (H, W) = g.shape, d.shape[1:3]
+    (OH, OW, C), (H, W) = g.shape[1:], d.shape[1:3]
     n, ih = job // H, job % H
     _zero(d, job * W * C, W * C)
     for kh in range(KH - 1, -1, -1):  # backwards through the taps is forwards through the windows
@@ -122,7 +122,7 @@ def max_forward_2x2(x, y, argmax):
 
 @device
 def _max_backward_row_2x2(job, g, argmax, d):
-    (N, OH, OW, C), (H, W) = g.shape, d.shape[1:3]
+    (OH, OW, C), (H, W) = g.shape[1:], d.shape[1:3]
     oh = job % OH
     top = (job // OH * H + 2 * oh) * W * C
     for ow in range(OW):
@@ -153,7 +153,7 @@ def max_backward_2x2(g, argmax, d):
 
 @device
 def _average_forward_row(job, x, rows, columns, y):
-    (N, H, W, C), (OH, OW) = x.shape, y.shape[1:3]
+    (H, W, C), (OH, OW) = x.shape[1:], y.shape[1:3]
     n, oh = job // OH, job % OH
     for ow in range(OW):
         divisor = x.dtype.type(rows[oh, 2] * columns[ow, 2])
@@ -175,7 +175,7 @@ def average_forward(x, rows, columns, y):
 
 @device
 def _average_backward_row(job, g, rows, columns, d):
-    (N, OH, OW, C), (H, W) = g.shape, d.shape[1:3]
+    (OH, OW, C), (H, W) = g.shape[1:], d.shape[1:3]
     n, ih = job // H, job % H
     _zero(d, job * W * C, W * C)
     for oh in range(OH):

@@ -147,7 +147,7 @@ def load_or(typingctx, array, index, count, fill):
 
 @intrinsic
 def load_unsigned(typingctx, array, index, count, like):
-    """array[index : index + count] of a flat array of unsigned integers or int32, as the int vector that belongs to the float vector `like`."""
+    """array[index : index + count] of a flat array of unsigned integers or int32, as the int vector that belongs to `like`."""
     vector = VectorType(types.int32, like.lanes)
 
     def codegen(context, builder, sig, args):
