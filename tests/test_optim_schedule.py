@@ -73,13 +73,13 @@ def test_one_cycle_moves_momentum_the_other_way():
     ):
         scheduler = optim.OneCycleLR(optimizer, 0.1, 10)
         seen = [read(optimizer)]
-        for _ in range(9):
+        for _ in range(10):
             scheduler.step()
             seen.append(read(optimizer))
-        assert seen[0] == seen[-1] == 0.95 and min(seen) == seen[2] == 0.85
+        assert seen[0] == seen[-2] == seen[-1] == 0.95 and min(seen) == seen[2] == 0.85
         with pytest.raises(ArgumentError, match="the schedule has 10 steps, and all are done"):
             scheduler.step()
-        assert scheduler.last_epoch == 9
+        assert scheduler.last_epoch == 10
 
 
 def plateau(metrics, **options):

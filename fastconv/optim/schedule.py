@@ -208,7 +208,7 @@ class OneCycleLR(Scheduler):
         return self._between(base_lr, base_lr * self.div_factor, base_lr / self.final_div_factor, epoch)
 
     def set(self, epoch):
-        if epoch >= self.total_steps:
+        if epoch > self.total_steps:
             raise ArgumentError(f"the schedule has {self.total_steps} steps, and all are done")
         super().set(epoch)
         if self.cycle_momentum:
@@ -222,6 +222,7 @@ class OneCycleLR(Scheduler):
     def _between(self, first, middle, last, epoch):
         """`first` at step 0, `middle` at the peak, `last` at the last step, interpolated."""
         end = self.total_steps - 1
+        epoch = min(epoch, end)  # a loop that steps after every batch does so once more after the last
         if epoch <= self.peak:
             start, stop, share = first, middle, epoch / self.peak if self.peak else 1.0
         else:
