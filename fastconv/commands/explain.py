@@ -62,8 +62,8 @@ def _image(choice, target):
 
 def text(walk, source):
     """Yield the lines of the whole explanation, none longer than COLUMNS."""
-    yield 'One image through the network of the lecture "Backpropagation in CNN", forward, backward, and one step of learning.'
-    yield "Every number is computed by fastconv's own layers in float64."
+    yield 'One image through the network of the lecture "Backpropagation in CNN": forward, backward, and one'
+    yield "step of learning. Every number is computed by fastconv's own layers, in float64."
     yield from _forward(walk, source)
     yield from _backward(walk)
     yield from _update(walk)
@@ -123,9 +123,9 @@ def _forward(walk, source):
 
 def _backward(walk):
     yield from _title("Backward")
-    yield "dL/dW1 = dL/dA2 . dA2/dZ2 . dZ2/dF . dF/dP1 . dP1/dA1 . dA1/dZ1 . dZ1/dW1, and for b1 with dZ1/db1 at its end."
-    yield "Left: by the chain rule. Right: by central differences, (f(x + h) - f(x - h)) / 2h with h = 1e-6, and how far off"
-    yield "they are, relative to the largest number. Of a link with several outputs, such as dP1/dA1, the sum over them."
+    yield "dL/dW1 = dL/dA2 . dA2/dZ2 . dZ2/dF . dF/dP1 . dP1/dA1 . dA1/dZ1 . dZ1/dW1; for b1 dZ1/db1 is last"
+    yield "Left: by the chain rule. Right: by central differences, (f(x + h) - f(x - h)) / 2h with h = 1e-6;"
+    yield "how far off they are, relative to the largest number. Of a link with several outputs: their sum."
     for check in walk.checks:
         if check.name in PARTS:
             yield ""
