@@ -53,7 +53,7 @@ def gradcheck(function, *inputs, backward=None, eps=1e-6, rtol=1e-4, atol=1e-6, 
     eps : float
         Half the distance between the two probes.
     rtol, atol : float
-        A gradient passes when |analytic - numerical| <= atol + rtol * max|numerical| everywhere.
+        A gradient passes when abs(analytic - numerical) <= atol + rtol * max(abs(numerical)) everywhere.
     seed : int
         Of the random covector.
 
