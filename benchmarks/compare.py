@@ -134,7 +134,6 @@ class Comparison:
         """The results of all `workloads` of one kind, with a line for each as it comes."""
         rows = []
         with self.worker("fastconv") as ours, self.worker("torch") if self.with_torch else NoWorker() as theirs:
-            self.results.setdefault("versions", {}).update(ours.ask("versions"), **theirs.ask("versions") if theirs else {})
             for workload in tqdm(workloads, title, disable=None):
                 row = self.measure(kind, ours, theirs, variants, steps, **workload)
                 row["flops"] = CONVOLUTIONS[row["name"]].flops if kind == "conv" else None
@@ -247,7 +246,7 @@ def main():
             print("PyTorch is not installed: fastconv is measured alone, and there are no ratios.")
         comparison.run()
     results = comparison.results
-    results["machine"] = report.machine()
+    results["machine"], results["versions"] = report.machine(), report.versions()
     results["took"] = time.time() - began
     (chosen.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (chosen.output / "results.md").write_text(report.markdown(results))

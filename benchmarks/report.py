@@ -1,8 +1,11 @@
 """What `compare.py` has measured, as Markdown and as a picture, with every goal and whether it is met."""
 
+import contextlib
+import importlib.metadata
 import math
 import platform
 import statistics
+import subprocess
 from pathlib import Path
 
 from benchmarks.workloads import CONVOLUTIONS, MODELS, PASSES
@@ -31,6 +34,22 @@ def machine():
     cores = sum(line.startswith("processor") for line in lines)
     system = f"{platform.system()}, Python {platform.python_version()}"
     return {"cpu": model, "architecture": platform.machine(), "cores": cores, "vector_bits": VECTOR_BYTES * 8, "system": system}
+
+
+def versions():
+    """What was measured: the libraries, and the commit of this checkout."""
+    import fastconv
+
+    found = {"fastconv": fastconv.__version__}
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        found["commit"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        pass  # an unpacked archive is no checkout
+    for name in ("numba", "llvmlite", "numpy", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def seconds(row, variant):
@@ -69,7 +88,7 @@ def line(row):
             elif ratio(row, variant):
                 text += f" x{ratio(row, variant):.2f} (error {row['error'][variant]:.0e})"
         parts.append(text)
-    return f"{row['name']} {row.get('direction', '')}: " + ", ".join(parts)
+    return " ".join([row["name"], *filter(None, [row.get("direction")])]) + ": " + ", ".join(parts)
 
 
 def goals(results):
@@ -189,8 +208,8 @@ SECTIONS = {"steps": _steps, "conv": _convolutions, "start": _start, "memory": _
 def markdown(results):
     """The whole report."""
     m, s = results["machine"], results["settings"]
-    versions = ", ".join(f"{k} {v}" for k, v in sorted(results.get("versions", {}).items()))
-    where = f"{m['cpu']} ({m['architecture']}), {m['cores']} cores, {m['vector_bits']}-bit vectors; {m['system']}; {versions}."
+    libraries = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    where = f"{m['cpu']} ({m['architecture']}), {m['cores']} cores, {m['vector_bits']}-bit vectors; {m['system']}; {libraries}."
     how = f"float32, {s['threads'][-1]} threads; medians of {s['rounds']} turns of {s['seconds']} s; {results['took'] / 60:.0f} minutes."
     meaning = "A ratio is PyTorch's time (the better of NCHW and channels_last, eager) over fastconv's."
     parts = ["# fastconv against PyTorch" if s["with_torch"] else "# fastconv", where, how]

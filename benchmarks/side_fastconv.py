@@ -6,7 +6,6 @@ import numpy as np
 
 from benchmarks.workloads import CONVOLUTIONS, MODELS, batch, conv_data
 
-VERSIONS = ("fastconv", "numba", "llvmlite", "numpy")
 cached_data = functools.lru_cache(maxsize=1)(conv_data)  # the passes of one shape come one after the other
 
 

@@ -4,7 +4,6 @@ import functools
 
 from benchmarks.workloads import CONVOLUTIONS, MODELS, batch, conv_data
 
-VERSIONS = ("torch", "numpy")
 LAYOUTS = ("nchw", "channels_last")
 cached_data = functools.lru_cache(maxsize=1)(conv_data)
 

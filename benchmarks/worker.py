@@ -4,7 +4,6 @@ Two libraries in one process would share caches, allocators and OpenMP pools; tw
 """
 
 import importlib
-import importlib.metadata
 import json
 import os
 import statistics
@@ -69,9 +68,6 @@ class Bench:
         self.threads = threads
         self.prepared = {}
         self.side.configure(threads)
-
-    def versions(self):
-        return {name: importlib.metadata.version(name) for name in self.side.VERSIONS if name != "fastconv"}
 
     def prepare(self, kind, variant, save=None, steps=1, **workload):
         """Keep a workload under `variant` and run it `steps` times; with `save` the results go into that .npy file."""
