@@ -158,6 +158,9 @@ def _convolutions(results):
             lines.append([name, *cells])
         ratios = [v for v in (ratio(r, variant) for r in rows.values()) if v]
         summary = f"Geometric mean {geometric_mean(ratios):.2f}, lowest {min(ratios):.2f}.\n" if ratios else ""
+        if not lines:
+            yield f'## Convolutions, algorithm "{variant}"\n\nIt takes none of these shapes.\n'
+            continue
         head = ["shape", "forward, ms", "ratio", "input gradient, ms", "ratio", "weight gradient, ms", "ratio"]
         yield f'## Convolutions, algorithm "{variant}"\n\n{table(head, lines)}\n{summary}'
 
