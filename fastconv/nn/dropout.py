@@ -3,7 +3,7 @@
 from fastconv import functional as F
 from fastconv.functional.options import number
 from fastconv.nn import init
-from fastconv.nn.module import Module
+from fastconv.nn.module import Module, recording
 
 
 class Dropout(Module):
@@ -32,13 +32,14 @@ class Dropout(Module):
 
     def forward(self, input):
         rng = init.generator(self.rng)
+        if not recording():
+            return F.dropout(input, self.p, self.training, rng=rng)
         output, mask = F.dropout(input, self.p, self.training, rng=rng, return_mask=True)
-        self.remember(mask)
+        self.remember(mask, self.p if self.training else 0.0)
         return output
 
     def backward(self, grad_output):
-        (mask,) = self.recall()
-        return F.dropout_backward(grad_output, mask, self.p)
+        return F.dropout_backward(grad_output, *self.recall())
 
     def extra_repr(self):
         return f"p={self.p}"

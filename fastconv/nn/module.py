@@ -49,6 +49,11 @@ class no_grad(contextlib.ContextDecorator):
         _recording.paused -= 1
 
 
+def recording():
+    """Whether forward passes of this thread remember what backward needs."""
+    return not _recording.paused
+
+
 class Parameter:
     """An array that training changes, with its gradient.
 
@@ -185,7 +190,7 @@ class Module:
 
     def remember(self, *values):
         """Keep `values` for backward, unless under `no_grad`."""
-        if not _recording.paused:
+        if recording():
             self._saved = values
 
     def recall(self):

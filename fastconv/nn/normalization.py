@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from fastconv import functional as F
+from fastconv.functional.norm import batch_norm_backward_saved, batch_norm_forward_saved
 from fastconv.functional.options import number
 from fastconv.nn.module import Module, Parameter, float_dtype
 from fastconv.shapes import integer
@@ -69,22 +69,19 @@ class BatchNorm2d(Module):
             count = int(self.num_batches_tracked) + 1
             momentum = 1 / count if momentum is None else momentum
         weight, bias = (self.weight.data, self.bias.data) if self.affine else (None, None)
-        output = F.batch_norm(input, *self._running(), weight, bias, use_batch, momentum or 0.0, self.eps)
+        output, statistics = batch_norm_forward_saved(
+            input, self.running_mean, self.running_var, weight, bias, use_batch, momentum or 0.0, self.eps
+        )
         if self.training and self.track_running_stats:
             self.num_batches_tracked[...] = count
-        self.remember(input, use_batch)
+        self.remember(input, statistics, use_batch)
         return output
 
-    def _running(self):
-        return self.running_mean, self.running_var
-
     def backward(self, grad_output):
-        input, use_batch = self.recall()
+        input, statistics, use_batch = self.recall()
         weight = self.weight.data if self.affine else None
         mask = (True, self.affine, self.affine)
-        grad_input, grad_weight, grad_bias = F.batch_norm_backward(
-            grad_output, input, *self._running(), weight, use_batch, self.eps, output_mask=mask
-        )
+        grad_input, grad_weight, grad_bias = batch_norm_backward_saved(grad_output, input, statistics, weight, use_batch, output_mask=mask)
         if self.affine:
             self.weight.accumulate(grad_weight)
             self.bias.accumulate(grad_bias)

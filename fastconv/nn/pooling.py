@@ -1,7 +1,9 @@
 """Pooling layers."""
 
 from fastconv import functional as F
-from fastconv.nn.module import Module
+from fastconv.functional.arrays import check_shape, plain
+from fastconv.functional.pool import max_pool2d_backward_argmax, max_pool2d_forward_argmax
+from fastconv.nn.module import Module, recording
 from fastconv.shapes import adaptive_output, pair
 
 
@@ -49,13 +51,15 @@ class MaxPool2d(_Window):
         return self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
 
     def forward(self, input):
-        output = F.max_pool2d(input, *self._options())
-        self.remember(input)
+        if not recording():
+            return F.max_pool2d(input, *self._options())
+        output, argmax = max_pool2d_forward_argmax(input, *self._options())
+        self.remember(argmax, input.shape)  # a byte per output instead of the input, and no second search for the maxima
         return output
 
     def backward(self, grad_output):
-        (input,) = self.recall()
-        return F.max_pool2d_backward(grad_output, input, *self._options())
+        argmax, input_shape = self.recall()
+        return max_pool2d_backward_argmax(grad_output, argmax, input_shape, *self._options())
 
     def extra_repr(self):
         return super().extra_repr() + f", dilation={self.dilation}" * (self.dilation != (1, 1))
@@ -122,11 +126,13 @@ class AdaptiveAvgPool2d(Module):
 
     def forward(self, input):
         output = F.adaptive_avg_pool2d(input, self.output_size)
-        self.remember(input.shape)
+        self.remember(input.shape, output.shape)
         return output
 
     def backward(self, grad_output):
-        return F.adaptive_avg_pool2d_backward(grad_output, *self.recall())
+        input_shape, output_shape = self.recall()
+        check_shape("grad_output", plain("grad_output", grad_output), output_shape)
+        return F.adaptive_avg_pool2d_backward(grad_output, input_shape)
 
     def extra_repr(self):
         return f"output_size={self.output_size}"

@@ -51,11 +51,9 @@ class RMSprop(Optimizer):
         return options
 
     def _update(self, group, state, data, grad):
+        lr, alpha, eps, decay, momentum = (float(group[name]) for name in ("lr", "alpha", "eps", "weight_decay", "momentum"))
         square = self._buffer(state, "square_avg", data)
         mean = self._buffer(state, "grad_avg", data) if group["centered"] else square
-        buffer = self._buffer(state, "momentum_buffer", data) if group["momentum"] else square
+        buffer = self._buffer(state, "momentum_buffer", data) if momentum else square
         state["step"] = state.get("step", 0) + 1
-        kernels.rmsprop(
-            8 * data.size, data, grad, square, mean, buffer, group["lr"], group["alpha"], group["eps"], group["weight_decay"],
-            group["momentum"], group["centered"],
-        )  # fmt: skip
+        kernels.rmsprop(8 * data.size, data, grad, square, mean, buffer, lr, alpha, eps, decay, momentum, group["centered"])

@@ -52,10 +52,10 @@ class SGD(Optimizer):
         return options
 
     def _update(self, group, state, data, grad):
-        momentum, decay = group["momentum"], group["weight_decay"]
+        lr, decay, momentum = float(group["lr"]), float(group["weight_decay"]), float(group["momentum"])
         if momentum:
             share = 1.0 - group["dampening"] if "momentum_buffer" in state else 1.0
             buffer = self._buffer(state, "momentum_buffer", data)
-            kernels.sgd_momentum(3 * data.size, data, grad, buffer, group["lr"], decay, momentum, share, group["nesterov"])
+            kernels.sgd_momentum(3 * data.size, data, grad, buffer, lr, decay, momentum, share, group["nesterov"])
         else:
-            kernels.sgd(2 * data.size, data, grad, group["lr"], decay)
+            kernels.sgd(2 * data.size, data, grad, lr, decay)
