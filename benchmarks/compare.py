@@ -166,6 +166,8 @@ class Comparison:
         rows = []
         for name in tqdm(self.names(MODELS, ("lenet5", "mnist_cnn")), "memory", disable=None):
             row = {"name": name}
+            with self.worker("fastconv") as worker:  # the compiler takes more memory than the step: it runs in another process
+                worker.ask("prepare", kind="step", variant="auto", name=name)
             for side, variant in [("fastconv", "auto")] + [("torch", layout) for layout in LAYOUTS if self.with_torch]:
                 with self.worker(side) as worker:
                     row[variant] = dict(zip(("before", "peak"), worker.ask("memory", name=name, variant=variant), strict=True))

@@ -26,7 +26,9 @@ DATA = {"fastconv/datasets/digits.npz", "fastconv/datasets/mnist.npz", "fastconv
 def built(tmp_path_factory):
     """Folder with a wheel and an sdist, built without network from a copy of the sources."""
     source = tmp_path_factory.mktemp("source") / "fastconv"
-    litter = shutil.ignore_patterns(".git", ".venv", ".asv", "results", "__pycache__", "*.egg-info", "build", "dist", ".*_cache", "_build")
+    litter = shutil.ignore_patterns(
+        ".git", ".venv", ".asv", ".*_cache", ".hypothesis", "*.egg-info", "__pycache__", "_build", "fastconv-output"
+    )
     shutil.copytree(ROOT, source, ignore=litter)
     target = tmp_path_factory.mktemp("built")
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
