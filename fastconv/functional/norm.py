@@ -4,24 +4,22 @@ import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
-from fastconv.functional.options import number
+from fastconv.functional.options import number, three
 from fastconv.kernels import norm as kernels
 
+LAST = {2: (0, 1), 3: (0, 2, 1), 4: (0, 2, 3, 1)}  # by number of axes: the order that has the channels last, and its inverse
+SECOND = {2: (0, 1), 3: (0, 2, 1), 4: (0, 3, 1, 2)}
 
-def _rows(name, array):
+
+def _rows(array):
     """(N, C, ...) as C-contiguous (N * ..., C)."""
-    if array.ndim == 4:
-        array = array.transpose(0, 2, 3, 1)
-    elif array.ndim == 3:
-        array = array.transpose(0, 2, 1)
-    return contiguous(array).reshape(array.size // array.shape[-1], array.shape[-1])
+    C = array.shape[1]
+    return contiguous(array.transpose(LAST[array.ndim])).reshape(array.size // C, C)
 
 
 def _restored(rows, shape):
     """(N * ..., C) as an array of the given shape (N, C, ...)."""
-    if len(shape) == 2:
-        return rows
-    return np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
+    return rows.reshape(shape[0], *shape[2:], shape[1]).transpose(SECOND[len(shape)])
 
 
 def _checked(input):
@@ -35,8 +33,10 @@ def _vector(name, vector, like):
     """An optional array of one number per channel; an empty one when it is None."""
     if vector is None:
         return np.empty(0, like.dtype)
-    check_shape(name, plain(name, vector), (like.shape[1],))
-    return same_dtype(name, vector, like.dtype, 1)
+    vector = same_dtype(name, vector, like.dtype, 1)
+    if len(vector) != like.shape[1]:
+        raise ArgumentError(f"{name} must have shape {(like.shape[1],)}, got {vector.shape}")
+    return vector
 
 
 def _jobs(x):
@@ -63,7 +63,9 @@ def _running_statistics(x, running_mean, running_var, eps):
         missing = "running_mean" if running_mean is None else "running_var"
         raise ArgumentTypeError(f"{missing} must be an array when training is False, got None")
     mean, var = _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
-    return np.stack([mean, 1 / np.sqrt(var + x.dtype.type(eps))])
+    saved = np.empty((2, x.shape[1]), x.dtype)
+    kernels.constants(2 * saved.size, mean, var, saved, eps)
+    return saved
 
 
 def _check_writable(name, array):
@@ -79,7 +81,7 @@ def _check_batch(x):
 def batch_norm_forward_saved(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """As `batch_norm`; returns (output, saved), where saved is opaque and what `batch_norm_backward_saved` needs."""
     input = _checked(input)
-    x = _rows("input", input)
+    x = _rows(input)
     momentum, eps = number("momentum", momentum), number("eps", eps, 0)
     weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
     if training:
@@ -142,11 +144,14 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 def batch_norm_backward_saved(grad_output, input, saved, weight=None, training=False, *, output_mask=(True, True, True)):
     """As `batch_norm_backward`, from what `batch_norm_forward_saved` returned."""
     input = _checked(input)
-    x = _rows("input", input)
+    x = _rows(input)
     weight = _vector("weight", weight, x)
-    check_shape("grad_output", plain("grad_output", grad_output), input.shape)
-    g = _rows("grad_output", same_dtype("grad_output", grad_output, x.dtype, input.ndim))
-    C, (need_input, need_weight, need_bias) = x.shape[1], output_mask
+    grad_output = plain("grad_output", grad_output)
+    check_shape("grad_output", grad_output, input.shape)
+    if grad_output.dtype != x.dtype:
+        raise ArgumentTypeError(f"grad_output must be {x.dtype} as the other arrays are, got {grad_output.dtype}")
+    g = _rows(grad_output)
+    C, (need_input, need_weight, need_bias) = x.shape[1], three("output_mask", output_mask)
     totals = np.zeros((2, C))
     if len(x) and (training or need_weight or need_bias):
         kernels.gradient_sums(4 * x.size, g, x, saved, np.empty((_jobs(x), 2, C), x.dtype), totals)
@@ -191,7 +196,7 @@ def batch_norm_backward(
     grad_input = weight / sqrt(variance + eps) * (grad_output - mean of grad_output - x * mean of grad_output * x).
     """
     input = _checked(input)
-    x = _rows("input", input)
+    x = _rows(input)
     eps = number("eps", eps, 0)
     if training:
         for name, array in (("running_mean", running_mean), ("running_var", running_var)):

@@ -23,3 +23,10 @@ def choice(name, value, *choices):
     if not (isinstance(value, str) and value in choices):
         raise ArgumentError(f"{name} must be {' or '.join(repr(c) for c in choices)}, got {value!r}")
     return value
+
+
+def three(name, value):
+    """`value`, which must hold three truth values, as three bools."""
+    if not isinstance(value, (tuple, list)) or len(value) != 3:
+        raise ArgumentError(f"{name} must hold three truth values, got {value!r}")
+    return tuple(map(bool, value))
