@@ -7,8 +7,9 @@ from fastconv.nn.dropout import Dropout
 from fastconv.nn.init import manual_seed
 from fastconv.nn.linear import Flatten, Linear
 from fastconv.nn.loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
-from fastconv.nn.module import Module, Parameter, no_grad
+from fastconv.nn.module import Module, no_grad
 from fastconv.nn.normalization import BatchNorm2d
+from fastconv.nn.parameter import Parameter
 from fastconv.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
 
 __all__ = [

@@ -7,6 +7,7 @@ import numpy as np
 from fastconv.errors import ArgumentError, ArgumentTypeError, FastconvError
 from fastconv.functional.arrays import check_shape
 from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter
 
 
 def refuse_repeats(container):
@@ -22,7 +23,8 @@ def refuse_repeats(container):
 
 
 def _has_parameters(module):
-    return next(module.parameters(), None) is not None
+    values = vars(module).values()
+    return any(isinstance(v, Parameter) or (isinstance(v, Module) and _has_parameters(v)) for v in values)
 
 
 class Sequential(Module):

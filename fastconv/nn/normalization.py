@@ -6,7 +6,8 @@ import numpy as np
 
 from fastconv.functional.norm import batch_norm_backward_saved, batch_norm_forward_saved
 from fastconv.functional.options import number
-from fastconv.nn.module import Module, Parameter, float_dtype
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter, float_dtype
 from fastconv.shapes import integer
 
 

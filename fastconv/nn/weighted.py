@@ -1,7 +1,8 @@
 """What convolutions and the dense layer share: a weight, a bias, and a backward that may leave out the gradient of the input."""
 
 from fastconv.nn import init
-from fastconv.nn.module import Module, Parameter, float_dtype
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter, float_dtype
 
 
 class Weighted(Module):

@@ -6,7 +6,8 @@ import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import contiguous, plain
-from fastconv.nn.module import Module, Parameter
+from fastconv.nn.module import Module
+from fastconv.nn.parameter import Parameter
 
 
 class Optimizer:
