@@ -20,7 +20,7 @@ DEFAULTS = {
     "model": None,
     "dataset": "mnist",
     "data": None,
-    "epochs": 3,
+    "epochs": None,
     "batch_size": 64,
     "optimizer": "sgd",
     "lr": None,
@@ -28,13 +28,16 @@ DEFAULTS = {
     "seed": 0,
     "limit": None,
 }
+EPOCHS = {"mnist": 3, "digits": 20, "folder": 20, "npz": 20}
 RATES = {"sgd": 0.1, "adam": 0.003, "adamw": 0.003, "rmsprop": 0.001}
 FILES = (saved.MODEL, saved.HISTORY, "curves.png", "confusion.png", "filters.png", "mistakes.png", saved.STATE)
 INTERRUPTED = 130
 
 
 def add_arguments(parser):
-    parser.add_argument("--model", choices=NETWORKS, help="the network (default: one that fits the data set, lenet5 for mnist)")
+    parser.add_argument(
+        "--model", choices=NETWORKS, metavar="NETWORK", help=f"one of {', '.join(NETWORKS)} (default: one that fits the data set)"
+    )
     parser.add_argument(
         "--dataset",
         choices=DATASETS,
@@ -42,7 +45,9 @@ def add_arguments(parser):
         "each class; npz: arrays x_train, y_train, x_test, y_test (default: mnist)",
     )
     parser.add_argument("--data", metavar="PATH", help="the folder or the .npz file; a folder may hold the two folders train and test")
-    parser.add_argument("--epochs", type=positive_int, metavar="N", help="how often to go through the images (default: 3)")
+    parser.add_argument(
+        "--epochs", type=positive_int, metavar="N", help="how often to go through the images (default: 3 for mnist, else 20)"
+    )
     parser.add_argument("--batch-size", type=positive_int, metavar="N", help="images for each update (default: 64)")
     parser.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="(default: sgd, with momentum 0.9)")
     rates = ", ".join(f"{rate:g} for {name}" for name, rate in RATES.items())
@@ -105,6 +110,7 @@ def _settings(options):
     if not options.resume:
         settings = {**DEFAULTS, **given}
         settings["lr"] = settings["lr"] or RATES[settings["optimizer"]]
+        settings["epochs"] = settings["epochs"] or EPOCHS[settings["dataset"]]
         return settings, History(), None
     if options.output is None:
         raise ArgumentError("--resume needs --output, the folder of the run to go on with")

@@ -49,6 +49,7 @@ class Fitting:
         self.history = History() if history is None else history
         self.history.stopped = None
         self.first = len(self.history)
+        self.repeats = max(0, trainer.epochs_done - self.first)  # a second fit without history must not repeat the orders of the first
         self.epochs = self.first + integer("epochs", epochs, 1)
         self.batches = -(-len(self.x) // self.batch_size)
         self.shuffle = bool(shuffle)
@@ -101,6 +102,7 @@ class Fitting:
         if self.interrupt.requested:
             self.history.stopped = "interrupted"
             return
+        self.trainer.epochs_done = epoch + self.repeats
         self._after_epoch()
         if self._call(self.trainer.on_epoch, epoch, self.batches, means) and not self.interrupt.requested:
             self.history.stopped = "callback"
@@ -109,7 +111,7 @@ class Fitting:
 
     def _train(self, epoch):
         """All batches of an epoch, or those up to an interruption; the means and the last learning rate."""
-        rng = np.random.default_rng((self.trainer.seed, epoch))  # of the epoch alone, so that a resumed run draws as an unbroken one
+        rng = np.random.default_rng((self.trainer.seed, epoch + self.repeats))  # so a resumed run draws as an unbroken one does
         for module in self.dropouts:
             module.rng = rng
         order = rng.permutation(len(self.x)) if self.shuffle else np.arange(len(self.x))

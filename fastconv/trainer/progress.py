@@ -72,7 +72,7 @@ class Bar(Lines):
         now = time.perf_counter()
         if now - self.shown >= REFRESH:
             self.shown = now
-            self.bar.set_postfix_str(f" {describe(measure())}  {self.done / (now - self.began):,.0f} images/s", refresh=False)
+            self.bar.set_postfix_str(f"{describe(measure())}  {self.done / (now - self.began):,.0f} images/s", refresh=False)
         self.bar.update(images)
 
     def close(self):
