@@ -9,15 +9,14 @@ def finite(array):
     return bool(np.isfinite(array).all())
 
 
-def broken_state(model):
-    """The name of the first parameter or buffer that is not finite, or None."""
-    for name, parameter in model.named_parameters():
-        if not finite(parameter.data):
-            return name
-    for name, buffer in model.named_buffers():
-        if buffer.dtype.kind == "f" and not finite(buffer):
-            return name
-    return None
+def broken_parameter(model):
+    """The name of the first parameter that is not finite, or None."""
+    return next((name for name, parameter in model.named_parameters() if not finite(parameter.data)), None)
+
+
+def broken_buffer(model):
+    """The name of the first buffer that is not finite, or None."""
+    return next((name for name, buffer in model.named_buffers() if buffer.dtype.kind == "f" and not finite(buffer)), None)
 
 
 def broken_gradient(model):
@@ -73,13 +72,22 @@ def trace(model, x, target, indices, batch):
         if array.dtype.kind == "f" and not finite(array):
             first = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]
             return f"{name}[{indices[first]}] holds NaN or infinity"
-    state = broken_state(model)
-    if state is None:
+    name = broken_parameter(model)
+    if name is None:
         return f"{first_broken_layer(model, x) or 'the loss itself, of finite outputs,'} is not finite first"
-    return f"{state} is not finite since batch {batch - 1}: {blame_update(model, state)}" if batch > 1 else f"{state} was not finite before"
+    return f"{name} is not finite since batch {batch - 1}: {blame_update(model, name)}" if batch > 1 else f"{name} was not finite before"
 
 
-def blame_update(model, state):
-    """Why an update made `state` not finite: the gradients it took are still there."""
+def blame_update(model, name):
+    """Why an update made the parameter `name` not finite: the gradients that it took are still there."""
     gradient = broken_gradient(model)
-    return f"the gradient of {gradient} was not finite first" if gradient else f"the update made {state} too large"
+    return f"the gradient of {gradient} was not finite first" if gradient else f"the update made {name} too large"
+
+
+def broken_after_epoch(model):
+    """What is not finite in a model although its last loss was, and why; or None."""
+    name = broken_parameter(model)
+    if name:
+        return f"{name} is not finite: {blame_update(model, name)}"
+    name = broken_buffer(model)
+    return f"{name} is not finite: the statistics of a batch were too large" if name else None

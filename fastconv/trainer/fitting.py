@@ -14,7 +14,7 @@ from fastconv.serialization import save
 from fastconv.shapes import integer
 from fastconv.trainer.batches import Batches, check_pair
 from fastconv.trainer.evaluation import Means, measure
-from fastconv.trainer.finite import blame_update, broken_state, trace
+from fastconv.trainer.finite import broken_after_epoch, trace
 from fastconv.trainer.history import History
 from fastconv.trainer.interrupt import Interrupt
 from fastconv.trainer.progress import display
@@ -129,9 +129,9 @@ class Fitting:
                 self.trainer.scheduler.step()
             if self.trainer.on_batch:
                 self._call(self.trainer.on_batch, epoch, batch, means)
-        broken = broken_state(self.model)
+        broken = broken_after_epoch(self.model)
         if broken:
-            self._diverged(f"{broken} is not finite after epoch {epoch}: {blame_update(self.model, broken)}")
+            self._diverged(f"after epoch {epoch}, {broken}")
         return means, lr
 
     def _learn(self, indices, epoch, batch):

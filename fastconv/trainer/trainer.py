@@ -65,7 +65,7 @@ class Trainer:
                  scheduler_step=None):  # fmt: skip
         for name, value, kind in (("model", model, nn.Module), ("loss", loss, nn.Module), ("optimizer", optimizer, Optimizer)):
             if not isinstance(value, kind):
-                raise ArgumentTypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
+                raise ArgumentTypeError(f"{name} must be of type {kind.__name__}, got {type(value).__name__}")
         own = {id(p) for p in model.parameters()}
         if not all(id(p) in own for group in optimizer.param_groups for p in group["params"]):
             raise ArgumentError("optimizer must be of the model's parameters, but has others: make it with model.parameters()")
