@@ -1,5 +1,6 @@
 """Files that are either complete or not there: written beside their place, then renamed into it."""
 
+import contextlib
 import os
 import shutil
 import threading
@@ -7,7 +8,13 @@ from pathlib import Path
 
 
 def write_atomically(path, data):
-    """Write `data` (bytes or str, as UTF-8) to `path`: a reader, or a crash, sees the old file or the new one, never a part."""
+    """Write `data` (bytes or str, as UTF-8) to `path`: a reader, or a crash, sees the old file or the new one, never a part.
+
+    Raises
+    ------
+    OSError
+        With `path` as its filename.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
@@ -16,8 +23,11 @@ def write_atomically(path, data):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def prepare_folder(path, needed):
@@ -31,8 +41,9 @@ def prepare_folder(path, needed):
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "probe", b"fastconv looks whether it can write here")
-        (path / "probe").unlink()
+        probe = path / f".fastconv-{os.getpid()}"
+        write_atomically(probe, b"")
+        probe.unlink()
         free = shutil.disk_usage(path).free
     except FileExistsError:
         raise NotADirectoryError(f"the output folder {path} cannot be made: a file of that name exists") from None

@@ -65,6 +65,7 @@ def exercise(model, optimizer, shape, training, evaluation):
     noise = np.random.default_rng(0).integers(0, 256, (max(*training, *evaluation), *shape), np.uint8)
     labels = np.zeros(len(noise), np.int64)
     for size in dict.fromkeys(training):
-        trainer.fit(noise[:size], labels[:size], batch_size=size)
+        if trainer.fit(noise[:size], labels[:size], batch_size=size).stopped:
+            raise KeyboardInterrupt  # fit takes a Ctrl-C for a wish to keep what was learned
     for size in dict.fromkeys(evaluation):
         trainer.evaluate(noise[:size], labels[:size], batch_size=size)
