@@ -6,6 +6,7 @@ from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
 from fastconv.functional.options import number, three
 from fastconv.kernels import norm as kernels
+from fastconv.kernels.simd import VECTOR_BYTES
 
 LAST = {2: (0, 1), 3: (0, 2, 1), 4: (0, 2, 3, 1)}  # by number of axes: the order that has the channels last, and its inverse
 SECOND = {2: (0, 1), 3: (0, 2, 1), 4: (0, 3, 1, 2)}
@@ -39,9 +40,28 @@ def _vector(name, vector, like):
     return vector
 
 
-def _jobs(x):
-    """The number of blocks that the kernels cut x into."""
-    return -(-len(x) // max(kernels.ROWS, kernels.ELEMENTS // x.shape[1]))
+def _fold(x):
+    """How many rows the kernels read as one: as many as fit into four vectors."""
+    return max(1, 4 * VECTOR_BYTES // (x.shape[1] * x.itemsize))
+
+
+def _jobs(rows, channels):
+    """The number of blocks that the kernels cut so many rows of so many channels into."""
+    return -(-rows // max(kernels.ROWS, kernels.ELEMENTS // channels))
+
+
+def _parts(x, fold):
+    """Scratch for the sums of blocks of wide rows."""
+    W = fold * x.shape[1]
+    return np.empty((_jobs(len(x) // fold, W), 2, W), x.dtype)
+
+
+def _elementwise(kernel, work, x, arguments, factors, result):
+    """Call a kernel that writes `result` from x and so many factors per channel."""
+    fold = _fold(x)
+    W = fold * x.shape[1]
+    kernel(work, *arguments, np.empty((factors, W), x.dtype), result, _jobs(-(-len(x) // fold), W))
+    return result
 
 
 # --- statistics ----------------------------------------------------------------------------------------------------------
@@ -52,8 +72,8 @@ def _batch_statistics(x, running_mean, running_var, momentum, eps):
     C = x.shape[1]
     saved = np.zeros((2, C), x.dtype)
     if len(x):
-        parts, totals = np.empty((_jobs(x), 2, C), x.dtype), np.empty((2, C))
-        kernels.statistics(4 * x.size, x, parts, totals, running_mean, running_var, saved, momentum, eps)
+        fold = _fold(x)
+        kernels.statistics(4 * x.size, x, fold, _parts(x, fold), np.empty((2, C)), running_mean, running_var, saved, momentum, eps)
     return saved
 
 
@@ -96,8 +116,7 @@ def batch_norm_forward_saved(input, running_mean, running_var, weight=None, bias
                 array[...] = vectors[name]
     else:
         saved = _running_statistics(x, running_mean, running_var, eps)
-    y = np.empty_like(x)
-    kernels.normalize(3 * x.size, x, saved, weight, bias, y, _jobs(x))
+    y = _elementwise(kernels.normalize, 3 * x.size, x, (x, saved, weight, bias), 3, np.empty_like(x))
     return _restored(y, input.shape), saved
 
 
@@ -154,11 +173,11 @@ def batch_norm_backward_saved(grad_output, input, saved, weight=None, training=F
     C, (need_input, need_weight, need_bias) = x.shape[1], three("output_mask", output_mask)
     totals = np.zeros((2, C))
     if len(x) and (training or need_weight or need_bias):
-        kernels.gradient_sums(4 * x.size, g, x, saved, np.empty((_jobs(x), 2, C), x.dtype), totals)
+        fold = _fold(x)
+        kernels.gradient_sums(4 * x.size, g, x, saved, fold, np.empty(fold * C, x.dtype), _parts(x, fold), totals)
     d = None
     if need_input:
-        d = np.empty_like(x)
-        kernels.backward(4 * x.size, g, x, saved, weight, totals, np.empty((3 if training else 1, C), x.dtype), d, _jobs(x))
+        d = _elementwise(kernels.backward, 4 * x.size, x, (g, x, saved, weight, totals), 4 if training else 1, np.empty_like(x))
         d = _restored(d, input.shape)
     grad_bias, grad_weight = totals.astype(x.dtype)
     return d, grad_weight if need_weight else None, grad_bias if need_bias else None
