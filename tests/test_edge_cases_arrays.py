@@ -288,3 +288,37 @@ def test_running_statistics_that_cannot_be_written_are_refused(name, rng):
     for key, a in running.items():
         np.testing.assert_array_equal(a, kept[key])  # neither of them
     assert F.batch_norm(x, **running).shape == x.shape
+
+
+# --- operations that the table's calls reach only in part ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.__name__)
+def test_dropout_draws_the_same_in_any_memory(form, rng):
+    x, g = distinct(rng, (3, 17, 4, 5), np.float32), distinct(rng, (3, 17, 4, 5), np.float32)
+    output, mask = F.dropout(x, 0.4, rng=np.random.default_rng(3), return_mask=True)
+    actual, actual_mask = F.dropout(form(x), 0.4, rng=np.random.default_rng(3), return_mask=True)
+    assert_same_bits(actual, output, "output")
+    assert_same_bits(actual_mask, mask, "mask")
+    expected = F.dropout_backward(g, mask, 0.4)
+    assert_same_bits(F.dropout_backward(form(g), mask, 0.4), expected, "gradient")
+    if form not in (big_endian, unaligned):  # a byte is always aligned and has one order
+        assert_same_bits(F.dropout_backward(g, form(mask), 0.4), expected, "gradient by the mask's memory")
+
+
+def test_dropout_of_an_empty_batch():
+    output, mask = F.dropout(np.zeros((0, 3, 4, 5), np.float32), return_mask=True)
+    assert output.shape == mask.shape == (0, 3, 4, 5)
+    assert F.dropout_backward(output, mask).shape == (0, 3, 4, 5)
+
+
+@pytest.mark.parametrize("backward", [F.softmax_backward, F.log_softmax_backward], ids=["softmax", "log_softmax"])
+def test_outputs_of_softmax_in_any_memory(backward, rng):
+    g, s = distinct(rng, (3, 17, 4, 5), np.float32), distinct(rng, (3, 17, 4, 5), np.float32)
+    expected = backward(g, s, 1)
+    for form in FORMS:
+        assert_same_bits(backward(form(g), form(s), 1), expected, form.__name__)
+    for kind in ("integers", "float16", "list", "nothing"):
+        assert_refused(TypeError, lambda kind=kind: backward(g, WRONG_TYPES[kind](s), 1), "output")
+    assert_refused(TypeError, lambda: backward(g, np.ma.masked_array(s), 1), "output")
+    assert_refused(TypeError, lambda: backward(g.astype(np.float64), s, 1), "grad_output")
