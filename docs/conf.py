@@ -1,11 +1,12 @@
-"""Sphinx: pages in Markdown through MyST, the API from the docstrings. Builds without a network and fetches nothing in the reader's browser."""
+"""Sphinx: pages in Markdown through MyST, the API from the docstrings. Nothing is fetched, neither to build nor to read."""
 
+import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fastconv  # noqa: E402
+import fastconv
 
 project = "fastconv"
 author = "The fastconv developers"
@@ -28,3 +29,12 @@ html_theme = "furo"
 html_title = f"fastconv {release}"
 html_static_path = []
 html_show_sphinx = False
+
+
+def keep_initials(app, what, name, obj, options, lines):
+    """An author's initial that begins a line is no number of a list, which "V. Dumoulin" would be: the fifth."""
+    lines[:] = [re.sub(r"^(\s*[A-Z])\. ", r"\1\\. ", line) for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", keep_initials)
