@@ -12,6 +12,7 @@ from fastconv.functional.flat import Flat
 from fastconv.functional.norm import batch_norm_backward_saved, batch_norm_forward_saved
 from fastconv.functional.pool import max_pool2d_backward_argmax, max_pool2d_forward_argmax
 from fastconv.kernels import elementary, vector
+from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.vector import lanes, load, store
 
 FUNCTIONS = ("exp", "log", "log1p", "tanh", "sigmoid", "normal_tail")
@@ -123,7 +124,7 @@ def reductions(x, count, out):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_reductions_of_partial_vectors(dtype):
     x, out = np.arange(64, dtype=dtype), np.empty(3)
-    width = vector.VECTOR_BYTES // x.itemsize
+    width = VECTOR_BYTES // x.itemsize
     for count in range(width + 5):
         reductions(x, count, out)
         seen = min(count, width)

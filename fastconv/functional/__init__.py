@@ -15,6 +15,7 @@ from fastconv.functional.activation import (
     tanh_backward,
 )
 from fastconv.functional.conv import conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
+from fastconv.functional.cross_entropy import cross_entropy, cross_entropy_backward
 from fastconv.functional.dropout import dropout, dropout_backward
 from fastconv.functional.linear import linear, linear_backward
 from fastconv.functional.loss import (
@@ -22,8 +23,6 @@ from fastconv.functional.loss import (
     binary_cross_entropy_backward,
     binary_cross_entropy_with_logits,
     binary_cross_entropy_with_logits_backward,
-    cross_entropy,
-    cross_entropy_backward,
     mse_loss,
     mse_loss_backward,
 )

@@ -13,7 +13,6 @@ from numba.core import types
 from numba.extending import overload
 
 from fastconv.kernels.vector import (
-    VectorType,
     bits,
     fma,
     from_bits,
@@ -27,6 +26,7 @@ from fastconv.kernels.vector import (
     to_float,
     to_int,
 )
+from fastconv.kernels.vector_type import VectorType
 
 INLINE = {"error_model": "numpy", "forceinline": True}
 LOG2_E = 1 / math.log(2)
