@@ -28,7 +28,7 @@ def times_transposed(x, weight, bias):
     packed = np.empty((-(-N // lanes), K, lanes), x.dtype)
     dense.pack_transposed(4 * weight.size, weight, packed)
     y = np.empty((M, N), x.dtype)
-    dense.product(2 * M * N * K, x, K, 1, packed, K * lanes, lanes, y, M, N, K, 1, bias)
+    dense.product(2 * M * N * K, x.reshape(-1), K, 1, packed.reshape(-1), K * lanes, lanes, y.reshape(-1), M, N, K, 1, bias)
     return y
 
 
@@ -36,7 +36,8 @@ def times(g, weight):
     """g (M, K) @ weight (K, N)."""
     (M, K), N = g.shape, weight.shape[1]
     d = np.empty((M, N), g.dtype)
-    dense.product(2 * M * N * K, g, K, 1, weight, VECTOR_BYTES // g.itemsize, N, d, M, N, K, 1, np.zeros(N, g.dtype))
+    start = np.zeros(N, g.dtype)
+    dense.product(2 * M * N * K, g.reshape(-1), K, 1, weight.reshape(-1), VECTOR_BYTES // g.itemsize, N, d.reshape(-1), M, N, K, 1, start)
     return d
 
 
@@ -46,7 +47,9 @@ def transposed_times(g, x):
     blocks = -(-M // dense.ROWS) * -(-N // dense.COLUMNS)
     splits = max(1, min(PARTS // blocks, K // dense.DEPTH))
     parts = np.empty((splits, M, N), g.dtype)
-    dense.product(2 * M * N * K, g, 1, M, x, VECTOR_BYTES // g.itemsize, N, parts, M, N, K, splits, np.zeros(N, g.dtype))
+    start = np.zeros(N, g.dtype)
+    lanes = VECTOR_BYTES // g.itemsize
+    dense.product(2 * M * N * K, g.reshape(-1), 1, M, x.reshape(-1), lanes, N, parts.reshape(-1), M, N, K, splits, start)
     return sum_parts(parts)
 
 

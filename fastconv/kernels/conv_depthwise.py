@@ -7,20 +7,12 @@ so pixels at the left and right border, where their number varies, are tiles of 
 from numba import prange
 
 from fastconv.kernels.conv_direct import clip
-from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES, tile_elementwise
+from fastconv.kernels.jit import kernel
+from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.tiles import TILES_ELEMENTWISE, tiles_elementwise
 
 
-@device
-def _tile(rows, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over):
-    lanes = VECTOR_BYTES // A.itemsize
-    if cols >= lanes:
-        tile_elementwise(rows, 0, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over)
-    else:
-        tile_elementwise(rows, 1, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over)
-
-
-@kernel
+@kernel(uses=(TILES_ELEMENTWISE,))
 def convolve(X, weight, Y, bias, window, taps, place):
     """Reads X (N, H, W, C), weight (KH, KW, C), bias (C,); writes pixels of Y (N, YH, YW, C). Parallel over images and output rows.
 
@@ -45,15 +37,15 @@ def convolve(X, weight, Y, bias, window, taps, place):
             ow = 0
             while ow < OW:
                 inner = inner0 <= ow < inner1
-                rows = min(MAX_ROWS, inner1 - ow) if inner else 1
+                rows = inner1 - ow if inner else 1
                 left, right = (0, KW) if inner else clip(ow * SW - PL, DW, KW, W)
-                over = (1, 0, 0, high - low, DH * W * C, KW * C, right - left, DW * C, C)
-                _tile(rows, x, source + (ow * SW - PL + left * DW) * C + c, SW * C, w, (low * KW + left) * C + c,
+                over = (high - low, DH * W * C, KW * C, right - left, DW * C, C)
+                tiles_elementwise(rows, x, source + (ow * SW - PL + left * DW) * C + c, SW * C, w, (low * KW + left) * C + c,
                       y, target + ow * YSW * C + c, YSW * C, C - c, b, c, 0, over)
                 ow += rows
 
 
-@kernel
+@kernel(uses=(TILES_ELEMENTWISE,))
 def backward_weight(X, G, parts, window, taps):
     """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, KH, KW, C), to be summed over splits of the rows.
 
@@ -75,14 +67,12 @@ def backward_weight(X, G, parts, window, taps):
             for kh in range(low, high):
                 source, target = (n * H + oh * SH - PT + kh * DH) * W * C, (s * KH + kh) * KW * C
                 for c in range(0, C, lanes):
-                    over = (1, 0, 0, 1, 0, 0, inner1 - inner0, SW * C, C)
-                    for kw in range(0, KW, MAX_ROWS):
-                        _tile(min(MAX_ROWS, KW - kw), x, source + (inner0 * SW - PL + kw * DW) * C + c, DW * C, g, (row * OW + inner0) * C + c,
-                              d, target + kw * C + c, C, C - c, g, 0, 1, over)
+                    over = (1, 0, 0, inner1 - inner0, SW * C, C)
+                    tiles_elementwise(KW, x, source + (inner0 * SW - PL) * C + c, DW * C, g, (row * OW + inner0) * C + c,
+                                      d, target + c, C, C - c, g, 0, 1, over)
                     for kw in range(KW):
                         first, last = clip(kw * DW - PL, SW, OW, W)
                         for ow in range(first, last):
                             if not inner0 <= ow < inner1:
-                                one = (1, 0, 0, 1, 0, 0, 1, 0, 0)
-                                _tile(1, x, source + (ow * SW - PL + kw * DW) * C + c, 0, g, (row * OW + ow) * C + c,
-                                      d, target + kw * C + c, C, C - c, g, 0, 1, one)
+                                tiles_elementwise(1, x, source + (ow * SW - PL + kw * DW) * C + c, 0, g, (row * OW + ow) * C + c,
+                                                  d, target + kw * C + c, C, C - c, g, 0, 1, (1, 0, 0, 1, 0, 0))

@@ -12,9 +12,9 @@ out of the sum. Copying costs 1 to 3 % of the time.
 import numpy as np
 from numba import prange
 
-from fastconv.kernels.dense import tiles
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.simd import VECTOR_BYTES, move
+from fastconv.kernels.tiles import TILES, tiles
 
 
 @kernel
@@ -76,7 +76,7 @@ def clip(start, step, count, size):
     return low, max(low, high)
 
 
-@kernel
+@kernel(uses=(TILES,))
 def convolve(X, weight, Y, bias, window, taps, place, images, rows):
     """Reads X (N, H, W, C), weight (groups, vectors, CB, KH, KW, BC, lanes), bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
@@ -126,7 +126,7 @@ def convolve(X, weight, Y, bias, window, taps, place, images, rows):
                                       lanes, wide, cols, b, channel, block, over)
 
 
-@kernel
+@kernel(uses=(TILES,))
 def backward_weight(X, G, parts, window, taps, images, rows, share):
     """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, groups, vectors, CB, KH, KW, BC, lanes).
 

@@ -2,8 +2,9 @@
 
 from numba import prange
 
-from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES, tile
+from fastconv.kernels.jit import kernel
+from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES
+from fastconv.kernels.tiles import TILES, tiles
 
 ROWS, COLUMNS, DEPTH = 8 * MAX_ROWS, 256, 512
 """A job's block of the result, and how much of the sum it takes at once: ROWS x DEPTH of A and DEPTH x 32 of B stay in L2."""
@@ -12,39 +13,14 @@ SUM_ROWS = 256
 """Rows that one job of `partial_row_sums` adds up."""
 
 
-@device
-def tiles(M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i, accumulate, over):
-    """A block of M rows and `vectors` vectors of columns, `cols` columns in all, in even tiles two vectors wide, then one.
-
-    Arguments are those of `simd.tile`; the last vector is cut off at `cols`.
-    """
-    lanes = VECTOR_BYTES // A.itemsize
-    count = (M + MAX_ROWS - 1) // MAX_ROWS
-    whole = cols // lanes  # vectors without a tail
-    v = 0
-    while v < vectors:
-        wide = v + 2 <= whole
-        m = 0
-        for part in range(count):
-            rows = (M - m) // (count - part)  # even tiles: 16 rows are 8 + 8 and not 14 + 2, which would wait for its own sums
-            if wide:
-                tile(rows, 2, 0, A, a + m * am, am, B, b + v * bn, bn, C, c + m * cm + v * cn, cm, cn, cols, init, i + v * lanes, accumulate, over)
-            else:
-                tile(rows, 1, 1, A, a + m * am, am, B, b + v * bn, bn, C, c + m * cm + v * cn, cm, cn, cols - v * lanes, init, i + v * lanes,
-                     accumulate, over)
-            m += rows
-        v += 2 if wide else 1
-
-
-@kernel
-def product(A, am, ak, B, bn, bk, C, M, N, K, splits, init):
-    """Reads A (M, K) with strides am, ak and B (K, N); writes C (splits, M, N), whose sum over splits is init + A @ B.
+@kernel(uses=(TILES,))
+def product(a, am, ak, b, bn, bk, c, M, N, K, splits, start):
+    """Reads A (M, K) with strides am, ak and B (K, N); writes C (splits, M, N), whose sum over splits is start + A @ B. All arrays are flat.
 
     B's element (k, n) lies at B[n // lanes * bn + k * bk + n % lanes]. Split s sums the s-th part of K; only split 0 starts from
-    `init` (N elements or more), so one split gives the product itself. Parallel over splits and blocks of C.
+    `start` (N elements), so one split gives the product itself. Parallel over splits and blocks of C.
     """
-    lanes = VECTOR_BYTES // A.itemsize
-    a, b, c, start = A.ravel(), B.ravel(), C.ravel(), init.ravel()
+    lanes = VECTOR_BYTES // a.itemsize
     row_blocks, column_blocks = (M + ROWS - 1) // ROWS, (N + COLUMNS - 1) // COLUMNS
     length = (K + splits - 1) // splits
     for job in prange(splits * row_blocks * column_blocks):

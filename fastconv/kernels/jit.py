@@ -21,8 +21,10 @@ from pathlib import Path
 import llvmlite
 import numba
 import numpy as np
-from numba.core import config
+from llvmlite import ir
+from numba.core import cgutils, config
 from numba.core.caching import CompileResultCacheImpl, _Cache
+from numba.core.ccallback import CFunc
 
 SERIAL_BELOW = 1 << 17  # scalar operations; a parallel region costs 1.3 us on omp but 130 us on workqueue
 """Below this much work a kernel runs on the calling thread."""
@@ -134,7 +136,8 @@ def _warn_no_cache(reason):
 class KernelCache(_Cache):
     """One file per compiled signature; a file that is missing, damaged or unreadable counts as not there."""
 
-    def __init__(self, function, form):
+    def __init__(self, function, form, uses=()):
+        self.uses = uses
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}.{form}"
         self.compiled = CompileResultCacheImpl.__new__(CompileResultCacheImpl)  # reduce and rebuild only; it must not look for a locator
 
@@ -148,6 +151,8 @@ class KernelCache(_Cache):
 
     def load_overload(self, sig, target_context):
         target_context.refresh()
+        for apart in self.uses:
+            apart.prepare(next(t.dtype for t in sig if isinstance(t, numba.types.Array) and isinstance(t.dtype, numba.types.Float)))
         try:
             checksum, payload = self.path(sig, target_context.codegen()).read_bytes().split(b"\n", 1)
             if hashlib.sha256(payload).hexdigest().encode() == checksum:
@@ -193,11 +198,11 @@ compile_listeners = []
 # --- the decorators ------------------------------------------------------------------------------------------------------
 
 
-def _dispatcher(function, form, **options):
+def _dispatcher(function, form, uses=(), **options):
     if config.DISABLE_JIT:
         raise RuntimeError("fastconv's kernels need Numba's compiler: unset NUMBA_DISABLE_JIT")
     dispatcher = numba.njit(error_model="numpy", nogil=True, **options)(function)
-    dispatcher._cache = KernelCache(function, form)
+    dispatcher._cache = KernelCache(function, form, uses)
     return dispatcher
 
 
@@ -206,6 +211,42 @@ def device(function=None, **options):
     if function is None:
         return functools.partial(device, **options)
     return _dispatcher(function, "device", **options)
+
+
+class Apart:
+    """A function compiled once for each dtype, on its own, which kernels call by a symbol.
+
+    Numba optimises a device function anew inside every kernel that calls it; for the register tile that is 3 to 8 s a kernel.
+
+    Parameters
+    ----------
+    function : Python function
+        Takes pointers to elements and integers, returns nothing.
+    parameters : str
+        A letter for each: "p" a pointer, "i" an integer.
+    """
+
+    def __init__(self, function, parameters):
+        self.function, self.parameters, self.compiled = function, parameters, {}
+
+    def symbol(self, dtype):
+        return f"fastconv.{self.function.__name__}.{dtype}"
+
+    def prepare(self, dtype):
+        """Compile it or load it from the cache, unless that is done, so that kernels that name the symbol can be linked."""
+        if dtype in self.compiled:
+            return
+        types = [numba.types.CPointer(dtype) if letter == "p" else numba.types.intp for letter in self.parameters]
+        apart = CFunc(self.function, (tuple(types), numba.types.void), locals={}, options={"error_model": "numpy"})
+        apart._cache = KernelCache(self.function, "apart")
+        apart.compile()
+        llvmlite.binding.add_symbol(self.symbol(dtype), apart.address)
+        self.compiled[dtype] = apart
+
+    def call(self, builder, dtype, arguments):
+        """Emit a call from a kernel whose decorator names this function in `uses`."""
+        function_type = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        builder.call(cgutils.get_or_insert_function(builder.module, function_type, self.symbol(dtype)), arguments)
 
 
 class Kernel:
@@ -228,7 +269,7 @@ class Kernel:
 
 
 def kernel(function=None, **options):
-    """Decorator of a kernel's entry point, see `Kernel`."""
+    """Decorator of a kernel's entry point, see `Kernel`. ``uses=(f, ...)`` names the functions compiled apart that it calls."""
     if function is None:
         return functools.partial(kernel, **options)
     return Kernel(function, **options)

@@ -80,8 +80,10 @@ class Vector:
             self._call(f"llvm.masked.store.{self.name}.p0", ir.VoidType(), [value, pointer, ir.Constant(I32, self.size), mask])
 
 
-def _pointer(context, builder, signature, args, i):
-    """Pointer to element args[i + 1] of the flat array args[i]."""
+def element_pointer(context, builder, signature, args, i):
+    """Pointer to element args[i + 1] of args[i], a flat array or a pointer to elements."""
+    if isinstance(signature.args[i], types.CPointer):
+        return builder.gep(args[i], [args[i + 1]])
     array = context.make_array(signature.args[i])(context, builder, args[i])
     return builder.gep(array.data, [args[i + 1]])
 
@@ -99,10 +101,17 @@ def _rolled_loop(builder, count):
     builder.position_at_end(head)
     builder.cbranch(builder.icmp_signed("<", builder.load(index), count), body, done)
     builder.position_at_end(body)
-    yield
+    yield builder.load(index)
     builder.store(builder.add(builder.load(index), ir.Constant(I64, 1)), index)
     builder.branch(head).set_metadata("llvm.loop", identity)
     builder.position_at_end(done)
+
+
+@intrinsic
+def itemsize(typingctx, elements):
+    """Bytes of an element of an array or of what a pointer points to."""
+    size = elements.dtype.bitwidth // 8
+    return types.intp(elements), lambda context, builder, signature, args: ir.Constant(I64, size)
 
 
 MAX_ROWS = 14 if VECTOR_REGISTERS == 32 else 6
@@ -133,10 +142,10 @@ class _Tile:
         sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
         self.emit_start(cells, sums)
         S, a_s, b_s, T, a_t, b_t, K, a_k, b_k = self.over
-        with cgutils.for_range(builder, S) as s, cgutils.for_range(builder, T) as t:
+        with _rolled_loop(builder, S) as s, _rolled_loop(builder, T) as t:
             a_next, b_next = cgutils.alloca_once(builder, self.pa.type), cgutils.alloca_once(builder, self.pb.type)
-            builder.store(self.at(self.pa, (a_s, s.index), (a_t, t.index)), a_next)
-            builder.store(self.at(self.pb, (b_s, s.index), (b_t, t.index)), b_next)
+            builder.store(self.at(self.pa, (a_s, s), (a_t, t)), a_next)
+            builder.store(self.at(self.pb, (b_s, s), (b_t, t)), b_next)
             with _rolled_loop(builder, K):
                 a, b = builder.load(a_next), builder.load(b_next)
                 columns = [v.load(self.at(b, (self.bn, n)), self.masks[n]) for n in range(self.vectors)]
@@ -192,7 +201,7 @@ def tile(typingctx, rows, NV, MASKED, A, a, am, B, b, bn, C, c, cm, cn, cols, in
                            init, types.intp, types.intp, types.UniTuple(types.intp, 9))
 
     def codegen(context, builder, signature, args):
-        pointers = [_pointer(context, builder, signature, args, k) for k in (3, 6, 9, 14)]
+        pointers = [element_pointer(context, builder, signature, args, k) for k in (3, 6, 9, 14)]
         strides = [args[k] for k in (5, 8, 11, 12)]
         over = cgutils.unpack_tuple(builder, args[17], 9)
         _Tile(builder, A.dtype, vectors, masked, pointers, strides, args[13], args[16], over).emit_switch(args[0])
@@ -214,7 +223,7 @@ def tile_elementwise(typingctx, rows, MASKED, A, a, am, B, b, C, c, cm, cols, in
                            init, types.intp, types.intp, types.UniTuple(types.intp, 9))
 
     def codegen(context, builder, signature, args):
-        pointers = [_pointer(context, builder, signature, args, k) for k in (2, 5, 7, 11)]
+        pointers = [element_pointer(context, builder, signature, args, k) for k in (2, 5, 7, 11)]
         zero = ir.Constant(I64, 0)
         over = cgutils.unpack_tuple(builder, args[14], 9)
         _Tile(builder, A.dtype, 1, masked, pointers, (args[4], zero, args[9], zero), args[10], args[13], over, True).emit_switch(args[0])
@@ -231,7 +240,7 @@ def move(typingctx, X, x, Y, y, count):
     def codegen(context, builder, signature, args):
         v = Vector(builder, X.dtype)
         mask = v.mask(args[4])
-        v.store(v.load(_pointer(context, builder, signature, args, 0), mask), _pointer(context, builder, signature, args, 2), mask)
+        v.store(v.load(element_pointer(context, builder, signature, args, 0), mask), element_pointer(context, builder, signature, args, 2), mask)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -1,0 +1,79 @@
+"""The register tile as kernels call it: blocks of any number of rows and columns, compiled apart from them."""
+
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from fastconv.kernels.jit import Apart
+from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES, element_pointer, itemsize, tile, tile_elementwise
+
+
+def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k):
+    lanes = VECTOR_BYTES // itemsize(A)
+    over = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k)
+    count = (M + MAX_ROWS - 1) // MAX_ROWS
+    whole = cols // lanes  # vectors without a tail
+    v = 0
+    while v < vectors:
+        wide = v + 2 <= whole
+        m = 0
+        for part in range(count):
+            rows = (M - m) // (count - part)  # even tiles: 16 rows are 8 + 8 and not 14 + 2, which would wait for its own sums
+            if wide:
+                tile(rows, 2, 0, A, m * am, am, B, v * bn, bn, C, m * cm + v * cn, cm, cn, cols, init, v * lanes, accumulate, over)
+            else:
+                tile(rows, 1, 1, A, m * am, am, B, v * bn, bn, C, m * cm + v * cn, cm, cn, cols - v * lanes, init, v * lanes, accumulate, over)
+            m += rows
+        v += 2 if wide else 1
+
+
+def _tiles_elementwise(M, A, am, B, C, cm, cols, init, accumulate, T, a_t, b_t, K, a_k, b_k):
+    over = (1, 0, 0, T, a_t, b_t, K, a_k, b_k)
+    for m in range(0, M, MAX_ROWS):
+        rows = min(MAX_ROWS, M - m)
+        if cols >= VECTOR_BYTES // itemsize(A):
+            tile_elementwise(rows, 0, A, m * am, am, B, 0, C, m * cm, cm, cols, init, 0, accumulate, over)
+        else:
+            tile_elementwise(rows, 1, A, m * am, am, B, 0, C, m * cm, cm, cols, init, 0, accumulate, over)
+
+
+TILES = Apart(_tiles, "ipipipiiiipi" + "i" * 9)
+TILES_ELEMENTWISE = Apart(_tiles_elementwise, "ipippiipi" + "i" * 6)
+
+
+def _call(apart, parameters, arrays):
+    """A signature and code that pass `parameters` on to `apart`; each of `arrays` and the offset after it become a pointer."""
+    signature = types.void(*parameters)
+
+    def codegen(context, builder, signature, args):
+        arguments, skip = [], False
+        for k, (value, kind) in enumerate(zip(args, signature.args, strict=True)):
+            if skip:
+                skip = False
+            elif isinstance(kind, types.Array):
+                arguments.append(element_pointer(context, builder, signature, args, k))
+                skip = True
+            elif isinstance(kind, types.UniTuple):
+                arguments += cgutils.unpack_tuple(builder, value)
+            else:
+                arguments.append(value)
+        apart.call(builder, arrays[0].dtype, arguments)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def tiles(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i, accumulate, over):
+    """A block of M rows and `vectors` vectors of columns, `cols` columns in all, in even tiles two vectors wide, then one.
+
+    Arguments are those of `simd.tile`; the last vector is cut off at `cols`.
+    """
+    n = types.intp
+    return _call(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), (A,))
+
+
+@intrinsic
+def tiles_elementwise(typingctx, M, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over):
+    """M rows of one vector of columns, `cols` of them at most; arguments are those of `simd.tile_elementwise`, `over` its last six."""
+    n = types.intp
+    return _call(TILES_ELEMENTWISE, (n, A, n, n, B, n, C, n, n, n, init, n, n, types.UniTuple(n, 6)), (A,))
