@@ -41,10 +41,9 @@ def warm_up(models=("lenet5",), batch_size=64, optimizer="sgd"):
         When there is no such network or optimizer.
     """
     began = time.perf_counter()
-    names = [models] if isinstance(models, str) else list(models)
-    for name in names:
-        if not isinstance(name, str):
-            raise ArgumentTypeError(f"models must be names of networks, got {name!r}")
+    names = [models] if isinstance(models, str) else models
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ArgumentTypeError(f"models must be a network's name or a sequence of names, got {models!r}")
     batch_size = integer("batch_size", batch_size, 1)
     for model, name in [(networks.create(name, seed=0), name) for name in names]:
         exercise(model, optimizer, networks.INPUT_SHAPES[name], [batch_size], [256, 1])
@@ -62,7 +61,7 @@ def exercise(model, optimizer, shape, training, evaluation):
     trainer = Trainer(
         model, nn.BCELoss() if binary else nn.CrossEntropyLoss(), OPTIMIZERS[optimizer](model.parameters(), 1e-6), progress=False
     )
-    noise = np.random.default_rng(0).integers(0, 256, (max(*training, *evaluation), *shape), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (max([*training, *evaluation]), *shape), np.uint8)
     labels = np.zeros(len(noise), np.int64)
     for size in dict.fromkeys(training):
         if trainer.fit(noise[:size], labels[:size], batch_size=size).stopped:

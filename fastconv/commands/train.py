@@ -68,23 +68,18 @@ def run(options):
     if options.threads:
         set_num_threads(options.threads)
     settings, history, restore = _settings(options)
-    data, settings["model"] = load(settings["dataset"], settings["data"], settings["model"], settings["seed"], settings["limit"])
+    data = _data(settings)
+    model = _model(settings, data)
     folder = _folder(options, settings)
-    model = models.create(
-        settings["model"], num_classes=len(data.class_names), in_channels=data.split.x_train.shape[1], seed=settings["seed"]
-    )
-    batches = math.ceil(len(data.split.x_train) / settings["batch_size"])
     prepare_folder(folder, 6 * sum(p.data.nbytes for p in model.parameters()) + 2_000_000)
-    _say(
-        options,
-        f"{settings['model']}, {model.num_parameters():,} parameters, on {settings['dataset']}, {len(data.split.x_train):,} images; "
-        f"{get_num_threads()} thread{'s' * (get_num_threads() > 1)}",
-    )
+    count, threads = len(data.split.x_train), get_num_threads()
+    _say(options, f"{settings['model']}, {model.num_parameters():,} parameters, on {settings['dataset']}, {count:,} images; "
+                  f"{threads} thread{'s' * (threads > 1)}")  # fmt: skip
     _compile(options, settings, data)
     if not options.resume:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)  # of the run that --overwrite replaces
-    trainer = _trainer(model, settings, batches, options, folder)
+    trainer = _trainer(model, settings, math.ceil(count / settings["batch_size"]), options, folder)
     if restore:
         restore(trainer)
     history = _fit(trainer, data, settings, history)
@@ -131,6 +126,20 @@ def _settings(options):
     return settings, history, restore
 
 
+def _data(settings):
+    """The Data to train on; the network that goes with it becomes the setting "model" where none is set."""
+    data, settings["model"] = load(settings["dataset"], settings["data"], settings["model"], settings["seed"], settings["limit"])
+    count, size = len(data.split.x_train), settings["batch_size"]
+    if size > count:
+        raise ArgumentError(f"--batch-size must be at most the number of images to train with, {count}, got {size}")
+    return data
+
+
+def _model(settings, data):
+    channels = data.split.x_train.shape[1]
+    return models.create(settings["model"], num_classes=len(data.class_names), in_channels=channels, seed=settings["seed"])
+
+
 def _folder(options, settings):
     """The output folder: a new one unless one is named."""
     if options.output is not None:
@@ -146,15 +155,13 @@ def _folder(options, settings):
 
 
 def _compile(options, settings, data):
-    """Compile before the clock of the first epoch runs."""
+    """Compile before the clock of the first epoch runs, for whole batches and for the last, smaller ones."""
     count, size, tests = len(data.split.x_train), settings["batch_size"], len(data.split.x_test)
-    if size > count:
-        raise ArgumentError(f"--batch-size must be at most the number of images to train with, {count}, got {size}")
-    shape, evaluation = data.split.x_train.shape[1:], max(size, 256)
-    twin = models.create(settings["model"], num_classes=len(data.class_names), in_channels=shape[0], seed=0)
+    largest = max(size, 256)
+    training = [n for n in (size, count % size) if n]
+    evaluation = [n for n in (min(largest, tests), tests % largest) if n]
     with CompileNotice(options.no_progress):
-        sizes = [n for n in (size, count % size) if n]
-        exercise(twin, settings["optimizer"], shape, sizes, [n for n in (min(evaluation, tests), tests % evaluation) if n])
+        exercise(_model(settings, data), settings["optimizer"], data.split.x_train.shape[1:], training, evaluation)
 
 
 def _trainer(model, settings, batches, options, folder):
