@@ -44,12 +44,12 @@ def gradcheck(function, *inputs, backward=None, eps=1e-6, rtol=1e-4, atol=1e-6, 
     Parameters
     ----------
     function : callable or Module
-        A function of `inputs`, or a module: then the gradients of the input and of every parameter are checked, and `backward` is not given.
-        A loss (a module whose `backward()` takes no argument) is checked for its first input; further inputs are its targets.
+        A function of `inputs`, or a module: then the gradients of the input and of every parameter are checked, and `backward` is
+        not given. A loss (a module whose `backward()` takes no argument) is checked for its first input; further inputs are its targets.
     *inputs : ndarrays
         Those of float64 are differentiated; others (integer labels) are passed on as they are.
     backward : callable, for a function
-        ``backward(grad_output, *inputs)`` returns the gradient of the one differentiated input, or a tuple with one per differentiated input.
+        ``backward(grad_output, *inputs)`` returns the gradient of the differentiated input, or a tuple with one for each.
     eps : float
         Half the distance between the two probes.
     rtol, atol : float
@@ -70,8 +70,8 @@ def gradcheck(function, *inputs, backward=None, eps=1e-6, rtol=1e-4, atol=1e-6, 
 
     Notes
     -----
-    The numerical gradient is (f(x + eps) - f(x - eps)) / (2 eps) for every element, so the cost is two evaluations per element. Functions that
-    are not smooth (ReLU at 0, ties in max-pooling) have no derivative there; keep inputs away from such points.
+    The numerical gradient is (f(x + eps) - f(x - eps)) / (2 eps) for every element, so the cost is two evaluations per element.
+    Functions that are not smooth (ReLU at 0, ties in max-pooling) have no derivative there; keep inputs away from such points.
 
     Examples
     --------
@@ -144,5 +144,7 @@ def _compare(name, analytic, numerical, rtol, atol):
     if not error.max() <= limit:  # also when NaN
         worst = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error)), error.shape)
         place = tuple(int(i) for i in worst)
-        raise GradientError(f"the gradient of {name} is wrong: at {place} it is {analytic[worst]:.9g}, but numerically {numerical[worst]:.9g} "
-                            f"(difference {error[worst]:.2g}, allowed {limit:.2g})")
+        raise GradientError(
+            f"the gradient of {name} is wrong: at {place} it is {analytic[worst]:.9g}, but numerically {numerical[worst]:.9g} "
+            f"(difference {error[worst]:.2g}, allowed {limit:.2g})"
+        )

@@ -147,17 +147,38 @@ def _conv2d(input_shape, weight_shape, stride, padding, dilation, groups):
     if IC % groups or OC % groups:
         raise ArgumentError(f"groups must divide the input's {IC} channels and the weight's {OC} output channels, got groups={groups}")
     if ICG * groups != IC:
-        raise ArgumentError(f"weight {weight_shape} with groups={groups} takes {ICG * groups} input channels, "
-                            f"but input {input_shape} has {IC}")
+        raise ArgumentError(
+            f"weight {weight_shape} with groups={groups} takes {ICG * groups} input channels, but input {input_shape} has {IC}"
+        )
     (SH, SW), (DH, DW) = stride, dilation
     PT, PB, PL, PR = padding_sides(padding, (KH, KW), stride, dilation)
     OH, OW = window_outputs(H, KH, SH, DH, PT, PB), window_outputs(W, KW, SW, DW, PL, PR)
     if OH < 1 or OW < 1:
-        raise ArgumentError(f"weight's kernel {(KH, KW)} with dilation {dilation} does not fit into the input of {H} x {W} "
-                            f"padded to {H + PT + PB} x {W + PL + PR}")
+        raise ArgumentError(
+            f"weight's kernel {(KH, KW)} with dilation {dilation} does not fit into the input of {H} x {W} "
+            f"padded to {H + PT + PB} x {W + PL + PR}"
+        )
     # a stride between single outputs and a dilation between single taps mean nothing: 1 is kinder to address arithmetic
-    return Conv2d(N, IC, H, W, OC, KH, KW, SH if OH > 1 else 1, SW if OW > 1 else 1, DH if KH > 1 else 1, DW if KW > 1 else 1,
-                  PT, PB, PL, PR, groups, OH, OW)
+    return Conv2d(
+        N,
+        IC,
+        H,
+        W,
+        OC,
+        KH,
+        KW,
+        SH if OH > 1 else 1,
+        SW if OW > 1 else 1,
+        DH if KH > 1 else 1,
+        DW if KW > 1 else 1,
+        PT,
+        PB,
+        PL,
+        PR,
+        groups,
+        OH,
+        OW,
+    )
 
 
 def conv_transpose2d(input_shape, weight_shape, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -182,16 +203,36 @@ def _conv_transpose2d(input_shape, weight_shape, stride, padding, output_padding
         raise ArgumentError(f"groups must divide the input's {IC} channels, got groups={groups}")
     for out, s, d in zip(output_padding, stride, dilation, strict=True):
         if out >= max(s, d):
-            raise ArgumentError(f"output_padding must be smaller than stride or dilation, got output_padding {output_padding}, "
-                                f"stride {stride}, dilation {dilation}")
+            raise ArgumentError(
+                f"output_padding must be smaller than stride or dilation, got output_padding {output_padding}, "
+                f"stride {stride}, dilation {dilation}"
+            )
     (SH, SW), (DH, DW), (PH, PW) = stride, dilation, padding
     OH = (H - 1) * SH - 2 * PH + DH * (KH - 1) + output_padding[0] + 1
     OW = (W - 1) * SW - 2 * PW + DW * (KW - 1) + output_padding[1] + 1
     if OH < 1 or OW < 1:
         raise ArgumentError(f"padding {padding} leaves nothing of the output: {OH} x {OW} for input {input_shape}")
     # output_padding rows may belong to no window: then the convolution sees them only as a remainder of its division
-    return Conv2d(N, OCG * groups, OH, OW, IC, KH, KW, SH if H > 1 else 1, SW if W > 1 else 1, DH if KH > 1 else 1,
-                  DW if KW > 1 else 1, PH, PH, PW, PW, groups, H, W)
+    return Conv2d(
+        N,
+        OCG * groups,
+        OH,
+        OW,
+        IC,
+        KH,
+        KW,
+        SH if H > 1 else 1,
+        SW if W > 1 else 1,
+        DH if KH > 1 else 1,
+        DW if KW > 1 else 1,
+        PH,
+        PH,
+        PW,
+        PW,
+        groups,
+        H,
+        W,
+    )
 
 
 class Pool2d(NamedTuple):
@@ -233,21 +274,38 @@ def _pool2d(input_shape, kernel, stride, padding, dilation, ceil_mode):
     _check_extents("input", input_shape, 1)
     if 2 * padding[0] > kernel[0] or 2 * padding[1] > kernel[1]:
         raise ArgumentError(f"padding must be at most half of kernel_size, got padding {padding}, kernel_size {kernel}")
-    out = [window_outputs(size, k, s, d, p, p, ceil_mode) for size, k, s, d, p in zip((H, W), kernel, stride, dilation, padding, strict=True)]
+    out = [
+        window_outputs(size, k, s, d, p, p, ceil_mode) for size, k, s, d, p in zip((H, W), kernel, stride, dilation, padding, strict=True)
+    ]
     if out[0] < 1 or out[1] < 1:
-        raise ArgumentError(f"kernel_size {kernel} with dilation {dilation} does not fit into the input of {H} x {W} "
-                            f"padded to {H + 2 * padding[0]} x {W + 2 * padding[1]}")
+        raise ArgumentError(
+            f"kernel_size {kernel} with dilation {dilation} does not fit into the input of {H} x {W} "
+            f"padded to {H + 2 * padding[0]} x {W + 2 * padding[1]}"
+        )
     for size, k, s, d, p, count in zip((H, W), kernel, stride, dilation, padding, out, strict=True):
-        for o in (range(count) if d > 1 else (0, count - 1)):
+        for o in range(count) if d > 1 else (0, count - 1):
             first = o * s - p
             if first < 0:
                 first += -(-(-first) // d) * d  # the first tap that is not in the padding before the input
             if first >= size or first > o * s - p + (k - 1) * d:
-                raise ArgumentError(f"a window sees nothing but padding: input {input_shape}, kernel_size {kernel}, stride {stride}, "
-                                    f"padding {padding}, dilation {dilation}")
+                raise ArgumentError(
+                    f"a window sees nothing but padding: input {input_shape}, kernel_size {kernel}, stride {stride}, "
+                    f"padding {padding}, dilation {dilation}"
+                )
     (SH, SW), (DH, DW) = stride, dilation
-    return Pool2d(N, C, H, W, *kernel, SH if out[0] > 1 else 1, SW if out[1] > 1 else 1, DH if kernel[0] > 1 else 1,
-                  DW if kernel[1] > 1 else 1, *padding, *out)
+    return Pool2d(
+        N,
+        C,
+        H,
+        W,
+        *kernel,
+        SH if out[0] > 1 else 1,
+        SW if out[1] > 1 else 1,
+        DH if kernel[0] > 1 else 1,
+        DW if kernel[1] > 1 else 1,
+        *padding,
+        *out,
+    )
 
 
 def adaptive_output(output_size, H, W):

@@ -80,15 +80,37 @@ def _phases(size, kernel, stride, dilation, before):
         k0 = next((k for k in range(min(step, kernel)) if k * dilation % stride == remainder), kernel)
         taps = len(range(k0, kernel, step))
         origin = (first + before - k0 * dilation) // stride
-        yield first, len(range(first, size, stride)), taps, dilation // common, (taps - 1) * (dilation // common) - origin, k0 + (taps - 1) * step, step
+        yield (
+            first,
+            len(range(first, size, stride)),
+            taps,
+            dilation // common,
+            (taps - 1) * (dilation // common) - origin,
+            k0 + (taps - 1) * step,
+            step,
+        )
+
+
+def _has_few_channels(g, itemsize):
+    """Whether the input gradient is cheaper by whole windows, counted in vectors: a product for all channels of a window and then
+    four memory operations a vector, against vectors of the input channels alone, mostly empty when these are few."""
+    lanes = VECTOR_BYTES // itemsize
+    windows = g.OH * g.OW * (g.OC * -(-g.KH * g.KW * g.IC // lanes) + 4 * g.KH * -(-g.KW * g.IC // lanes))
+    return g.groups == 1 and windows < g.H * g.W * g.KH * g.KW * g.OC * -(-g.IC // lanes) // (g.SH * g.SW)
 
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
     if _is_product(g):
         return times(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC)).reshape(g.N, g.H, g.W, g.IC)
-    rows = [p for p in _phases(g.H, g.KH, g.SH, g.DH, g.PT)]
-    columns = [p for p in _phases(g.W, g.KW, g.SW, g.DW, g.PL)]
+    if _has_few_channels(g, grad_output.itemsize):
+        grad_input = np.empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+        matrix = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(g.OC, -1)
+        window, taps = (g.OH, g.OW, g.SH, g.SW, g.PT, g.PL), (g.KH, g.KW, g.DH, g.DW)
+        conv_direct.backward_input_few(g.flops, grad_output, matrix, grad_input, window, taps)
+        return grad_input
+    rows = list(_phases(g.H, g.KH, g.SH, g.DH, g.PT))
+    columns = list(_phases(g.W, g.KW, g.SW, g.DW, g.PL))
     untouched = any(p[2] == 0 for p in rows + columns)  # input that no window reads
     grad_input = (np.zeros if untouched else np.empty)((g.N, g.H, g.W, g.IC), grad_output.dtype)
     for row in rows:
@@ -105,12 +127,16 @@ def _backward_input_phase(g, grad_output, weight, grad_input, row, column):
     taps, window, place = (TH, TW, DH, DW), (OH, OW, 1, 1, PT, PL), (g.SH, g.SW, y0, x0)
     work = 2 * g.N * OH * OW * TH * TW * g.IC * g.OC // g.groups
     if _is_depthwise(g):
-        backwards = _channels_inside(weight)[kh - (TH - 1) * kh_step : kh + 1 : kh_step, kw - (TW - 1) * kw_step : kw + 1 : kw_step][::-1, ::-1]
+        backwards = _channels_inside(weight)[kh - (TH - 1) * kh_step : kh + 1 : kh_step, kw - (TW - 1) * kw_step : kw + 1 : kw_step][
+            ::-1, ::-1
+        ]
         conv_depthwise.convolve(work, grad_output, np.ascontiguousarray(backwards), grad_input, np.zeros(g.IC, dtype), window, taps, place)
         return
     ICG, OCG, area = g.IC // g.groups, g.OC // g.groups, g.KH * g.KW
     packed = np.empty(_packed_shape(g.groups, ICG, OCG, (TH, TW), dtype.itemsize), dtype)
-    conv_direct.pack(4 * packed.size, weight, packed, kh * g.KW + kw, -kh_step * g.KW, -kw_step, area, ICG * area, OCG * ICG * area, ICG, OCG)
+    conv_direct.pack(
+        4 * packed.size, weight, packed, kh * g.KW + kw, -kh_step * g.KW, -kw_step, area, ICG * area, OCG * ICG * area, ICG, OCG
+    )
     images, rows = _blocks(g.N, g.OC, OH, OW, taps, (1, 1), dtype.itemsize)
     conv_direct.convolve(work, grad_output, packed, grad_input, np.zeros(g.IC, dtype), window, taps, place, images, rows)
 

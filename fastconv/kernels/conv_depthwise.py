@@ -49,7 +49,8 @@ def convolve(X, weight, Y, bias, window, taps, place):
 def backward_weight(X, G, parts, window, taps):
     """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, KH, KW, C), to be summed over splits of the rows.
 
-    A tile is a row of the filter; its sum runs over the output pixels that see all of it, the others are added tap by tap. Parallel over splits.
+    A tile is a row of the filter; its sum runs over the output pixels that see all of it, the others are added tap by tap.
+    Parallel over splits.
     """
     N, H, W, C = X.shape
     OH, OW, SH, SW, PT, PL = window

@@ -2,9 +2,9 @@
 
 A tile is some neighbouring output pixels of one row times two vectors of output channels. What it reads of the input comes from a
 panel: the rows that a job needs, with the columns left and right of the image made real, in blocks of neighbouring channels,
-(blocks, rows, columns, BC). There the KW * BC numbers under a row of the filter are one run of memory, and pixels lie so close that they never
-fall on the same few lines of the cache, as they do in an image of 256 or more channels. Rows above and below the image are left
-out of the sum. Copying costs 1 to 3 % of the time.
+(blocks, rows, columns, BC). There the KW * BC numbers under a row of the filter are one run of memory, and pixels lie so close
+that they never fall on the same few lines of the cache, as they do in an image of 256 or more channels. Rows above and below
+the image are left out of the sum. Copying costs 1 to 3 % of the time.
 
 `window` = (OH, OW, SH, SW, PT, PL), `taps` = (KH, KW, DH, DW). The channels of a group are (CB, BC), CB blocks of BC.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.simd import VECTOR_BYTES, move
+from fastconv.kernels.simd import VECTOR_BYTES, add, move
 from fastconv.kernels.tiles import TILES, tiles
 
 
@@ -122,8 +122,8 @@ def convolve(X, weight, Y, bias, window, taps, place, images, rows):
                         else:
                             over = (high - low, DH * row_size, kh_size, KW, DW * BC, BC * lanes, BC, 1, lanes)
                             for block in range(CB):
-                                tiles(OW, panel, a + block * block_size, SW * BC, w, f + block * filter_size, CB * filter_size, y, c, YSW * OC,
-                                      lanes, wide, cols, b, channel, block, over)
+                                tiles(OW, panel, a + block * block_size, SW * BC, w, f + block * filter_size, CB * filter_size,
+                                      y, c, YSW * OC, lanes, wide, cols, b, channel, block, over)
 
 
 @kernel(uses=(TILES,))
@@ -166,8 +166,9 @@ def backward_weight(X, G, parts, window, taps, images, rows, share):
                 for v in range(v0, v1, 2):
                     wide = min(2, v1 - v)
                     for n in range(n0, n1):
-                        pack_gradient(packed, (n - n0) * pixels * lanes, g, ((n * OH + oh0) * OW) * OC + group * OCG + v * lanes, pixels, OC,
-                                      min(wide * lanes, OCG - v * lanes), wide, (n1 - n0) * pixels * lanes, lanes)
+                        source = ((n * OH + oh0) * OW) * OC + group * OCG + v * lanes
+                        pack_gradient(packed, (n - n0) * pixels * lanes, g, source, pixels, OC, min(wide * lanes, OCG - v * lanes), wide,
+                                      (n1 - n0) * pixels * lanes, lanes)
                     for kh in range(KH):
                         top = oh0 * SH + kh * DH - PT
                         low, high = clip(top, SH, oh1 - oh0, H)
@@ -176,13 +177,13 @@ def backward_weight(X, G, parts, window, taps, images, rows, share):
                             for kw in range(T):
                                 a = block * block_size + (top + low * SH - ih0) * row_size + kw * DW * BC
                                 c = d0 + (v * CB + block) * filter_size + (kh * KW + kw) * BC * lanes
-                                tiles(M, panel, a, 1, packed, low * OW * lanes, (n1 - n0) * pixels * lanes, d, c, lanes, CB * filter_size, wide,
-                                      wide * lanes, packed, 0, 1, over)
+                                tiles(M, panel, a, 1, packed, low * OW * lanes, (n1 - n0) * pixels * lanes, d, c, lanes,
+                                      CB * filter_size, wide, wide * lanes, packed, 0, 1, over)
 
 
 @device
 def pack_gradient(packed, p, g, source, pixels, OC, cols, wide, size, lanes):
-    """`cols` channels of neighbouring pixels into `wide` vectors each: vector v of pixel q at packed[p + v*size + q*lanes], zeros in the tail."""
+    """`cols` channels of each pixel into `wide` vectors: vector v of pixel q at packed[p + v*size + q*lanes], zeros in the tail."""
     for v in range(wide):
         own = min(lanes, cols - v * lanes)
         if own < lanes:
@@ -214,3 +215,36 @@ def unpack(parts, grad_weight):
                 target = ((group * OCG + first + lane) * CG + c) * area
                 for tap in range(area):
                     d[target + tap] = p[source + tap * BC * lanes + lane]
+
+
+@kernel(uses=(TILES,))
+def backward_input_few(G, matrix, D, window, taps):
+    """Reads the output's gradient G (N, OH, OW, OC) and the weight as a matrix (OC, KH * KW * C); writes D (N, H, W, C).
+
+    For few input channels, which would fill a vector badly: the gradients of all that a row's windows hold are one product, whose
+    rows are then added into the image. Parallel over images.
+    """
+    N, OH, OW, OC = G.shape
+    _, H, W, C = D.shape
+    _, _, SH, SW, PT, PL = window
+    KH, KW, DH, DW = taps
+    lanes = VECTOR_BYTES // G.itemsize
+    g, w, d = G.ravel(), matrix.ravel(), D.ravel()
+    K, runs = KH * KW * C, 1 if DW == 1 else KW
+    over = (1, 0, 0, 1, 0, 0, OC, 1, K)
+    for n in prange(N):
+        windows, start = np.empty(OW * K, G.dtype), np.zeros(lanes * ((K + lanes - 1) // lanes), G.dtype)
+        for i in range(n * H * W * C, (n + 1) * H * W * C):
+            d[i] = 0
+        for oh in range(OH):
+            tiles(OW, g, (n * OH + oh) * OW * OC, OC, w, 0, lanes, windows, 0, K, lanes, (K + lanes - 1) // lanes, K, start, 0, 0, over)
+            low, high = clip(oh * SH - PT, DH, KH, H)
+            for ow in range(OW):
+                left, right = clip(ow * SW - PL, DW, KW, W)
+                for kh in range(low, high):
+                    source = ow * K + kh * KW * C
+                    target = ((n * H + oh * SH - PT + kh * DH) * W + ow * SW - PL) * C
+                    for r in range(runs):
+                        first, last = (left, right) if DW == 1 else (max(r, left), min(r + 1, right))
+                        for i in range(first * C, last * C, lanes):
+                            add(windows, source + i, d, target + (i if DW == 1 else r * DW * C + i - r * C), last * C - i)

@@ -15,7 +15,7 @@ SUM_ROWS = 256
 
 @kernel(uses=(TILES,))
 def product(a, am, ak, b, bn, bk, c, M, N, K, splits, start):
-    """Reads A (M, K) with strides am, ak and B (K, N); writes C (splits, M, N), whose sum over splits is start + A @ B. All arrays are flat.
+    """Reads A (M, K) with strides am, ak and B (K, N); writes C (splits, M, N), whose sum over splits is start + A @ B. All flat.
 
     B's element (k, n) lies at B[n // lanes * bn + k * bk + n % lanes]. Split s sums the s-th part of K; only split 0 starts from
     `start` (N elements), so one split gives the product itself. Parallel over splits and blocks of C.

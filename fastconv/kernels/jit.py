@@ -121,9 +121,10 @@ def cache_folder():
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    options = {k: str(getattr(config, k)) for k in ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "CPU_NAME", "CPU_FEATURES", "DEBUGINFO_DEFAULT")}
-    versions = (platform.python_implementation(), sys.version_info[:2], sys.abiflags, numba.__version__, llvmlite.__version__, np.__version__)
-    digest.update(repr((versions, sorted(options.items()))).encode())
+    options = ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "CPU_NAME", "CPU_FEATURES", "DEBUGINFO_DEFAULT")
+    python = (platform.python_implementation(), sys.version_info[:2], sys.abiflags)
+    packages = (numba.__version__, llvmlite.__version__, np.__version__)
+    digest.update(repr((python, packages, [str(getattr(config, option)) for option in options])).encode())
     return cache_root() / digest.hexdigest()[:20]
 
 

@@ -90,7 +90,7 @@ def element_pointer(context, builder, signature, args, i):
 
 @contextlib.contextmanager
 def _rolled_loop(builder, count):
-    """A loop that LLVM must not unroll: unrolled by two, the sums of 8 or more rows no longer fit into registers (110 became 75 GFLOP/s)."""
+    """A loop that LLVM must not unroll: by two, the sums of 8 or more rows no longer fit into registers (110 became 75 GFLOP/s)."""
     module = builder.module
     disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
     identity = ir.MDValue(module, [disable], name=str(len(module.metadata)))
@@ -133,7 +133,8 @@ class _Tile:
     def at(self, pointer, *terms):
         """The pointer moved by a sum of stride * index."""
         for stride, index in terms:
-            pointer = self.builder.gep(pointer, [self.builder.mul(stride, index if isinstance(index, ir.Value) else ir.Constant(I64, index))])
+            offset = self.builder.mul(stride, index if isinstance(index, ir.Value) else ir.Constant(I64, index))
+            pointer = self.builder.gep(pointer, [offset])
         return pointer
 
     def emit(self, rows):
@@ -240,7 +241,23 @@ def move(typingctx, X, x, Y, y, count):
     def codegen(context, builder, signature, args):
         v = Vector(builder, X.dtype)
         mask = v.mask(args[4])
-        v.store(v.load(element_pointer(context, builder, signature, args, 0), mask), element_pointer(context, builder, signature, args, 2), mask)
+        source, target = (element_pointer(context, builder, signature, args, k) for k in (0, 2))
+        v.store(v.load(source, mask), target, mask)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def add(typingctx, X, x, Y, y, count):
+    """Y[y + i] += X[x + i] for 0 <= i < min(count, lanes)."""
+    signature = types.void(X, types.intp, Y, types.intp, types.intp)
+
+    def codegen(context, builder, signature, args):
+        v = Vector(builder, X.dtype)
+        mask = v.mask(args[4])
+        source, target = (element_pointer(context, builder, signature, args, k) for k in (0, 2))
+        v.store(builder.fadd(v.load(target, mask), v.load(source, mask)), target, mask)
         return context.get_dummy_value()
 
     return signature, codegen

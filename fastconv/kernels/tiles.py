@@ -21,7 +21,8 @@ def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, 
             if wide:
                 tile(rows, 2, 0, A, m * am, am, B, v * bn, bn, C, m * cm + v * cn, cm, cn, cols, init, v * lanes, accumulate, over)
             else:
-                tile(rows, 1, 1, A, m * am, am, B, v * bn, bn, C, m * cm + v * cn, cm, cn, cols - v * lanes, init, v * lanes, accumulate, over)
+                tile(rows, 1, 1, A, m * am, am, B, v * bn, bn, C, m * cm + v * cn, cm, cn, cols - v * lanes, init, v * lanes,
+                     accumulate, over)
             m += rows
         v += 2 if wide else 1
 
