@@ -13,6 +13,7 @@ from fastconv import cli, datasets
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SOURCE = re.compile(r"`((?:fastconv|tests|benchmarks|docs|kernels|functional|nn|datasets)/[\w/]+\.\w+)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -64,6 +65,12 @@ def test_links_lead_somewhere(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://", "#")):
             assert (page.parent / target.partition("#")[0]).exists(), f"{name(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_named_in_the_text_exist(page):
+    for path in SOURCE.findall(page.read_text(encoding="utf-8")):
+        assert (ROOT / path).exists() or (ROOT / "fastconv" / path).exists(), f"{name(page)} names {path}"
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
