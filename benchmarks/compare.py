@@ -80,7 +80,7 @@ class Comparison:
     def __init__(self, chosen, folder):
         self.chosen, self.folder = chosen, folder
         self.with_torch = importlib.util.find_spec("torch") is not None
-        self.results = {"settings": {**vars(chosen), "output": str(chosen.output.name), "with_torch": self.with_torch}}
+        self.results = {"settings": {**vars(chosen), "output": chosen.output.name, "with_torch": self.with_torch}, "load": report.load()}
 
     def names(self, table, quick):
         names = [name for name in table if self.chosen.filter in name]

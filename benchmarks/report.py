@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -12,6 +13,7 @@ from benchmarks.workloads import CONVOLUTIONS, MODELS, PASSES
 
 LAYOUTS = ("nchw", "channels_last")
 TINY = 4 << 20  # bytes
+BUSY = 0.5  # load
 STEP_GOALS = {
     "lecture": 4.0,
     "digits_cnn": 5.0,
@@ -34,6 +36,11 @@ def machine():
     cores = sum(line.startswith("processor") for line in lines)
     system = f"{platform.system()}, Python {platform.python_version()}"
     return {"cpu": model, "architecture": platform.machine(), "cores": cores, "vector_bits": VECTOR_BYTES * 8, "system": system}
+
+
+def load():
+    """How many processes wanted to run in the last minute; None where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def versions():
@@ -217,6 +224,8 @@ def markdown(results):
     meaning = "A ratio is PyTorch's time (the better of NCHW and channels_last, eager) over fastconv's."
     parts = ["# fastconv against PyTorch" if s["with_torch"] else "# fastconv", where, how]
     parts += [meaning] if s["with_torch"] else ["PyTorch was not installed: there are no ratios."]
+    if (results["load"] or 0) > BUSY:
+        parts.append(f"**Something else ran on the machine (load {results['load']:.1f} at the start): no ground for a claim.**")
     if s["quick"]:
         parts.append("**A quick look with few turns: no ground for a claim.**")
     rows = [[what, wanted, f"{value:.2f}", "yes" if met else "**no**"] for what, wanted, value, met in goals(results)]

@@ -148,6 +148,7 @@ def results(conv=2.0, step=2.0, wrong=()):
         "machine": {"cpu": "a processor", "architecture": "x", "cores": 2, "vector_bits": 512, "system": "an OS"},
         "versions": {"fastconv": "1"},
         "took": 60.0,
+        "load": 0.1,
         "conv": [{"name": n, "direction": d, "seconds": times(conv), "flops": 2e9, **common} for n, d in grid],
         "steps": [{"name": n, "seconds": times(step), **common} for n in workloads.MODELS],
         "start": {"fastconv cold": {"import": 0.5, "step": 14.0}, "fastconv warm": {"import": 0.5, "step": 1.5}},
@@ -181,6 +182,14 @@ def test_report_shows_everything_and_draws_it(tmp_path):
     assert "\n| lenet5 | 64 | 1000 | 3000 | 2000 | 2.00 | 5.0 |\n" in text
     report.plot(results(), tmp_path / "results.png")
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_report_says_when_it_is_no_ground_for_a_claim():
+    assert "no ground for a claim" not in report.markdown(results())
+    assert "load 3.0" in report.markdown({**results(), "load": 3.0})
+    quick = results()
+    quick["settings"]["quick"] = True
+    assert "quick look" in report.markdown(quick)
 
 
 def test_report_without_torch_has_no_ratios(tmp_path):
