@@ -129,13 +129,9 @@ def conv2d(input_shape, weight_shape, stride=1, padding=0, dilation=1, groups=1)
     OH = floor((H + PT + PB - DH*(KH - 1) - 1) / SH) + 1, OW likewise.
     """
     stride, dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
-    if isinstance(padding, list):
-        padding = tuple(padding)
-    if isinstance(padding, tuple) and any(isinstance(p, list) for p in padding):
-        padding = tuple(tuple(p) if isinstance(p, list) else p for p in padding)
-    if type(groups) is not int:
-        groups = integer("groups", groups, 1)
-    return _conv2d(input_shape, weight_shape, stride, padding, dilation, groups)
+    if not isinstance(padding, str):
+        padding = padding_sides(padding, (), (), ())  # checked integers: the cache below takes True and 1.0 for 1
+    return _conv2d(input_shape, weight_shape, stride, padding, dilation, integer("groups", groups, 1))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -143,7 +139,6 @@ def _conv2d(input_shape, weight_shape, stride, padding, dilation, groups):
     (N, IC, H, W), (OC, ICG, KH, KW) = input_shape, weight_shape
     _check_extents("input", input_shape, 1)
     _check_extents("weight", weight_shape, 0)
-    integer("groups", groups, 1)
     if IC % groups or OC % groups:
         raise ArgumentError(f"groups must divide the input's {IC} channels and the weight's {OC} output channels, got groups={groups}")
     if ICG * groups != IC:
@@ -151,7 +146,7 @@ def _conv2d(input_shape, weight_shape, stride, padding, dilation, groups):
             f"weight {weight_shape} with groups={groups} takes {ICG * groups} input channels, but input {input_shape} has {IC}"
         )
     (SH, SW), (DH, DW) = stride, dilation
-    PT, PB, PL, PR = padding_sides(padding, (KH, KW), stride, dilation)
+    PT, PB, PL, PR = padding_sides(padding, (KH, KW), stride, dilation) if isinstance(padding, str) else padding
     OH, OW = window_outputs(H, KH, SH, DH, PT, PB), window_outputs(W, KW, SW, DW, PL, PR)
     if OH < 1 or OW < 1:
         raise ArgumentError(

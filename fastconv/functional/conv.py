@@ -5,6 +5,7 @@ from fastconv.errors import ArgumentError
 from fastconv.functional import conv_direct, conv_im2col, conv_loops
 from fastconv.functional.arrays import channels_last, check_shape, nchw, plain, same_dtype
 from fastconv.functional.linear import sum_rows, zeros_bias
+from fastconv.functional.options import three
 
 ALGORITHMS = {"loops": conv_loops, "direct": conv_direct, "im2col": conv_im2col}
 
@@ -106,7 +107,7 @@ def conv2d_backward(
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
     compute = _algorithm(algorithm, g)
-    need_input, need_weight, need_bias = output_mask
+    need_input, need_weight, need_bias = three("output_mask", output_mask)
     check_shape("grad_output", plain("grad_output", grad_output, 4), g.output_shape)
     grad_output = channels_last("grad_output", grad_output, x.dtype)
     return (
@@ -193,7 +194,7 @@ def conv_transpose2d_backward(
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
     compute = _algorithm(algorithm, g)
-    need_input, need_weight, need_bias = output_mask
+    need_input, need_weight, need_bias = three("output_mask", output_mask)
     check_shape("grad_output", plain("grad_output", grad_output, 4), g.input_shape)
     grad_output = channels_last("grad_output", grad_output, x.dtype)
     return (

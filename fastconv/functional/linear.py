@@ -4,6 +4,7 @@ import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
+from fastconv.functional.options import three
 from fastconv.kernels import dense
 from fastconv.kernels.simd import VECTOR_BYTES
 
@@ -144,7 +145,7 @@ def linear_backward(grad_output, input, weight, *, output_mask=(True, True, True
     x = _rows("input", input, features, weight.dtype)
     check_shape("grad_output", plain("grad_output", grad_output), (*input.shape[:-1], O))
     g = _rows("grad_output", grad_output, O, weight.dtype)
-    need_input, need_weight, need_bias = output_mask
+    need_input, need_weight, need_bias = three("output_mask", output_mask)
     return (
         times(g, weight).reshape(input.shape) if need_input else None,
         transposed_times(g, x) if need_weight else None,
