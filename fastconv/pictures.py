@@ -124,21 +124,36 @@ def draw_filters(weight, path):
     colour = IC == 3
     planes = weight.transpose(0, 2, 3, 1) if colour else weight.reshape(OC * IC, KH, KW)
     shown = planes[:MOST_FILTERS]
-    columns = min(8, len(shown)) if len(shown) != 6 else 6
+    columns = min(8, len(shown))
     rows = -(-len(shown) // columns)
-    with _figure(path, max(3.4, 1.15 * columns + (0 if colour else 0.7)), 1.15 * rows + 0.9) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False)
-        limit = float(np.abs(shown).max()) or 1.0
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for axes, plane in zip(grid.flat, shown, strict=False):
-            pixels = plane / (2 * limit) + 0.5 if colour else plane
-            image = axes.imshow(pixels, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    limit = float(np.abs(shown).max()) or 1.0
+    mosaic = _mosaic(shown / (2 * limit) + 0.5 if colour else shown, rows, columns)
+    with _figure(path, max(3.4, 1.15 * columns + 0.7), 1.15 * rows + 0.6) as figure:
+        axes = figure.subplots()
+        axes.set_axis_off()
+        image = axes.imshow(mosaic, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         if not colour:
-            bar = figure.colorbar(image, ax=grid, shrink=0.9, aspect=14 * rows, pad=0.02)
+            bar = figure.colorbar(image, ax=axes, fraction=0.04, aspect=14 * rows, pad=0.02)
             bar.outline.set_visible(False)
         more = f", the first {len(shown)} of {len(planes)}" if len(shown) < len(planes) else ""
-        figure.suptitle(f"First-layer filters, {KH} x {KW}{more}", x=0.015, ha="left", fontsize=12, weight="bold")
+        figure.suptitle(f"First-layer filters, {KH} x {KW}{more}", x=0.02, ha="left", fontsize=12, weight="bold")
+
+
+def _mosaic(planes, rows, columns):
+    """Planes (P, KH, KW), or (P, KH, KW, 3) of values 0 to 1, enlarged and side by side; what is between them stays white.
+
+    One image: 64 axes would take matplotlib seconds.
+    """
+    P, KH, KW = planes.shape[:3]
+    scale = max(1, 96 // max(KH, KW))
+    gap = max(1, scale * max(KH, KW) // 10)
+    tiles = planes.repeat(scale, axis=1).repeat(scale, axis=2)
+    height, width = KH * scale + gap, KW * scale + gap
+    canvas = np.full((rows * height - gap, columns * width - gap, *planes.shape[3:]), 1.0 if planes.ndim == 4 else np.nan)
+    for index in range(P):
+        top, left = index // columns * height, index % columns * width
+        canvas[top : top + KH * scale, left : left + KW * scale] = tiles[index]
+    return canvas
 
 
 def draw_mistakes(images, labels, probabilities, class_names, path, most=32):
