@@ -15,7 +15,7 @@ format: setup
 	$(PYTHON) -m ruff check --fix && $(PYTHON) -m ruff format
 
 bench: setup     ## the asv suite on the last commit
-	cd benchmarks && ../.venv/bin/asv run HEAD^!
+	cd benchmarks && ../.venv/bin/asv machine --yes && ../.venv/bin/asv run HEAD^!
 
 compare: setup   ## fastconv against PyTorch (install the torch extra first), or alone
 	$(PYTHON) benchmarks/compare.py

@@ -163,6 +163,9 @@ class Comparison:
         }
 
     def memory(self):
+        if not Path("/proc/self/clear_refs").exists():
+            print("Peak memory is measured on Linux only.")
+            return
         rows = []
         for name in tqdm(self.names(MODELS, ("lenet5", "mnist_cnn")), "memory", disable=None):
             row = {"name": name}
@@ -252,9 +255,10 @@ def main():
     results["took"] = time.time() - began
     (chosen.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (chosen.output / "results.md").write_text(report.markdown(results))
+    (chosen.output / "results.png").unlink(missing_ok=True)  # of an earlier run: there may be nothing to draw today
     report.plot(results, chosen.output / "results.png")
     print(report.markdown(results))
-    print(f"Written to {chosen.output}: results.md, results.json, results.png")
+    print(f"Written to {chosen.output}: {', '.join(sorted(p.name for p in chosen.output.glob('results.*')))}")
     if wrong := [row for row in results.get("conv", []) + results.get("steps", []) if row["wrong"]]:
         sys.exit("Results differ from PyTorch's; their times are not to be trusted: " + "; ".join(report.line(row) for row in wrong))
 

@@ -308,7 +308,7 @@ def _plot_steps(axes, results):
     if compared and rows:
         marks = [STEP_GOALS[r["name"]] for r in rows]
         axes.plot(marks, range(len(rows)), "|", color="#d95f02", markersize=16, markeredgewidth=2, label="goal")
-        axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, frameon=False)
+        axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, frameon=False, markerscale=0.5)
         _times_faster(axes, values + marks)
     else:
         axes.set_xscale("log")
