@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 
 from fastconv.errors import FastconvError
 
@@ -42,7 +43,9 @@ def main(argv=None):
         parser.print_help(sys.stderr)
         return USAGE
     try:
-        code = run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = run(options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -89,6 +92,10 @@ class _Version(argparse.Action):
 
 def _complain(text):
     print(f"fastconv: {text}", file=sys.stderr)
+
+
+def _warn(message, *where):
+    _complain(f"warning: {message}")
 
 
 def _message(error):

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,18 @@ def test_exit_codes(capsys, monkeypatch, error, code, message):
 
     monkeypatch.setattr(info, "run", fail)
     assert run(capsys, "info") == (code, "", f"fastconv: {message}\n")
+
+
+def test_a_warning_is_one_line(capsys, monkeypatch):
+    def warn(options):
+        warnings.simplefilter("always")
+        warnings.warn("no cache", RuntimeWarning, stacklevel=1)
+        return 0
+
+    from fastconv.commands import info
+
+    monkeypatch.setattr(info, "run", warn)
+    assert run(capsys, "info") == (0, "", "fastconv: warning: no cache\n")
 
 
 def process(*words, **options):
@@ -219,7 +232,7 @@ def test_the_notice_of_compilation(capsys):
             listener("conv.backward")
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("compiling kernels for this processor, once")
-    assert second.startswith("compiled 2 kernels in 0.")
+    assert second == "compiled 2 kernels"
     with CompileNotice(quiet=True):
         jit.compile_listeners[-1]("conv.forward")
     assert capsys.readouterr().err == ""

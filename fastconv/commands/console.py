@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import time
 
 from fastconv.kernels import jit
 
@@ -70,14 +69,10 @@ class CompileNotice:
     def __exit__(self, *exception):
         jit.compile_listeners.remove(self._hear)
         if self.count and not self.quiet:
-            self._line(
-                f"compiled {self.count} kernels in {time.perf_counter() - self.began:.1f} s; the next start finds them compiled", "\n"
-            )
+            self._line(f"compiled {self.count} kernels", "\n")
 
     def _hear(self, name):
         self.count += 1
-        if self.count == 1:
-            self.began = time.perf_counter()
         if self.quiet:
             return
         text = "compiling kernels for this processor, once, about 20 s"
