@@ -13,7 +13,7 @@ ALGORITHMS = {"loops": conv_loops, "direct": conv_direct, "im2col": conv_im2col}
 def _algorithm(name, geometry):
     """The module that computes, for an algorithm's name."""
     if name == "auto":
-        return conv_direct
+        return conv_loops if conv_direct.unfit(geometry) else conv_direct
     if name not in ALGORITHMS:
         known = ", ".join(f'"{a}"' for a in ("auto", *ALGORITHMS))
         raise ArgumentError(f"algorithm must be one of {known}, got {name!r}")

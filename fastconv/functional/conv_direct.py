@@ -16,8 +16,15 @@ PART_BYTES = 1 << 23
 """All private copies of a weight's gradient together."""
 
 
+ROW_NUMBERS = 1 << 26
+"""A padded row of more numbers than this is all padding but for a sliver, and would not fit into memory several times."""
+
+
 def unfit(g):
     """Why this algorithm cannot take the geometry, or None."""
+    columns = max((g.OW - 1) * g.SW + 1, g.W) + (g.KW - 1) * g.DW
+    if columns * max(g.IC, g.OC) > ROW_NUMBERS and not _is_depthwise(g):
+        return f"a row of the input would be padded to {columns} columns"
     return None
 
 
