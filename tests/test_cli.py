@@ -58,6 +58,8 @@ def test_the_version_is_the_packages(capsys):
         (["train", "--dataset", "cifar"], "invalid choice: 'cifar'"),
         (["predict"], "MODEL.safetensors, IMAGE"),
         (["explain", "--target", "2"], "invalid choice: 2"),
+        (["explain", "--eta", "0"], "--eta: must be above 0"),
+        (["explain", "--seed", "-1"], "--seed: must be at least 0"),
         (["bench", "--seconds", "0"], "--seconds: must be above 0"),
         (["warm-up", "lenet6"], "invalid choice: 'lenet6'"),
     ],
@@ -167,12 +169,9 @@ def test_explain(capsys, tmp_path):
     assert f"X is {tmp_path / 'a.png'}; Y = 1" in out
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [(["--image", "360"], "from 0 to 359"), (["--image", "no.png"], "there is no file no.png"), (["--eta", "0"], "--eta must be above 0")],
-)
-def test_explain_refuses(capsys, words, message):
-    code, out, err = run(capsys, "explain", *words)
+@pytest.mark.parametrize(("image", "message"), [("360", "from 0 to 359"), ("no.png", "there is no file no.png")])
+def test_explain_refuses(capsys, image, message):
+    code, out, err = run(capsys, "explain", "--image", image)
     assert (code, out) == (1, "")
     assert message in err
 
@@ -314,6 +313,7 @@ def test_predict_inverts_pictures(capsys, tmp_path, digits_model):
         ("a.npy", np.zeros((8, 8), np.int64), "uint8, float32 or float64"),
         ("a.npy", np.zeros(8), "(H, W), (C, H, W) or (N, C, H, W)"),
         ("a.npy", np.array([{}], object), "no readable"),
+        ("a.npy", np.zeros((0, 1, 8, 8)), "holds no image"),
         ("a.npy", None, "there is no file"),
     ],
 )

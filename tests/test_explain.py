@@ -81,7 +81,9 @@ def test_where_there_is_no_derivative_it_says_so():
     assert found.numerical[1] == pytest.approx(0.5, abs=EPS)
     flat = Walk(np.zeros((6, 6)), 1)  # all windows of a blank image are equal: ties everywhere
     assert any(c.kinks for c in flat.checks)
-    assert "at a tie of the maximum" in "\n".join(command.text(flat, "blank"))
+    lines = list(command.text(flat, "blank"))
+    assert "at a tie of the maximum" in "\n".join(lines)
+    assert max(map(len, lines)) <= 100
 
 
 def test_the_text_has_every_symbol_and_fits_the_screen():

@@ -34,6 +34,7 @@ def trainer(model=None, loss=None, lr=0.1, **options):
         (X[:, :, :0], Y, {}, ArgumentError, "with pixels"),
         (X, Y[:19], {}, ArgumentError, r"x and y must be equally long, got shapes \(20, 1, 4, 4\) and \(19,\)"),
         (X, None, {}, ArgumentTypeError, "y must be a NumPy array, got NoneType"),
+        (X, [[1], [1, 2]], {}, ArgumentError, "y must be an array, or a list that is one"),
         (X[:0], Y[:0], {}, ArgumentError, "must not be empty"),
         (X, Y.astype(np.float32), {}, ArgumentTypeError, "y must be integer class labels for CrossEntropyLoss, got float32"),
         (X, np.eye(3)[Y], {}, ArgumentTypeError, r"one-hot rows, pass y\.argmax\(axis=1\)"),
@@ -140,6 +141,8 @@ def test_an_image_that_is_not_finite():
     before = raises(t, x, Y, r"the loss is nan in epoch 1, batch 3 of 4: x\[13\] holds NaN or infinity", "as it was before the training")
     for name, array in t.model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+    with pytest.raises(NotFiniteError, match=r"training\.$"):  # no advice about the learning rate, which is not to blame
+        t.fit(x, Y, batch_size=5)
 
 
 def test_a_target_that_is_not_finite():

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fastconv.commands.console import natural, positive_float
 from fastconv.datasets import load_digits, read_image
 from fastconv.errors import ArgumentError
 from fastconv.explain import Walk
 
 COLUMNS = 100
-SUMMARY = "walk one image through the lecture's network, forward and back, in numbers"
 PARTS = {
     "dL/dA2": "the loss and the sigmoid",
     "dZ2/dW2": "the dense layer",
@@ -29,13 +29,11 @@ def add_arguments(parser):
         "the centre of which is taken; or a picture, which is resized to 6 x 6 (default: %(default)s)",
     )
     parser.add_argument("--target", type=int, choices=(0, 1), help="Y of a picture (default: 1); of a digit it is known")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: %(default)s)")
-    parser.add_argument("--eta", type=float, default=0.5, help="the learning rate of the update (default: %(default)s)")
+    parser.add_argument("--seed", type=natural, default=0, help="of the weights (default: %(default)s)")
+    parser.add_argument("--eta", type=positive_float, default=0.5, help="the learning rate of the update (default: %(default)s)")
 
 
 def run(options):
-    if not 0 < options.eta < float("inf"):
-        raise ArgumentError(f"--eta must be above 0, got {options.eta}")
     image, target, source = _image(options.image, options.target)
     for line in text(Walk(image, target, options.seed, options.eta), source):
         print(line)
@@ -144,7 +142,7 @@ def _check(walk, check):
     yield left + right.rjust(COLUMNS - len(left))
     yield from _beside(_matrix(check.value.reshape(shape)), _matrix(check.numerical.reshape(shape)), gap="   ")
     if check.kinks:
-        yield f"(at {check.kinks} of them there is no derivative, at a tie of the maximum or a ReLU at 0: the two sides differ)"
+        yield f"({check.kinks} without a derivative, at a tie of the maximum or a ReLU at 0: the two sides differ)"
 
 
 def _update(walk):

@@ -31,8 +31,9 @@ def add_arguments(parser):
 def run(options):
     model, description = load_model(options.model)
     named = [pair for path in options.images for pair in _images(path, description, options.invert)]
+    images = np.stack([image for _, image in named])
     with no_grad():
-        probabilities = np.concatenate([F.softmax(model(image[None])) for _, image in named])
+        probabilities = np.concatenate([F.softmax(model(images[start : start + 256])) for start in range(0, len(images), 256)])
     classes = description["classes"]
     if options.json:
         print(json.dumps([_entry(name, classes, row) for (name, _), row in zip(named, probabilities, strict=True)], indent=1))
@@ -55,6 +56,8 @@ def _images(path, description, invert):
             raise FileFormatError(f"{path} is a picture of {image.shape[0]} channels, the model takes {channels}: give a .npy file")
         return [(str(path), 1 - image if invert else image)]
     images = _array(path, channels)
+    if not len(images):
+        raise FileFormatError(f"{path} holds no image")
     if images.shape[1:] != (channels, *size):
         raise FileFormatError(f"{path} must hold images of shape {(channels, *size)}, got {images.shape[1:]}")
     return [(f"{path}[{n}]" if len(images) > 1 else str(path), image) for n, image in enumerate(images)]

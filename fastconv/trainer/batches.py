@@ -25,7 +25,10 @@ def check_pair(x_name, x, y_name, y):
     """`x` and `y` as plain arrays of the same length, which is not 0."""
     x = check_images(x_name, x)
     if isinstance(y, (list, tuple)):
-        y = np.array(y)
+        try:
+            y = np.array(y)
+        except ValueError as error:
+            raise ArgumentError(f"{y_name} must be an array, or a list that is one: {error}") from None
     if not isinstance(y, np.ndarray) or isinstance(y, np.ma.MaskedArray):
         raise ArgumentTypeError(f"{y_name} must be a NumPy array, got {type(y).__name__}")
     if y.ndim == 0 or len(x) != len(y):

@@ -66,12 +66,17 @@ def first_broken_layer(model, x):
     return found[0] if found else None
 
 
-def trace(model, x, target, indices, batch):
-    """What was not finite first, for the images x[indices] and their targets whose loss was not finite."""
+def broken_data(x, target, indices):
+    """Which of the images x[indices] and their targets is not finite, or None."""
     for name, array in (("x", x), ("y", target)):
         if array.dtype.kind == "f" and not finite(array):
             first = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]
             return f"{name}[{indices[first]}] holds NaN or infinity"
+    return None
+
+
+def trace(model, x, batch):
+    """What was not finite first, of a model that gave the finite images `x` a loss that is not."""
     name = broken_parameter(model)
     if name is None:
         return f"{first_broken_layer(model, x) or 'the loss itself, of finite outputs,'} is not finite first"

@@ -14,7 +14,7 @@ from fastconv.serialization import save
 from fastconv.shapes import integer
 from fastconv.trainer.batches import Batches, check_pair
 from fastconv.trainer.evaluation import Means, measure
-from fastconv.trainer.finite import broken_after_epoch, trace
+from fastconv.trainer.finite import broken_after_epoch, broken_data, trace
 from fastconv.trainer.history import History
 from fastconv.trainer.interrupt import Interrupt
 from fastconv.trainer.progress import display
@@ -131,7 +131,7 @@ class Fitting:
                 self._call(self.trainer.on_batch, epoch, batch, means)
         broken = broken_after_epoch(self.model)
         if broken:
-            self._diverged(f"after epoch {epoch}, {broken}")
+            self._stop(f"after epoch {epoch}, {broken}", diverged=True)
         return means, lr
 
     def _learn(self, indices, epoch, batch):
@@ -143,8 +143,9 @@ class Fitting:
         target = self.y[indices]
         loss = self.task.loss.forward(prediction, target)
         if not math.isfinite(loss):
-            what = trace(self.model, x, target, indices, batch)
-            self._diverged(f"the loss is {loss} in epoch {epoch}, batch {batch} of {self.batches}: {what}")
+            data = broken_data(x, target, indices)
+            what = data or trace(self.model, x, batch)
+            self._stop(f"the loss is {loss} in epoch {epoch}, batch {batch} of {self.batches}: {what}", diverged=not data)
         self.optimizer.zero_grad()
         self.model.backward_parameters(self.task.loss.backward())
         self.optimizer.step()
@@ -196,12 +197,13 @@ class Fitting:
             self.interrupt.requested = True
         return stop
 
-    def _diverged(self, text):
+    def _stop(self, text, diverged):
         """Put the model back to where the epoch began and raise."""
         self.model.load_state_dict(self.snapshot)
         epochs = len(self.history)
         where = f"at the end of epoch {epochs}" if epochs else "before the training"
-        raise NotFiniteError(f"{text}. The model is as it was {where}; a learning rate below {self.optimizer.lr:g} may help.")
+        advice = f"; a learning rate below {self.optimizer.lr:g} may help" if diverged else ""
+        raise NotFiniteError(f"{text}. The model is as it was {where}{advice}.")
 
     @contextlib.contextmanager
     def _dropout_seeded(self):

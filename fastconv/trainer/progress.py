@@ -31,9 +31,6 @@ class Silent:
     def summary(self, **values):
         pass
 
-    def say(self, text):
-        pass
-
 
 class Lines(Silent):
     """One line for each epoch, for logs."""
@@ -45,24 +42,19 @@ class Lines(Silent):
         self.title = f"epoch {epoch}/{epochs}"
 
     def summary(self, *, images_per_second, seconds, **values):
-        self.say(f"{self.title}  {describe(values)}  {images_per_second:,.0f} images/s  {seconds:.1f} s")
-
-    def say(self, text):
-        self.stream.write(text + "\n")
+        self.stream.write(f"{self.title}  {describe(values)}  {images_per_second:,.0f} images/s  {seconds:.1f} s\n")
         self.stream.flush()
 
 
 class Bar(Lines):
     """A bar that fills up for each epoch, by tqdm."""
 
-    bar = None
-
     def start(self, epoch, epochs, images):
         from tqdm import tqdm
 
         super().start(epoch, epochs, images)
         self.began = self.shown = time.perf_counter()
-        self.images, self.done = images, 0
+        self.done = 0
         layout = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}{postfix}"
         self.bar = tqdm(total=images, desc=self.title, file=self.stream, leave=False, bar_format=layout, dynamic_ncols=True,
                         mininterval=REFRESH)  # fmt: skip
@@ -78,15 +70,9 @@ class Bar(Lines):
     def close(self):
         self.bar.close()
 
-    def say(self, text):
-        if self.bar is not None:
-            self.bar.clear()
-        super().say(text)
 
-
-def display(progress, stream=None):
+def display(progress):
     """The display for a Trainer's `progress` option."""
-    stream = stream or sys.stderr
     if not progress:
         return Silent()
-    return Bar(stream) if stream.isatty() else Lines(stream)
+    return Bar(sys.stderr) if sys.stderr.isatty() else Lines(sys.stderr)
