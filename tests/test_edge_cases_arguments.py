@@ -128,6 +128,24 @@ def test_conv2d_with_taps_a_continent_apart(algorithm, channels):
     np.testing.assert_array_equal(grad_weight, np.broadcast_to(np.array([0, 96, 0], np.float32), w.shape))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: F.conv2d(ones(1, 2, 5, 6), ones(3, 2, 3, 3), padding=1 << 39),
+        lambda: F.conv2d(ones(1, 2, 5, 6), ones(3, 2, 3, 3), padding=1 << 21),
+        lambda: F.conv_transpose2d(ones(1, 2, 5, 6), ones(2, 3, 3, 3), stride=1 << 39),
+        lambda: F.conv_transpose2d(ones(1, 2, 5, 6), ones(2, 3, 3, 3), dilation=1 << 21),
+        lambda: F.adaptive_avg_pool2d(ones(1, 2, 5, 6), 1 << 39),
+        lambda: F.avg_pool2d_backward(ones(1, 2, 1, 1), (1, 2, 1 << 39, 1 << 39), 1 << 39),
+        lambda: F.adaptive_avg_pool2d_backward(ones(1, 2, 1, 1), (1, 2, 1 << 21, 1 << 21)),
+    ],
+)
+def test_results_beyond_all_memory(call):
+    """Sizes that make sense one by one, results of terabytes: no crash and no wait."""
+    with pytest.raises((ValueError, MemoryError)):
+        call()
+
+
 # --- shapes --------------------------------------------------------------------------------------------------------------
 
 
