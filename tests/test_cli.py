@@ -84,7 +84,7 @@ def test_an_error_is_one_line_unless_a_traceback_is_wanted(capsys):
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (MemoryError("8 GB"), 1, "error: not enough memory: 8 GB"),
-        (PermissionError(13, "Permission denied", "/root/x"), 1, "error: /root/x: Permission denied"),
+        (PermissionError(13, "Permission denied", "/somewhere/x"), 1, "error: /somewhere/x: Permission denied"),
         (ZeroDivisionError("by zero"), 1, "error: unexpected ZeroDivisionError: by zero (--traceback shows where)"),
     ],
 )
