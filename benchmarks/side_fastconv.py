@@ -40,7 +40,7 @@ def prepare_step(name, variant="auto", size=None):
     def step():
         optimizer.zero_grad()
         value = loss(model(images), targets)
-        model.backward(loss.backward())
+        model.backward_parameters(loss.backward())
         optimizer.step()
         return value
 

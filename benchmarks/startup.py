@@ -23,7 +23,7 @@ imported = time.time()
 model, loss = models.lenet5(), nn.CrossEntropyLoss()
 optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 loss(model(images), labels)
-model.backward(loss.backward())
+model.backward_parameters(loss.backward())
 optimizer.step()
 print(json.dumps([imported, time.time()]))
 """,

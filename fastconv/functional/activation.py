@@ -3,23 +3,22 @@
 Results have the shape of the input and its memory order, C or channels-last; NaN stays NaN.
 """
 
-import numpy as np
-
 from fastconv.functional.flat import TRANSCENDENTAL, Flat
 from fastconv.functional.options import choice, number
 from fastconv.kernels import activation as kernels
+from fastconv.memory import empty
 
 
 def _forward(kernel, cost, input, *options):
     x = Flat("input", input)
-    y = np.empty_like(x.values)
+    y = empty(x.values.shape, x.values.dtype)
     kernel(cost * y.size, x.values, y, *options)
     return x.restore(y)
 
 
 def _backward(kernel, cost, grad_output, input, *options):
     x = Flat("input", input)
-    d = np.empty_like(x.values)
+    d = empty(x.values.shape, x.values.dtype)
     kernel(cost * d.size, x.beside("grad_output", grad_output), x.values, d, *options)
     return x.restore(d)
 
@@ -49,6 +48,13 @@ def relu(input):
     array([0., 2.])
     """
     return _forward(kernels.relu_forward, 1, input)
+
+
+def relu_in_place(output):
+    """`relu` of an array that nobody else has, in its own memory where that is contiguous."""
+    x = Flat("output", output)
+    kernels.relu_forward(x.values.size, x.values, x.values)
+    return x.restore(x.values)
 
 
 def relu_backward(grad_output, input):

@@ -1,12 +1,17 @@
 """2-D convolution and its transpose: checks, the choice of the algorithm, and results in (N, C, H, W)."""
 
+import numpy as np
+
 from fastconv import shapes
 from fastconv.errors import ArgumentError
 from fastconv.functional import conv_direct, conv_im2col, conv_loops
 from fastconv.functional.arrays import channels_last, check_shape, nchw, plain, same_dtype
 from fastconv.functional.linear import sum_rows, zeros_bias
 from fastconv.functional.options import three
+from fastconv.functional.pool import relu_max_halves
+from fastconv.memory import empty
 
+UINT8 = np.dtype(np.uint8)
 ALGORITHMS = {"loops": conv_loops, "direct": conv_direct, "im2col": conv_im2col}
 
 
@@ -71,6 +76,24 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
     compute = _algorithm(algorithm, g)
     return nchw(compute.forward(g, x, weight, zeros_bias(bias, g.OC, x.dtype)))
+
+
+def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, groups, *, algorithm="auto", with_argmax=True):
+    """max_pool2d(relu(conv2d(...)), 2) in one pass over memory, the same bits; the output before pooling must be 2 x 2 or more.
+
+    Returns (output, argmax), where argmax is what `max_pool2d_backward_argmax` needs to give the gradient of the convolution's output:
+    that of ReLU is in it.
+    """
+    x = channels_last("input", input)
+    weight = same_dtype("weight", weight, x.dtype, 4)
+    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
+    compute, bias = _algorithm(algorithm, g), zeros_bias(bias, g.OC, x.dtype)
+    argmax = empty((g.N, g.OH // 2, g.OW // 2, g.OC) if with_argmax else (0, 0, 0, 0), UINT8)
+    if compute is conv_direct:
+        y = conv_direct.forward_relu_max(g, x, weight, bias, argmax)
+    else:
+        y = relu_max_halves(compute.forward(g, x, weight, bias), argmax)
+    return nchw(y), argmax
 
 
 def conv2d_backward(

@@ -6,8 +6,10 @@ import math
 import numpy as np
 
 from fastconv.functional.linear import PARTS, sum_parts, times, times_transposed, transposed_times
-from fastconv.kernels import conv_depthwise, conv_direct
+from fastconv.functional.pool import relu_max_halves
+from fastconv.kernels import conv_depthwise, conv_direct, conv_few
 from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.memory import empty, zeros
 
 PIXELS, PANEL_BYTES = 256, 1 << 18
 """A job takes so many output pixels, that weights are read from L2 often enough, and a panel of input rows that leaves room for them."""
@@ -60,17 +62,39 @@ def forward(g, x, weight, bias):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
     if _is_product(g):
         return times_transposed(x.reshape(-1, g.IC), weight.reshape(g.OC, g.IC), bias).reshape(g.N, g.OH, g.OW, g.OC)
-    y = np.empty((g.N, g.OH, g.OW, g.OC), x.dtype)
-    taps, window = (g.KH, g.KW, g.DH, g.DW), (g.OH, g.OW, g.SH, g.SW, g.PT, g.PL)
+    y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
+    window, taps = _window(g)
     if _is_depthwise(g):
         conv_depthwise.convolve(g.flops, x, _channels_inside(weight), y, bias, window, taps, (1, 1, 0, 0))
         return y
-    ICG, OCG, area = g.IC // g.groups, g.OC // g.groups, g.KH * g.KW
-    packed = np.empty(_packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize), x.dtype)
-    conv_direct.pack(4 * weight.size, weight, packed, 0, g.KW, 1, ICG * area, area, OCG * ICG * area, OCG, ICG)
     images, rows = _blocks(g.N, g.IC, g.OH, g.OW, taps, (g.SH, g.SW), x.itemsize)
-    conv_direct.convolve(g.flops, x, packed, y, bias, window, taps, (1, 1, 0, 0), images, rows)
+    conv_direct.convolve(g.flops, x, _packed(g, weight), y, bias, window, taps, (1, 1, 0, 0), images, rows)
     return y
+
+
+def forward_relu_max(g, x, weight, bias, argmax):
+    """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
+    OH, OW = g.OH // 2 * 2, g.OW // 2 * 2
+    if _is_product(g) or _is_depthwise(g):
+        return relu_max_halves(forward(g, x, weight, bias), argmax)
+    y = empty((g.N, OH // 2, OW // 2, g.OC), x.dtype)
+    _, taps = _window(g)
+    images, rows = _blocks(g.N, g.IC, OH, OW, taps, (g.SH, g.SW), x.itemsize)
+    window = (OH, OW, g.SH, g.SW, g.PT, g.PL)  # without a last row or column that no maximum sees
+    conv_direct.convolve_relu_max(g.flops, x, _packed(g, weight), y, argmax, bias, window, taps, images, rows + rows % 2)
+    return y
+
+
+def _window(g):
+    return (g.OH, g.OW, g.SH, g.SW, g.PT, g.PL), (g.KH, g.KW, g.DH, g.DW)
+
+
+def _packed(g, weight):
+    """The weight in the order in which `convolve` reads it."""
+    ICG, OCG, area = g.IC // g.groups, g.OC // g.groups, g.KH * g.KW
+    packed = empty(_packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), weight.itemsize), weight.dtype)
+    conv_direct.pack(4 * weight.size, weight, packed, 0, g.KW, 1, ICG * area, area, OCG * ICG * area, OCG, ICG)
+    return packed
 
 
 def _phases(size, kernel, stride, dilation, before):
@@ -98,28 +122,35 @@ def _phases(size, kernel, stride, dilation, before):
         )
 
 
-def _has_few_channels(g, itemsize):
-    """Whether the input gradient is cheaper by whole windows, counted in vectors: a product for all channels of a window and then
-    four memory operations a vector, against vectors of the input channels alone, mostly empty when these are few."""
+def _few_for_input(g, itemsize):
+    """Whether the input gradient is cheaper with rows of the filter as vectors, counted in multiplications of vectors."""
     lanes = VECTOR_BYTES // itemsize
-    windows = g.OH * g.OW * (g.OC * -(-g.KH * g.KW * g.IC // lanes) + 4 * g.KH * -(-g.KW * g.IC // lanes))
-    return g.groups == 1 and windows < g.H * g.W * g.KH * g.KW * g.OC * -(-g.IC // lanes) // (g.SH * g.SW)
+    rows = g.OH * g.OW * g.KH * -(-g.KW * g.IC // lanes) * (g.OC + 4)  # 4: adding a tile to the image
+    return g.groups == g.DW == 1 and rows * g.SH * g.SW < g.H * g.W * g.KH * g.KW * g.OC * -(-g.IC // lanes)
+
+
+def _few_for_weight(g, itemsize):
+    """Whether the weight gradient is cheaper by whole windows. The other way a tile of one row of the filter waits for its own sums
+    when it has fewer than 8 of them."""
+    lanes = VECTOR_BYTES // itemsize
+    windows = g.OC * -(-g.KH * g.KW * g.IC // lanes) + 2 * g.KH * -(-g.KW * g.IC // lanes)
+    vectors = -(-g.OC // lanes)
+    rows = g.KH * g.KW * g.IC * vectors * max(1, 8 // (g.KW * g.IC * min(2, vectors)))
+    return g.groups == g.DW == 1 and windows < rows
 
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
     if _is_product(g):
         return times(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC)).reshape(g.N, g.H, g.W, g.IC)
-    if _has_few_channels(g, grad_output.itemsize):
-        grad_input = np.empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-        matrix = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(g.OC, -1)
-        window, taps = (g.OH, g.OW, g.SH, g.SW, g.PT, g.PL), (g.KH, g.KW, g.DH, g.DW)
-        conv_direct.backward_input_few(g.flops, grad_output, matrix, grad_input, window, taps)
+    if _few_for_input(g, grad_output.itemsize):
+        grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+        conv_few.backward_input(g.flops, grad_output, _rows_together(weight), grad_input, *_window(g))
         return grad_input
     rows = list(_phases(g.H, g.KH, g.SH, g.DH, g.PT))
     columns = list(_phases(g.W, g.KW, g.SW, g.DW, g.PL))
     untouched = any(p[2] == 0 for p in rows + columns)  # input that no window reads
-    grad_input = (np.zeros if untouched else np.empty)((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    grad_input = (zeros if untouched else empty)((g.N, g.H, g.W, g.IC), grad_output.dtype)
     for row in rows:
         for column in columns:
             if row[2] and column[2]:
@@ -140,7 +171,7 @@ def _backward_input_phase(g, grad_output, weight, grad_input, row, column):
         conv_depthwise.convolve(work, grad_output, np.ascontiguousarray(backwards), grad_input, np.zeros(g.IC, dtype), window, taps, place)
         return
     ICG, OCG, area = g.IC // g.groups, g.OC // g.groups, g.KH * g.KW
-    packed = np.empty(_packed_shape(g.groups, ICG, OCG, (TH, TW), dtype.itemsize), dtype)
+    packed = empty(_packed_shape(g.groups, ICG, OCG, (TH, TW), dtype.itemsize), dtype)
     conv_direct.pack(
         4 * packed.size, weight, packed, kh * g.KW + kw, -kh_step * g.KW, -kw_step, area, ICG * area, OCG * ICG * area, ICG, OCG
     )
@@ -152,21 +183,38 @@ def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
     if _is_product(g):
         return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
-    taps, window = (g.KH, g.KW, g.DH, g.DW), (g.OH, g.OW, g.SH, g.SW, g.PT, g.PL)
+    window, taps = _window(g)
     if _is_depthwise(g):
-        parts = np.empty((max(1, min(PARTS, g.N * g.OH)), g.KH, g.KW, g.IC), x.dtype)
+        parts = empty((max(1, min(PARTS, g.N * g.OH)), g.KH, g.KW, g.IC), x.dtype)
         conv_depthwise.backward_weight(g.flops, x, grad_output, parts, window, taps)
         return np.ascontiguousarray(sum_parts(parts).transpose(2, 0, 1)).reshape(g.weight_shape)
+    if _few_for_weight(g, x.itemsize):
+        return _backward_weight_few(g, x, grad_output)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
     images, rows = _blocks(g.N, g.IC, g.OH, g.OW, taps, (g.SH, g.SW), x.itemsize)
     shape = _packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize)
     splits = max(1, min(PARTS, -(-g.N // images), PART_BYTES // (math.prod(shape) * x.itemsize)))
     share = max(2, shape[1] // max(1, PARTS // (splits * g.groups)) // 2 * 2)
-    parts = np.empty((splits, *shape), x.dtype)
+    parts = empty((splits, *shape), x.dtype)
     conv_direct.backward_weight(g.flops, x, grad_output, parts, window, taps, images, rows, share)
-    grad_weight = np.empty(g.weight_shape, x.dtype)
+    grad_weight = empty(g.weight_shape, x.dtype)
     conv_direct.unpack(2 * parts.size, parts, grad_weight)
     return grad_weight
+
+
+def _backward_weight_few(g, x, grad_output):
+    lanes, K = VECTOR_BYTES // x.itemsize, g.KH * g.KW * g.IC
+    rows = max(1, min(g.OH, PIXELS // g.OW))
+    splits = max(1, min(PARTS, g.N * -(-g.OH // rows)))
+    parts = empty((splits, g.OC, -(-K // lanes) * lanes), x.dtype)
+    conv_few.backward_weight(g.flops, x, grad_output, parts, *_window(g), rows)
+    return np.ascontiguousarray(sum_parts(parts)[:, :K].reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
+
+
+def _rows_together(weight):
+    """OIHW as (OC, KH, KW * IC)."""
+    OC, _, KH, _ = weight.shape
+    return np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(OC, KH, -1)
 
 
 def _channels_inside(weight):

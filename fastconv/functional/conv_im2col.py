@@ -7,6 +7,7 @@ import numpy as np
 
 from fastconv.functional.linear import times, times_transposed, transposed_times
 from fastconv.kernels import conv_im2col
+from fastconv.memory import empty, zeros
 
 PATCH_BYTES = 1 << 24
 """A chunk of patches fits into the last-level cache of one thread's share of most processors."""
@@ -37,14 +38,14 @@ def _channels_inside(weight):
 
 
 def _patches(g, x, n, images, group):
-    patches = np.empty((images, g.OH, g.OW, _patch_size(g)), x.dtype)
+    patches = empty((images, g.OH, g.OW, _patch_size(g)), x.dtype)
     conv_im2col.im2col(patches.size, x, patches, n, group * (g.IC // g.groups), _window(g), (g.KH, g.KW))
     return patches.reshape(-1, patches.shape[-1])
 
 
 def forward(g, x, weight, bias):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
-    y = np.empty((g.N, g.OH, g.OW, g.OC), x.dtype)
+    y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
     matrix, OCG = _channels_inside(weight), g.OC // g.groups
     for group in range(g.groups):
         own = slice(group * OCG, (group + 1) * OCG)
@@ -56,7 +57,7 @@ def forward(g, x, weight, bias):
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
-    grad_input = np.empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
     matrix, OCG = _channels_inside(weight), g.OC // g.groups
     for group in range(g.groups):
         own = slice(group * OCG, (group + 1) * OCG)
@@ -69,7 +70,7 @@ def backward_input(g, grad_output, weight):
 
 def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
-    matrix, OCG = np.zeros((g.OC, _patch_size(g)), x.dtype), g.OC // g.groups
+    matrix, OCG = zeros((g.OC, _patch_size(g)), x.dtype), g.OC // g.groups
     for group in range(g.groups):
         own = slice(group * OCG, (group + 1) * OCG)
         for n, images in _chunks(g, x.itemsize):

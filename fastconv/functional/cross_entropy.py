@@ -9,6 +9,7 @@ from fastconv.functional.loss import REDUCTIONS, reduced_loss, upstream_scale
 from fastconv.functional.options import choice, number
 from fastconv.kernels import loss as kernels
 from fastconv.kernels.vector import BLOCK
+from fastconv.memory import empty
 from fastconv.shapes import LIMIT, integer
 
 
@@ -95,7 +96,7 @@ def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean
     0.3466
     """
     a = _Classes(input, target, weight, ignore_index, reduction, label_smoothing)
-    losses = np.empty(a.shape if reduction == "none" else 0, a.rows.dtype)
+    losses = empty(a.shape if reduction == "none" else (0,), a.rows.dtype)
     parts = np.empty(-(-a.labels.size // max(1, BLOCK // a.C)))
     total, weights, bad = kernels.cross_entropy_forward(
         a.work, a.rows.reshape(-1), a.labels, a.weight, losses.reshape(-1), parts, a.C, a.ignore, a.smoothing
@@ -129,7 +130,7 @@ def cross_entropy_backward(input, target, weight=None, ignore_index=-100, reduct
     if upstream is not None:
         check_shape("grad_output", plain("grad_output", upstream), a.shape)
         g = same_dtype("grad_output", upstream, a.rows.dtype, len(a.shape)).reshape(-1)
-    d = np.empty_like(a.rows)
+    d = empty(a.rows.shape, a.rows.dtype)
     bad = kernels.cross_entropy_backward(
         a.work, a.rows.reshape(-1), a.labels, a.weight, g, d.reshape(-1), a.C, a.ignore, a.smoothing, scale, reduction == "mean"
     )

@@ -7,6 +7,7 @@ from fastconv.functional.arrays import check_shape, contiguous, plain
 from fastconv.functional.flat import Flat
 from fastconv.functional.options import number
 from fastconv.kernels import dropout as kernels
+from fastconv.memory import empty
 
 
 def _scale(p):
@@ -54,7 +55,7 @@ def dropout(input, p=0.5, training=True, *, rng=None, return_mask=False):
         output = plain("input", input)
         return (output, np.ones(output.shape, bool)) if return_mask else output
     x = Flat("input", input, fixed=True)
-    y, mask = np.empty_like(x.values), np.zeros(x.values.size, bool)
+    y, mask = empty(x.values.shape, x.values.dtype), np.zeros(x.values.size, bool)
     threshold = round(p * 2**32) - 2**31
     if threshold < 2**31:
         draws = (rng or np.random.default_rng()).integers(-(2**31), 2**31, y.size, np.int32)
@@ -90,6 +91,6 @@ def dropout_backward(grad_output, mask, p=0.5):
     g = Flat("grad_output", grad_output)
     check_shape("grad_output", plain("grad_output", grad_output), mask.shape)
     kept = mask.transpose(0, 2, 3, 1) if g.channels_last else mask
-    d = np.empty_like(g.values)
+    d = empty(g.values.shape, g.values.dtype)
     kernels.backward(2 * d.size, g.values, contiguous(kept).reshape(-1).view(np.uint8), d, _scale(p))
     return g.restore(d)

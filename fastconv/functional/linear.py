@@ -7,6 +7,7 @@ from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtyp
 from fastconv.functional.options import three
 from fastconv.kernels import dense
 from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.memory import empty
 
 PARTS = 16
 """A sum over a long batch is cut into at most so many parts, so that many threads can share it; its order depends on shape only."""
@@ -26,9 +27,9 @@ def times_transposed(x, weight, bias):
     """x (M, K) @ weight.T (K, N) + bias: packs the weight so that N is the vector."""
     (M, K), N = x.shape, weight.shape[0]
     lanes = VECTOR_BYTES // x.itemsize
-    packed = np.empty((-(-N // lanes), K, lanes), x.dtype)
+    packed = empty((-(-N // lanes), K, lanes), x.dtype)
     dense.pack_transposed(4 * weight.size, weight, packed)
-    y = np.empty((M, N), x.dtype)
+    y = empty((M, N), x.dtype)
     dense.product(2 * M * N * K, x.reshape(-1), K, 1, packed.reshape(-1), K * lanes, lanes, y.reshape(-1), M, N, K, 1, bias)
     return y
 
@@ -36,7 +37,7 @@ def times_transposed(x, weight, bias):
 def times(g, weight):
     """g (M, K) @ weight (K, N)."""
     (M, K), N = g.shape, weight.shape[1]
-    d = np.empty((M, N), g.dtype)
+    d = empty((M, N), g.dtype)
     start = np.zeros(N, g.dtype)
     dense.product(2 * M * N * K, g.reshape(-1), K, 1, weight.reshape(-1), VECTOR_BYTES // g.itemsize, N, d.reshape(-1), M, N, K, 1, start)
     return d
@@ -47,7 +48,7 @@ def transposed_times(g, x):
     (K, M), N = g.shape, x.shape[1]
     blocks = -(-M // dense.ROWS) * -(-N // dense.COLUMNS)
     splits = max(1, min(PARTS // blocks, K // dense.DEPTH))
-    parts = np.empty((splits, M, N), g.dtype)
+    parts = empty((splits, M, N), g.dtype)
     start = np.zeros(N, g.dtype)
     lanes = VECTOR_BYTES // g.itemsize
     dense.product(2 * M * N * K, g.reshape(-1), 1, M, x.reshape(-1), lanes, N, parts.reshape(-1), M, N, K, splits, start)
@@ -58,14 +59,14 @@ def sum_parts(parts):
     """The sum over the first axis, in order; the part itself where there is only one."""
     if len(parts) == 1:
         return parts[0]
-    total = np.empty(parts.shape[1:], parts.dtype)
+    total = empty(parts.shape[1:], parts.dtype)
     dense.sum_splits(2 * parts.size, parts.reshape(len(parts), -1), total.reshape(-1))
     return total
 
 
 def sum_rows(g):
     """The sum of the rows of g (M, N), which is a bias's gradient."""
-    partial = np.empty((max(1, -(-len(g) // dense.SUM_ROWS)), g.shape[1]), g.dtype)
+    partial = empty((max(1, -(-len(g) // dense.SUM_ROWS)), g.shape[1]), g.dtype)
     dense.partial_row_sums(2 * g.size, g, partial)
     return sum_parts(partial)
 

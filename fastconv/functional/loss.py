@@ -10,6 +10,7 @@ from fastconv.functional.flat import TRANSCENDENTAL, Flat
 from fastconv.functional.options import choice, number
 from fastconv.kernels import loss as kernels
 from fastconv.kernels.vector import BLOCK
+from fastconv.memory import empty
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -54,7 +55,7 @@ class _Pairs:
 
     def forward(self, kernel, cost, *others):
         """Call a kernel with (x, target, *weights, losses, parts, *others); returns (losses or None, what the kernel returns)."""
-        losses = np.empty(self.values.size if self.reduction == "none" else 0, self.values.dtype)
+        losses = empty(self.values.shape if self.reduction == "none" else (0,), self.values.dtype)
         parts = np.empty(-(-self.values.size // BLOCK))
         result = kernel(cost * self.values.size, self.values, self.target, *self.weights, losses, parts, *others)
         return losses, result
@@ -66,7 +67,7 @@ class _Pairs:
         """Call a kernel with (x, target, *weights, g, d, scale)."""
         scale, upstream = upstream_scale(grad_output, self.reduction, self.values.size)
         g = np.empty(0, self.values.dtype) if upstream is None else self.x.beside("grad_output", upstream)
-        d = np.empty_like(self.values)
+        d = empty(self.values.shape, self.values.dtype)
         kernel(cost * d.size, self.values, self.target, *self.weights, g, d, scale)
         return self.x.restore(d)
 

@@ -7,6 +7,7 @@ from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtyp
 from fastconv.functional.options import number, three
 from fastconv.kernels import norm as kernels
 from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.memory import empty
 
 LAST = {2: (0, 1), 3: (0, 2, 1), 4: (0, 2, 3, 1)}  # by number of axes: the order that has the channels last, and its inverse
 SECOND = {2: (0, 1), 3: (0, 2, 1), 4: (0, 3, 1, 2)}
@@ -53,14 +54,14 @@ def _jobs(rows, channels):
 def _parts(x, fold):
     """Scratch for the sums of blocks of wide rows."""
     W = fold * x.shape[1]
-    return np.empty((_jobs(len(x) // fold, W), 2, W), x.dtype)
+    return empty((_jobs(len(x) // fold, W), 2, W), x.dtype)
 
 
 def _elementwise(kernel, work, x, arguments, factors, result):
     """Call a kernel that writes `result` from x and so many factors per channel."""
     fold = _fold(x)
     W = fold * x.shape[1]
-    kernel(work, *arguments, np.empty((factors, W), x.dtype), result, _jobs(-(-len(x) // fold), W))
+    kernel(work, *arguments, empty((factors, W), x.dtype), result, _jobs(-(-len(x) // fold), W))
     return result
 
 
@@ -83,7 +84,7 @@ def _running_statistics(x, running_mean, running_var, eps):
         missing = "running_mean" if running_mean is None else "running_var"
         raise ArgumentTypeError(f"{missing} must be an array when training is False, got None")
     mean, var = _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
-    saved = np.empty((2, x.shape[1]), x.dtype)
+    saved = empty((2, x.shape[1]), x.dtype)
     kernels.constants(2 * saved.size, mean, var, saved, eps)
     return saved
 
@@ -116,7 +117,7 @@ def batch_norm_forward_saved(input, running_mean, running_var, weight=None, bias
                 array[...] = vectors[name]
     else:
         saved = _running_statistics(x, running_mean, running_var, eps)
-    y = _elementwise(kernels.normalize, 3 * x.size, x, (x, saved, weight, bias), 3, np.empty_like(x))
+    y = _elementwise(kernels.normalize, 3 * x.size, x, (x, saved, weight, bias), 3, empty(x.shape, x.dtype))
     return _restored(y, input.shape), saved
 
 
@@ -174,10 +175,10 @@ def batch_norm_backward_saved(grad_output, input, saved, weight=None, training=F
     totals = np.zeros((2, C))
     if len(x) and (training or need_weight or need_bias):
         fold = _fold(x)
-        kernels.gradient_sums(4 * x.size, g, x, saved, fold, np.empty(fold * C, x.dtype), _parts(x, fold), totals)
+        kernels.gradient_sums(4 * x.size, g, x, saved, fold, empty((fold * C,), x.dtype), _parts(x, fold), totals)
     d = None
     if need_input:
-        d = _elementwise(kernels.backward, 4 * x.size, x, (g, x, saved, weight, totals), 4 if training else 1, np.empty_like(x))
+        d = _elementwise(kernels.backward, 4 * x.size, x, (g, x, saved, weight, totals), 4 if training else 1, empty(x.shape, x.dtype))
         d = _restored(d, input.shape)
     grad_bias, grad_weight = totals.astype(x.dtype)
     return d, grad_weight if need_weight else None, grad_bias if need_bias else None

@@ -8,6 +8,7 @@ from fastconv import shapes
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import channels_last, check_shape, nchw, plain
 from fastconv.kernels import pool as kernels
+from fastconv.memory import empty
 
 # --- maximum -------------------------------------------------------------------------------------------------------------
 
@@ -35,14 +36,14 @@ def _halves(g):
 def _argmax_dtype(g):
     """The smallest unsigned integer for the taps of a window."""
     taps = g.KH * g.KW
-    return np.uint8 if taps <= 1 << 8 else np.uint16 if taps <= 1 << 16 else np.uint32
+    return np.dtype(np.uint8 if taps <= 1 << 8 else np.uint16 if taps <= 1 << 16 else np.uint32)
 
 
 def _max_forward(x, g, with_argmax):
     """(output, argmax), both (N, OH, OW, C)."""
     shape = (g.N, g.OH, g.OW, g.C)
-    y = np.empty(shape, x.dtype)
-    argmax = np.empty(shape if with_argmax else (0, 0, 0, 0), _argmax_dtype(g))
+    y = empty(shape, x.dtype)
+    argmax = empty(shape if with_argmax else (0, 0, 0, 0), _argmax_dtype(g))
     if _halves(g):
         kernels.max_forward_2x2(_work(g), x, y, argmax)
     else:
@@ -50,8 +51,16 @@ def _max_forward(x, g, with_argmax):
     return y, argmax
 
 
+def relu_max_halves(x, argmax):
+    """ReLU and maxima of 2 x 2 with stride 2 of x (N, H, W, C); argmax, of that shape or empty, becomes 4 where no gradient goes."""
+    N, H, W, C = x.shape
+    y = empty((N, H // 2, W // 2, C), x.dtype)
+    kernels.relu_max_forward_2x2(10 * y.size, x, y, argmax)
+    return y
+
+
 def _max_backward(grad_output, argmax, g):
-    d = np.empty((g.N, g.H, g.W, g.C), grad_output.dtype)
+    d = empty((g.N, g.H, g.W, g.C), grad_output.dtype)
     if _halves(g):
         kernels.max_backward_2x2(_work(g), grad_output, argmax, d)
     else:
@@ -147,6 +156,15 @@ def max_pool2d_forward_argmax(input, kernel_size, stride=None, padding=0, dilati
     return nchw(y), argmax
 
 
+def relu_max_pool2d(input, *, with_argmax=True):
+    """max_pool2d(relu(input), 2) in one pass; returns (output, argmax), where argmax gives `max_pool2d_backward_argmax` the gradient of the
+    input: that of ReLU is in it."""
+    x = channels_last("input", input)
+    N, H, W, C = x.shape
+    argmax = empty((N, H // 2, W // 2, C) if with_argmax else (0, 0, 0, 0), np.dtype(np.uint8))
+    return nchw(relu_max_halves(x, argmax)), argmax
+
+
 def max_pool2d_backward_argmax(grad_output, argmax, input_shape, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     """As `max_pool2d_backward`, from the argmax of `max_pool2d_forward_argmax` and the shape of its input."""
     g = shapes.pool2d(_four(input_shape), kernel_size, stride, padding, dilation, ceil_mode)
@@ -216,7 +234,7 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode=False, coun
     OH = floor((H + 2*PH - KH) / SH) + 1, OW likewise. Parallel over rows of the output.
     """
     x, g = _geometry(input, kernel_size, stride, padding, ceil_mode=ceil_mode)
-    y = np.empty((g.N, g.OH, g.OW, g.C), x.dtype)
+    y = empty((g.N, g.OH, g.OW, g.C), x.dtype)
     kernels.average_forward(_work(g), x, *_average_spans(g, count_include_pad), y)
     return nchw(y)
 
@@ -248,7 +266,7 @@ def avg_pool2d_backward(grad_output, input_shape, kernel_size, stride=None, padd
 def _average_backward(work, grad_output, spans, H, W):
     grad_output = channels_last("grad_output", grad_output)
     N, _, _, C = grad_output.shape
-    d = np.empty((N, H, W, C), grad_output.dtype)
+    d = empty((N, H, W, C), grad_output.dtype)
     kernels.average_backward(work, grad_output, *spans, d)
     return nchw(d)
 
@@ -279,7 +297,7 @@ def adaptive_avg_pool2d(input, output_size):
     N, H, W, C = x.shape
     shapes.pool2d((N, C, H, W), 1)  # for its errors: only the batch may be empty
     OH, OW = shapes.adaptive_output(output_size, H, W)
-    y = np.empty((N, OH, OW, C), x.dtype)
+    y = empty((N, OH, OW, C), x.dtype)
     kernels.average_forward(x.size + y.size, x, _adaptive_spans(H, OH), _adaptive_spans(W, OW), y)
     return nchw(y)
 

@@ -6,6 +6,7 @@ from fastconv.errors import ArgumentError
 from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
 from fastconv.functional.flat import TRANSCENDENTAL
 from fastconv.kernels import softmax as kernels
+from fastconv.memory import empty
 from fastconv.shapes import integer
 
 
@@ -31,7 +32,7 @@ def _along(kernel, cost, name, array, dim, *others):
         check_shape(other_name, plain(other_name, other), array.shape)
         rows.append(same_dtype(other_name, other if last else other.transpose(order), array.dtype, array.ndim))
     first = contiguous(rows[0])
-    result = np.empty_like(first)
+    result = empty(first.shape, first.dtype)
     if first.size:
         kernel(cost * first.size, *(r.reshape(-1) for r in (*rows[1:], first, result)), first.shape[-1])
     return result if last else result.transpose(np.argsort(order))

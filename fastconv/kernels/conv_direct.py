@@ -13,7 +13,8 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.simd import VECTOR_BYTES, add, move
+from fastconv.kernels.pool import relu_max_row_2x2
+from fastconv.kernels.simd import VECTOR_BYTES, move
 from fastconv.kernels.tiles import TILES, tiles
 
 
@@ -76,6 +77,55 @@ def clip(start, step, count, size):
     return low, max(low, high)
 
 
+@device
+def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, window, taps, n0, n1, oh0, oh1, height):
+    """Output rows oh0 .. oh1 of images n0 .. n1.
+
+    Row oh of image n starts at y[origin + n * image_size + oh * row_size], its pixels lie `step` apart. The panel has `height` rows.
+    """
+    N, H, W, C = X.shape
+    OH, OW, SH, SW, PT, PL = window
+    KH, KW, DH, DW = taps
+    groups, vectors, CB, _, _, BC, lanes = weight.shape
+    x, w, b = X.ravel(), weight.ravel(), bias.ravel()
+    CG, OCG = C // groups, bias.size // groups
+    width = (OW - 1) * SW + (KW - 1) * DW + 1
+    panel_row, block_size = width * BC, height * width * BC
+    kh_size, filter_size = KW * BC * lanes, KH * KW * BC * lanes
+    ih0 = min(H, max(0, oh0 * SH - PT))
+    ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
+    panel = np.empty((n1 - n0) * CB * block_size, x.dtype)
+    for group in range(groups):
+        for n in range(n0, n1):
+            for block in range(CB):
+                fill_panel(panel, ((n - n0) * CB + block) * block_size, x, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
+                           min(BC, CG - block * BC), BC, PL, width)
+        for v in range(0, vectors, 2):
+            wide, cols = min(2, vectors - v), min(2 * lanes, OCG - v * lanes)
+            channel = group * OCG + v * lanes
+            for n in range(n0, n1):
+                for oh in range(oh0, oh1):
+                    top = oh * SH - PT
+                    low, high = clip(top, DH, KH, H)
+                    a = (n - n0) * CB * block_size + (top + low * DH - ih0) * panel_row
+                    f = (group * vectors + v) * CB * filter_size + low * kh_size
+                    c = origin + n * image_size + oh * row_size + channel
+                    if DW == 1:
+                        over = (CB, block_size, filter_size, high - low, DH * panel_row, kh_size, KW * BC, 1, lanes)
+                        tiles(OW, panel, a, SW * BC, w, f, CB * filter_size, y, c, step, lanes, wide, cols, b, channel, 0, over)
+                    else:
+                        over = (high - low, DH * panel_row, kh_size, KW, DW * BC, BC * lanes, BC, 1, lanes)
+                        for block in range(CB):
+                            tiles(OW, panel, a + block * block_size, SW * BC, w, f + block * filter_size, CB * filter_size,
+                                  y, c, step, lanes, wide, cols, b, channel, block, over)
+
+
+@device
+def input_rows(H, rows, window, taps):
+    """How many rows of the image `rows` output rows see at most."""
+    return min(H, (rows - 1) * window[2] + (taps[0] - 1) * taps[2] + 1)
+
+
 @kernel(uses=(TILES,))
 def convolve(X, weight, Y, bias, window, taps, place, images, rows):
     """Reads X (N, H, W, C), weight (groups, vectors, CB, KH, KW, BC, lanes), bias (OC,); writes pixels of Y (N, YH, YW, OC).
@@ -83,47 +133,37 @@ def convolve(X, weight, Y, bias, window, taps, place, images, rows):
     Y[n, oh*YSH + Y0, ow*YSW + Y1] = bias + sum of X[n, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL] * weight over the taps inside the image;
     `place` = (YSH, YSW, Y0, Y1). Parallel over blocks of `images` images and `rows` output rows.
     """
-    N, H, W, C = X.shape
+    N, OH = X.shape[0], window[0]
     YH, YW, OC = Y.shape[1:]
-    OH, OW, SH, SW, PT, PL = window
-    KH, KW, DH, DW = taps
     YSH, YSW, Y0, Y1 = place
-    groups, vectors, CB, _, _, BC, lanes = weight.shape
-    x, w, y, b = X.ravel(), weight.ravel(), Y.ravel(), bias.ravel()
-    CG, OCG = C // groups, OC // groups
-    width, height = (OW - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
-    row_size, block_size = width * BC, height * width * BC
-    kh_size, filter_size = KW * BC * lanes, KH * KW * BC * lanes
+    y, origin, height = Y.ravel(), (Y0 * YW + Y1) * OC, input_rows(X.shape[1], rows, window, taps)
     row_blocks = (OH + rows - 1) // rows
     for job in prange((N + images - 1) // images * row_blocks):
         n0, oh0 = job // row_blocks * images, job % row_blocks * rows
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
-        ih0 = min(H, max(0, oh0 * SH - PT))
-        ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-        panel = np.empty(images * CB * block_size, x.dtype)
-        for group in range(groups):
-            for n in range(n0, n1):
-                for block in range(CB):
-                    fill_panel(panel, ((n - n0) * CB + block) * block_size, x, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
-                               min(BC, CG - block * BC), BC, PL, width)
-            for v in range(0, vectors, 2):
-                wide, cols = min(2, vectors - v), min(2 * lanes, OCG - v * lanes)
-                channel = group * OCG + v * lanes
-                for n in range(n0, n1):
-                    for oh in range(oh0, oh1):
-                        top = oh * SH - PT
-                        low, high = clip(top, DH, KH, H)
-                        a = (n - n0) * CB * block_size + (top + low * DH - ih0) * row_size
-                        f = (group * vectors + v) * CB * filter_size + low * kh_size
-                        c = ((n * YH + oh * YSH + Y0) * YW + Y1) * OC + channel
-                        if DW == 1:
-                            over = (CB, block_size, filter_size, high - low, DH * row_size, kh_size, KW * BC, 1, lanes)
-                            tiles(OW, panel, a, SW * BC, w, f, CB * filter_size, y, c, YSW * OC, lanes, wide, cols, b, channel, 0, over)
-                        else:
-                            over = (high - low, DH * row_size, kh_size, KW, DW * BC, BC * lanes, BC, 1, lanes)
-                            for block in range(CB):
-                                tiles(OW, panel, a + block * block_size, SW * BC, w, f + block * filter_size, CB * filter_size,
-                                      y, c, YSW * OC, lanes, wide, cols, b, channel, block, over)
+        convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, oh0, oh1, height)
+
+
+@kernel(uses=(TILES,))
+def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
+    """Convolution, ReLU, and maxima of 2 x 2 with stride 2, whose inputs never leave the cache.
+
+    Reads as `convolve`, writes Y (N, OH / 2, OW / 2, OC) and argmax as pool.relu_max_forward_2x2 does. Parallel over blocks of
+    `images` images and an even number `rows` of rows before pooling.
+    """
+    N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]
+    y, a, row_size, height = Y.ravel(), argmax.ravel(), OW * OC, input_rows(X.shape[1], rows, window, taps)
+    row_blocks = (OH + rows - 1) // rows
+    for job in prange((N + images - 1) // images * row_blocks):
+        n0, oh0 = job // row_blocks * images, job % row_blocks * rows
+        n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
+        before = np.empty((n1 - n0) * rows * row_size, X.dtype)
+        origin = -(n0 * rows + oh0) * row_size
+        convolve_block(X, weight, before, origin, rows * row_size, row_size, OC, bias, window, taps, n0, n1, oh0, oh1, height)
+        for n in range(n0, n1):
+            for oh in range(oh0, oh1, 2):
+                target = (n * OH + oh) // 2 * (OW // 2) * OC
+                relu_max_row_2x2(before, (n * rows + oh) * row_size + origin, OW, OC, y, a, target)
 
 
 @kernel(uses=(TILES,))
@@ -215,36 +255,3 @@ def unpack(parts, grad_weight):
                 target = ((group * OCG + first + lane) * CG + c) * area
                 for tap in range(area):
                     d[target + tap] = p[source + tap * BC * lanes + lane]
-
-
-@kernel(uses=(TILES,))
-def backward_input_few(G, matrix, D, window, taps):
-    """Reads the output's gradient G (N, OH, OW, OC) and the weight as a matrix (OC, KH * KW * C); writes D (N, H, W, C).
-
-    For few input channels, which would fill a vector badly: the gradients of all that a row's windows hold are one product, whose
-    rows are then added into the image. Parallel over images.
-    """
-    N, OH, OW, OC = G.shape
-    _, H, W, C = D.shape
-    _, _, SH, SW, PT, PL = window
-    KH, KW, DH, DW = taps
-    lanes = VECTOR_BYTES // G.itemsize
-    g, w, d = G.ravel(), matrix.ravel(), D.ravel()
-    K, runs = KH * KW * C, 1 if DW == 1 else KW
-    over = (1, 0, 0, 1, 0, 0, OC, 1, K)
-    for n in prange(N):
-        windows, start = np.empty(OW * K, G.dtype), np.zeros(lanes * ((K + lanes - 1) // lanes), G.dtype)
-        for i in range(n * H * W * C, (n + 1) * H * W * C):
-            d[i] = 0
-        for oh in range(OH):
-            tiles(OW, g, (n * OH + oh) * OW * OC, OC, w, 0, lanes, windows, 0, K, lanes, (K + lanes - 1) // lanes, K, start, 0, 0, over)
-            low, high = clip(oh * SH - PT, DH, KH, H)
-            for ow in range(OW):
-                left, right = clip(ow * SW - PL, DW, KW, W)
-                for kh in range(low, high):
-                    source = ow * K + kh * KW * C
-                    target = ((n * H + oh * SH - PT + kh * DH) * W + ow * SW - PL) * C
-                    for r in range(runs):
-                        first, last = (left, right) if DW == 1 else (max(r, left), min(r + 1, right))
-                        for i in range(first * C, last * C, lanes):
-                            add(windows, source + i, d, target + (i if DW == 1 else r * DW * C + i - r * C), last * C - i)

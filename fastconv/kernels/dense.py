@@ -1,15 +1,17 @@
 """Matrix products on the register tile, and the sums over rows that biases need."""
 
+import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES
 from fastconv.kernels.tiles import TILES, tiles
+from fastconv.kernels.vector import load, splat, store
 
 ROWS, COLUMNS, DEPTH = 8 * MAX_ROWS, 256, 512
 """A job's block of the result, and how much of the sum it takes at once: ROWS x DEPTH of A and DEPTH x 32 of B stay in L2."""
 
-SUM_ROWS = 256
+SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""
 
 
@@ -72,10 +74,21 @@ def sum_splits(parts, total):
 def partial_row_sums(X, partial):
     """Reads X (M, N), writes partial (ceil(M / SUM_ROWS), N), the sums of SUM_ROWS rows each. Parallel over them."""
     M, N = X.shape
-    x, p = X.ravel(), partial.ravel()
+    x, p, lanes = X.ravel(), partial.ravel(), VECTOR_BYTES // X.itemsize
+    fold = 16 if N < 64 else 1  # so many rows side by side: a few numbers do not fill a vector
     for job in prange(partial.shape[0]):
+        first, last = job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)
+        whole = last - (last - first) % fold
+        sums = np.empty(fold * N, X.dtype)
+        for i in range(0, fold * N, lanes):
+            column = splat(x, 0.0)
+            for m in range(first, whole, fold):
+                column = column + load(x, m * N + i, fold * N - i)
+            store(sums, i, column, fold * N - i)
         for n in range(N):
-            p[job * N + n] = 0
-        for m in range(job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)):
-            for n in range(N):
-                p[job * N + n] += x[m * N + n]
+            total = sums[n]
+            for row in range(1, fold):
+                total += sums[row * N + n]
+            for m in range(whole, last):
+                total += x[m * N + n]
+            p[job * N + n] = total

@@ -96,21 +96,27 @@ def _larger(v, best):
     return (v > best) | (v != v)
 
 
+@device(forceinline=True)
+def _largest(x, i, C, below, own):
+    """The maximum of the pixels at x[i], x[i + C] and `below` numbers further on, and which of the four it is; `own` channels."""
+    v0, v1, v2, v3 = load(x, i, own), load(x, i + C, own), load(x, i + below, own), load(x, i + below + C, own)
+    right, lower_right = _larger(v1, v0), _larger(v3, v2)
+    upper, lower = select(right, v1, v0), select(lower_right, v3, v2)
+    down, one = _larger(lower, upper), splat_int(v0, 1)
+    return select(down, lower, upper), select(down, select(lower_right, one + 2, one + 1), select(right, one, one - 1))
+
+
 @device
 def _max_forward_row_2x2(job, x, y, argmax):
     (H, W, C), (OH, OW) = x.shape[1:], y.shape[1:3]
     top = (job // OH * H + job % OH * 2) * W * C
     for ow in range(OW):
         for c in range(0, C, lanes(x)):
-            i, o = top + 2 * ow * C + c, (job * OW + ow) * C + c
-            v0, v1, v2, v3 = load(x, i, C - c), load(x, i + C, C - c), load(x, i + W * C, C - c), load(x, i + W * C + C, C - c)
-            right, lower_right = _larger(v1, v0), _larger(v3, v2)
-            upper, lower = select(right, v1, v0), select(lower_right, v3, v2)
-            down = _larger(lower, upper)
-            store(y, o, select(down, lower, upper), C - c)
+            o = (job * OW + ow) * C + c
+            best, tap = _largest(x, top + 2 * ow * C + c, C, W * C, C - c)
+            store(y, o, best, C - c)
             if argmax.size > 0:
-                one = splat_int(v0, 1)
-                store(argmax, o, select(down, select(lower_right, one + 2, one + 1), select(right, one, one - 1)), C - c)
+                store(argmax, o, tap, C - c)
 
 
 @kernel
@@ -118,6 +124,30 @@ def max_forward_2x2(x, y, argmax):
     """As max_forward for windows (2, 2, 2, 2, 1, 1, 0, 0) that all lie within x."""
     for job in prange(y.shape[0] * y.shape[1]):
         _max_forward_row_2x2(job, x, y, argmax)
+
+
+@device
+def relu_max_row_2x2(x, i, W, C, y, argmax, o):
+    """A row of outputs, at y[o], of the two rows of W pixels at x[i]: their maximum, and 0 where that is not above 0.
+
+    There argmax becomes 4, which is no tap: no gradient goes anywhere. All arrays are flat.
+    """
+    for pixel in range(W // 2):
+        for c in range(0, C, lanes(x)):
+            a, b, own = i + 2 * pixel * C + c, o + pixel * C + c, C - c
+            best, tap = _largest(x, a, C, W * C, own)
+            store(y, b, select(best <= 0.0, 0.0, best), own)
+            if argmax.size > 0:
+                store(argmax, b, select(best <= 0.0, splat_int(best, 4), tap), own)
+
+
+@kernel
+def relu_max_forward_2x2(x, y, argmax):
+    """As max_forward_2x2 after ReLU; argmax is 4 where the result is 0. Parallel over rows of y."""
+    (H, W, C), (OH, OW) = x.shape[1:], y.shape[1:3]
+    flat_x, flat_y, flat_argmax = x.ravel(), y.ravel(), argmax.ravel()
+    for job in prange(y.shape[0] * OH):
+        relu_max_row_2x2(flat_x, (job // OH * H + job % OH * 2) * W * C, W, C, flat_y, flat_argmax, job * OW * C)
 
 
 @device

@@ -15,7 +15,10 @@ class ReLU(Module):
         return output
 
     def backward(self, grad_output):
-        return F.relu_backward(grad_output, *self.recall())
+        (output,) = self.recall()
+        if output is None:  # fused with the maximum after it, whose backward has left out what ReLU would
+            return grad_output
+        return F.relu_backward(grad_output, output)
 
 
 class LeakyReLU(Module):

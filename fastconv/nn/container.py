@@ -6,6 +6,7 @@ import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError, FastconvError
 from fastconv.functional.arrays import check_shape
+from fastconv.nn import fused
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
 
@@ -58,12 +59,13 @@ class Sequential(Module):
         refuse_repeats(self)
 
     def forward(self, input):
-        layer = None
+        layers, i = list(self.children()), 0
         try:
-            for layer in self.children():
-                input = layer.forward(input)
+            while i < len(layers):
+                input, count = fused.forward(layers, i, input)
+                i += count
         except FastconvError as error:
-            self._locate(error, layer)
+            self._locate(error, layers[i])
             raise
         return input
 
