@@ -130,13 +130,14 @@ def _few_for_input(g, itemsize):
 
 
 def _few_for_weight(g, itemsize):
-    """Whether the weight gradient is cheaper by whole windows. The other way a tile of one row of the filter waits for its own sums
-    when it has fewer than 8 of them."""
+    """Whether the weight gradient is cheaper with rows of the filter as vectors and output channels as rows of the tile.
+
+    Counted in multiplications; a tile of fewer than 8 vectors waits for its own sums, and vectors up to half full count half.
+    """
     lanes = VECTOR_BYTES // itemsize
-    windows = g.OC * -(-g.KH * g.KW * g.IC // lanes) + 2 * g.KH * -(-g.KW * g.IC // lanes)
-    vectors = -(-g.OC // lanes)
-    rows = g.KH * g.KW * g.IC * vectors * max(1, 8 // (g.KW * g.IC * min(2, vectors)))
-    return g.groups == g.DW == 1 and windows < rows
+    run, vectors = g.KW * g.IC, -(-g.OC // lanes)
+    few = g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8)
+    return g.groups == g.DW == 1 and few < g.KH * vectors * max(run, 8 / min(2, vectors))
 
 
 def backward_input(g, grad_output, weight):
@@ -203,12 +204,11 @@ def backward_weight(g, x, grad_output):
 
 
 def _backward_weight_few(g, x, grad_output):
-    lanes, K = VECTOR_BYTES // x.itemsize, g.KH * g.KW * g.IC
-    rows = max(1, min(g.OH, PIXELS // g.OW))
+    rows = max(1, min(g.OH, 4 * PIXELS // g.OW))
     splits = max(1, min(PARTS, g.N * -(-g.OH // rows)))
-    parts = empty((splits, g.OC, -(-K // lanes) * lanes), x.dtype)
+    parts = empty((splits, g.OC, g.KH, g.KW * g.IC), x.dtype)
     conv_few.backward_weight(g.flops, x, grad_output, parts, *_window(g), rows)
-    return np.ascontiguousarray(sum_parts(parts)[:, :K].reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
 
 
 def _rows_together(weight):

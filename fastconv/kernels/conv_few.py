@@ -10,7 +10,6 @@ from fastconv.kernels.conv_direct import clip, fill_panel
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.vector import load, store
 
 IMAGES = 8
 """Rows of a tile of `backward_input`."""
@@ -47,24 +46,22 @@ def backward_input(G, weight, D, window, taps):
 
 @kernel(uses=(TILES,))
 def backward_weight(X, G, parts, window, taps, rows):
-    """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, OC, columns), to be summed over splits.
+    """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, OC, KH, KW * C), to be summed over splits.
 
-    columns is KH * KW * C rounded up to whole vectors; what the last of them hold is of no use. The tile multiplies G with the windows
-    of `rows` output rows, laid out side by side. Parallel over splits of the images' blocks of rows.
+    The rows of a tile are the output channels, its columns a row of the filter. Parallel over splits of the images' blocks of `rows`
+    output rows.
     """
     N, H, W, C = X.shape
     OC = G.shape[3]
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
-    splits, _, columns = parts.shape
     x, g, d = X.ravel(), G.ravel(), parts.ravel()
-    lanes = VECTOR_BYTES // X.itemsize
-    width, height, run = (OW - 1) * SW + KW, min(H, (rows - 1) * SH + (KH - 1) * DH + 1), KW * C
-    row_blocks = (OH + rows - 1) // rows
+    splits, lanes, run = parts.shape[0], VECTOR_BYTES // X.itemsize, KW * C
+    width, height, row_blocks = (OW - 1) * SW + KW, min(H, (rows - 1) * SH + (KH - 1) * DH + 1), (OH + rows - 1) // rows
     for s in prange(splits):
-        panel = np.zeros((height + 1) * width * C + lanes, X.dtype)  # the last row stays 0: it stands for all rows outside the image
-        windows = np.zeros(rows * OW * columns + lanes, X.dtype)
-        for i in range(s * OC * columns, (s + 1) * OC * columns):
+        panel = np.empty(height * width * C, X.dtype)
+        first = s * OC * KH * run
+        for i in range(first, first + OC * KH * run):
             d[i] = 0
         for block in range(s * N * row_blocks // splits, (s + 1) * N * row_blocks // splits):
             n, oh0 = block // row_blocks, block % row_blocks * rows
@@ -72,15 +69,9 @@ def backward_weight(X, G, parts, window, taps, rows):
             ih0 = min(H, max(0, oh0 * SH - PT))
             ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
             fill_panel(panel, 0, x, n, ih0, ih1 - ih0, H, W, C, 0, C, C, PL, width)
-            for oh in range(oh0, oh1):
-                top = oh * SH - PT
-                for ow in range(OW):
-                    target = ((oh - oh0) * OW + ow) * columns
-                    for kh in range(KH):
-                        row = top + kh * DH - ih0 if 0 <= top + kh * DH < H else height
-                        for j in range(0, run, lanes):  # whole vectors: what is too much is written over by what comes next
-                            store(windows, target + kh * run + j, load(panel, (row * width + ow * SW) * C + j, lanes), lanes)
-            pixels = (oh1 - oh0) * OW
-            over = (1, 0, 0, 1, 0, 0, pixels, OC, columns)
-            tiles(OC, g, (n * OH + oh0) * OW * OC, 1, windows, 0, lanes, d, s * OC * columns, columns, lanes, columns // lanes, columns,
-                  windows, 0, 1, over)
+            for kh in range(KH):
+                top = oh0 * SH + kh * DH - PT
+                low, high = clip(top, SH, oh1 - oh0, H)
+                over = (1, 0, 0, high - low, OW * OC, SH * width * C, OW, OC, SW * C)
+                tiles(OC, g, (n * OH + oh0 + low) * OW * OC, 1, panel, (top + low * SH - ih0) * width * C, lanes, d, first + kh * run,
+                      KH * run, lanes, (run + lanes - 1) // lanes, run, panel, 0, 1, over)

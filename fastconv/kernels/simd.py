@@ -32,12 +32,12 @@ VECTOR_BYTES, VECTOR_REGISTERS = _vector_shape()
 
 
 class Vector:
-    """LLVM types and operations of one vector shape: `lanes` elements of a Numba float type."""
+    """LLVM types and operations of one vector shape: `lanes` elements of a float type, as many as VECTOR_BYTES hold or half of them."""
 
-    def __init__(self, builder, dtype):
+    def __init__(self, builder, dtype, half=False):
         self.builder = builder
         self.size = dtype.bitwidth // 8
-        self.lanes = VECTOR_BYTES // self.size
+        self.lanes = VECTOR_BYTES // self.size // (2 if half else 1)
         self.element = ir.FloatType() if self.size == 4 else ir.DoubleType()
         self.type = ir.VectorType(self.element, self.lanes)
         self.mask_type = ir.VectorType(ir.IntType(1), self.lanes)
@@ -118,11 +118,21 @@ MAX_ROWS = 14 if VECTOR_REGISTERS == 32 else 6
 """Rows of the tallest tile that is two vectors wide: 14 x 2 sums, 2 columns and a broadcast just fit into 32 registers."""
 
 
+GROUP = 3
+"""Rows of a tile that share a pointer: an address may be pointer + stride or pointer + 2 * stride without an addition before it."""
+
+
+def _opaque(builder, pointer):
+    """The same pointer, of which LLVM knows nothing. It would compute each row's address from the row's before, one cycle each."""
+    function_type = ir.FunctionType(pointer.type, [pointer.type])
+    return builder.call(ir.InlineAsm(function_type, "", "=r,0"), [pointer])
+
+
 class _Tile:
     """Emits the body of `tile` for one number of rows; with `elementwise`, A gives vectors too instead of broadcast scalars."""
 
-    def __init__(self, builder, dtype, vectors, masked, pointers, strides, cols, accumulate, over, elementwise=False):
-        self.builder, self.v, self.vectors, self.elementwise = builder, Vector(builder, dtype), vectors, elementwise
+    def __init__(self, builder, v, vectors, masked, pointers, strides, cols, accumulate, over, elementwise=False):
+        self.builder, self.v, self.vectors, self.elementwise = builder, v, vectors, elementwise
         self.pa, self.pb, self.pc, self.pi = pointers
         self.am, self.bn, self.cm, self.cn = strides
         self.accumulate, self.over = accumulate, over
@@ -144,19 +154,20 @@ class _Tile:
         self.emit_start(cells, sums)
         S, a_s, b_s, T, a_t, b_t, K, a_k, b_k = self.over
         with _rolled_loop(builder, S) as s, _rolled_loop(builder, T) as t:
-            a_next, b_next = cgutils.alloca_once(builder, self.pa.type), cgutils.alloca_once(builder, self.pb.type)
-            builder.store(self.at(self.pa, (a_s, s), (a_t, t)), a_next)
-            builder.store(self.at(self.pb, (b_s, s), (b_t, t)), b_next)
+            a = self.at(self.pa, (a_s, s), (a_t, t))
+            pointers = [self.at(a, (self.am, m)) for m in range(0, rows, GROUP)]
+            pointers.append(self.at(self.pb, (b_s, s), (b_t, t)))
+            pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
             with _rolled_loop(builder, K):
-                a, b = builder.load(a_next), builder.load(b_next)
+                *groups, b = [_opaque(builder, builder.load(pointer)) for pointer in pointers]
                 columns = [v.load(self.at(b, (self.bn, n)), self.masks[n]) for n in range(self.vectors)]
                 for m in range(rows):
-                    a_row = self.at(a, (self.am, m))
+                    a_row = self.at(groups[m // GROUP], (self.am, m % GROUP))
                     x = v.load(a_row, self.masks[0]) if self.elementwise else v.broadcast(a_row)
                     for n in range(self.vectors):
                         builder.store(v.fma(x, columns[n], builder.load(sums[m, n])), sums[m, n])
-                builder.store(builder.gep(a, [a_k]), a_next)
-                builder.store(builder.gep(b, [b_k]), b_next)
+                for pointer, value, step in zip(pointers, [*groups, b], [a_k] * len(groups) + [b_k], strict=True):
+                    builder.store(builder.gep(value, [step]), pointer)
         for m, n in cells:
             v.store(builder.load(sums[m, n]), self.at(self.pc, (self.cm, m), (self.cn, n)), self.masks[n])
 
@@ -186,26 +197,27 @@ class _Tile:
 
 
 @intrinsic(prefer_literal=True)
-def tile(typingctx, rows, NV, MASKED, A, a, am, B, b, bn, C, c, cm, cn, cols, init, i, accumulate, over):
+def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, cols, init, i, accumulate, over):
     """C[m, n] = start[m, n] + sum over (s, t, k) of A[m; s, t, k] * B[n; s, t, k], for m < rows and n < NV vectors of lanes.
 
     `over` = (S, as, bs, T, at, bt, K, ak, bk): three nested sums, each with its length and its strides in A and B.
     `start` is init[n] for every row, or C itself where `accumulate` is not 0. Element (m; s, t, k) of A is a scalar at
     A[a + m*am + s*as + t*at + k*ak]; vector (n; s, t, k) of B starts at B[b + n*bn + s*bs + t*bt + k*bk]; vector (m, n) of C at
-    C[c + m*cm + n*cn]; init[n] at init[i + n*lanes]. With MASKED, the lanes from `cols` on are neither read nor written.
-    NV and MASKED are integer literals, 1 <= rows <= MAX_ROWS.
+    C[c + m*cm + n*cn]; init[n] at init[i + n*lanes]. With MASKED, the lanes from `cols` on are neither read nor written; with HALF,
+    vectors are half as long. NV, HALF and MASKED are integer literals, 1 <= rows <= MAX_ROWS.
     """
-    if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, MASKED)):
+    if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None
-    vectors, masked = NV.literal_value, MASKED.literal_value
-    signature = types.void(types.intp, NV, MASKED, A, types.intp, types.intp, B, types.intp, types.intp, C, *[types.intp] * 4,
+    vectors, half, masked = NV.literal_value, HALF.literal_value, MASKED.literal_value
+    signature = types.void(types.intp, NV, HALF, MASKED, A, types.intp, types.intp, B, types.intp, types.intp, C, *[types.intp] * 4,
                            init, types.intp, types.intp, types.UniTuple(types.intp, 9))
 
     def codegen(context, builder, signature, args):
-        pointers = [element_pointer(context, builder, signature, args, k) for k in (3, 6, 9, 14)]
-        strides = [args[k] for k in (5, 8, 11, 12)]
-        over = cgutils.unpack_tuple(builder, args[17], 9)
-        _Tile(builder, A.dtype, vectors, masked, pointers, strides, args[13], args[16], over).emit_switch(args[0])
+        pointers = [element_pointer(context, builder, signature, args, k) for k in (4, 7, 10, 15)]
+        strides = [args[k] for k in (6, 9, 12, 13)]
+        over = cgutils.unpack_tuple(builder, args[18], 9)
+        v = Vector(builder, A.dtype, half)
+        _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over).emit_switch(args[0])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -227,7 +239,8 @@ def tile_elementwise(typingctx, rows, MASKED, A, a, am, B, b, C, c, cm, cols, in
         pointers = [element_pointer(context, builder, signature, args, k) for k in (2, 5, 7, 11)]
         zero = ir.Constant(I64, 0)
         over = cgutils.unpack_tuple(builder, args[14], 9)
-        _Tile(builder, A.dtype, 1, masked, pointers, (args[4], zero, args[9], zero), args[10], args[13], over, True).emit_switch(args[0])
+        strides, v = (args[4], zero, args[9], zero), Vector(builder, A.dtype)
+        _Tile(builder, v, 1, masked, pointers, strides, args[10], args[13], over, elementwise=True).emit_switch(args[0])
         return context.get_dummy_value()
 
     return signature, codegen

@@ -18,11 +18,13 @@ def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, 
         m = 0
         for part in range(count):
             rows = (M - m) // (count - part)  # even tiles: 16 rows are 8 + 8 and not 14 + 2, which would wait for its own sums
+            a, b, c, rest = m * am, v * bn, m * cm + v * cn, cols - v * lanes
             if wide:
-                tile(rows, 2, 0, A, m * am, am, B, v * bn, bn, C, m * cm + v * cn, cm, cn, cols, init, v * lanes, accumulate, over)
-            else:
-                tile(rows, 1, 1, A, m * am, am, B, v * bn, bn, C, m * cm + v * cn, cm, cn, cols - v * lanes, init, v * lanes,
-                     accumulate, over)
+                tile(rows, 2, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, cols, init, v * lanes, accumulate, over)
+            elif rest > lanes // 2:
+                tile(rows, 1, 0, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over)
+            else:  # processors that take long vectors in two halves are twice as fast here
+                tile(rows, 1, 1, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over)
             m += rows
         v += 2 if wide else 1
 
