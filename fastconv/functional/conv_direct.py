@@ -7,7 +7,7 @@ import numpy as np
 
 from fastconv.functional.linear import PARTS, sum_parts, times, times_transposed, transposed_times
 from fastconv.functional.pool import relu_max_halves
-from fastconv.kernels import conv_depthwise, conv_direct, conv_few
+from fastconv.kernels import conv_depthwise, conv_direct, conv_few, conv_images
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.memory import empty, zeros
 
@@ -51,6 +51,36 @@ def _blocks(N, C, OH, OW, taps, strides, itemsize):
     return 1, -(-OH // -(-OH // rows))
 
 
+SMALL = 256
+"""Pixels of the output up to which a tile takes one pixel of several images."""
+
+IMAGES, IMAGES_BYTES = 16, 1 << 21
+"""A job takes so many images then, or half as many where these would be larger."""
+
+
+def _by_images(N, OH, OW, taps):
+    """Whether a convolution should take its tiles across images."""
+    KH, KW, _, DW = taps
+    return N >= IMAGES // 2 and OH * OW <= SMALL and KH * KW > 1 and DW == 1
+
+
+def _convolve(work, x, packed, y, bias, window, taps, place):
+    """One dense convolution of x (N, H, W, C) into y (N, YH, YW, OC), by images or by rows."""
+    N, C = x.shape[0], x.shape[3]
+    OH, OW, SH, SW, _, _ = window
+    if _by_images(N, OH, OW, taps):
+        images, vectors = _images(x), packed.shape[1]
+        shares = max(1, PARTS // -(-N // images))
+        conv_images.convolve(work, x, packed, y, bias, window, taps, place, images, 2 * -(-vectors // (2 * shares)))
+    else:
+        conv_direct.convolve(work, x, packed, y, bias, window, taps, place, *_blocks(N, C, OH, OW, taps, (SH, SW), x.itemsize))
+
+
+def _images(x):
+    """How many images of x (N, H, W, C) a job takes."""
+    return IMAGES if IMAGES * x[:1].nbytes <= IMAGES_BYTES else IMAGES // 2
+
+
 def _packed_shape(groups, vectorised, summed, taps, itemsize):
     """(groups, vectors, CB, KH, KW, BC, lanes): channels of a group as vectors, and as CB even blocks of BC, at most a vector's length."""
     lanes = VECTOR_BYTES // itemsize
@@ -67,8 +97,7 @@ def forward(g, x, weight, bias):
     if _is_depthwise(g):
         conv_depthwise.convolve(g.flops, x, _channels_inside(weight), y, bias, window, taps, (1, 1, 0, 0))
         return y
-    images, rows = _blocks(g.N, g.IC, g.OH, g.OW, taps, (g.SH, g.SW), x.itemsize)
-    conv_direct.convolve(g.flops, x, _packed(g, weight), y, bias, window, taps, (1, 1, 0, 0), images, rows)
+    _convolve(g.flops, x, _packed(g, weight), y, bias, window, taps, (1, 1, 0, 0))
     return y
 
 
@@ -79,9 +108,12 @@ def forward_relu_max(g, x, weight, bias, argmax):
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     y = empty((g.N, OH // 2, OW // 2, g.OC), x.dtype)
     _, taps = _window(g)
-    images, rows = _blocks(g.N, g.IC, OH, OW, taps, (g.SH, g.SW), x.itemsize)
     window = (OH, OW, g.SH, g.SW, g.PT, g.PL)  # without a last row or column that no maximum sees
-    conv_direct.convolve_relu_max(g.flops, x, _packed(g, weight), y, argmax, bias, window, taps, images, rows + rows % 2)
+    if _by_images(g.N, OH, OW, taps):
+        conv_images.convolve_relu_max(g.flops, x, _packed(g, weight), y, argmax, bias, window, taps, _images(x))
+    else:
+        images, rows = _blocks(g.N, g.IC, OH, OW, taps, (g.SH, g.SW), x.itemsize)
+        conv_direct.convolve_relu_max(g.flops, x, _packed(g, weight), y, argmax, bias, window, taps, images, rows + rows % 2)
     return y
 
 
@@ -91,9 +123,8 @@ def _window(g):
 
 def _packed(g, weight):
     """The weight in the order in which `convolve` reads it."""
-    ICG, OCG, area = g.IC // g.groups, g.OC // g.groups, g.KH * g.KW
-    packed = empty(_packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), weight.itemsize), weight.dtype)
-    conv_direct.pack(4 * weight.size, weight, packed, 0, g.KW, 1, ICG * area, area, OCG * ICG * area, OCG, ICG)
+    packed = empty(_packed_shape(g.groups, g.OC // g.groups, g.IC // g.groups, (g.KH, g.KW), weight.itemsize), weight.dtype)
+    conv_direct.pack(weight.size, weight, packed, 0, g.KW, 1, False)
     return packed
 
 
@@ -171,13 +202,9 @@ def _backward_input_phase(g, grad_output, weight, grad_input, row, column):
         ]
         conv_depthwise.convolve(work, grad_output, np.ascontiguousarray(backwards), grad_input, np.zeros(g.IC, dtype), window, taps, place)
         return
-    ICG, OCG, area = g.IC // g.groups, g.OC // g.groups, g.KH * g.KW
-    packed = empty(_packed_shape(g.groups, ICG, OCG, (TH, TW), dtype.itemsize), dtype)
-    conv_direct.pack(
-        4 * packed.size, weight, packed, kh * g.KW + kw, -kh_step * g.KW, -kw_step, area, ICG * area, OCG * ICG * area, ICG, OCG
-    )
-    images, rows = _blocks(g.N, g.OC, OH, OW, taps, (1, 1), dtype.itemsize)
-    conv_direct.convolve(work, grad_output, packed, grad_input, np.zeros(g.IC, dtype), window, taps, place, images, rows)
+    packed = empty(_packed_shape(g.groups, g.IC // g.groups, g.OC // g.groups, (TH, TW), dtype.itemsize), dtype)
+    conv_direct.pack(packed.size, weight, packed, kh * g.KW + kw, -kh_step * g.KW, -kw_step, True)
+    _convolve(work, grad_output, packed, grad_input, np.zeros(g.IC, dtype), window, taps, place)
 
 
 def backward_weight(g, x, grad_output):
@@ -194,12 +221,13 @@ def backward_weight(g, x, grad_output):
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
     images, rows = _blocks(g.N, g.IC, g.OH, g.OW, taps, (g.SH, g.SW), x.itemsize)
     shape = _packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize)
-    splits = max(1, min(PARTS, -(-g.N // images), PART_BYTES // (math.prod(shape) * x.itemsize)))
-    share = max(2, shape[1] // max(1, PARTS // (splits * g.groups)) // 2 * 2)
+    share = 2 if g.KH * g.KW > 1 else 8  # vectors of a job; each job copies the input into panels, which must pay
+    shares = g.groups * -(-shape[1] // share)
+    splits = max(1, min(-(-PARTS // shares), -(-g.N // images), PART_BYTES // (math.prod(shape) * x.itemsize)))
     parts = empty((splits, *shape), x.dtype)
     conv_direct.backward_weight(g.flops, x, grad_output, parts, window, taps, images, rows, share)
     grad_weight = empty(g.weight_shape, x.dtype)
-    conv_direct.unpack(2 * parts.size, parts, grad_weight)
+    conv_direct.unpack(parts.size, parts, grad_weight)
     return grad_weight
 
 

@@ -16,29 +16,47 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.simd import VECTOR_BYTES, move
 from fastconv.kernels.tiles import TILES, tiles
+from fastconv.kernels.vector import load, store, transpose
 
 
 @kernel
-def pack(weight, packed, first, kh_step, kw_step, j_stride, r_stride, group_stride, J, R):
-    """Reads weight, writes packed (groups, vectors, CB, KH, KW, BC, lanes): J vectorised channels, R summed ones, zeros beyond them.
+def pack(weight, packed, first, kh_step, kw_step, by_input):
+    """Reads weight (OC, C/groups, ., .), writes packed (groups, vectors, CB, KH, KW, BC, lanes), in the order in which a tile reads.
 
-    Element (group, j, kh, kw, r) comes from weight[first + group*group_stride + j*j_stride + kh*kh_step + kw*kw_step + r*r_stride].
-    Parallel over groups and vectors.
+    The lanes are a group's output channels, (CB, BC) its input channels, or the other way round with `by_input`; zeros beyond them.
+    Tap (kh, kw) comes from the number first + kh*kh_step + kw*kw_step of the weight's taps. Parallel over groups and vectors.
     """
     groups, vectors, CB, KH, KW, BC, lanes = packed.shape
+    OC, CG, area = weight.shape[0], weight.shape[1], weight.shape[2] * weight.shape[3]
+    OCG = OC // groups
     w, p = weight.ravel(), packed.ravel()
     for job in prange(groups * vectors):
-        j0 = job % vectors * lanes
-        source = first + job // vectors * group_stride + j0 * j_stride
-        cols = min(lanes, J - j0)
-        target = job * CB * KH * KW * BC * lanes
+        group, j0 = job // vectors, job % vectors * lanes
+        rows = np.empty(BC * area * lanes, weight.dtype)  # (summed channel, tap, lane)
         for block in range(CB):
+            r0 = block * BC
+            if by_input:
+                own, cols = min(BC, OCG - r0), min(lanes, CG - j0)
+                for r in range(own):
+                    start = ((group * OCG + r0 + r) * CG + j0) * area
+                    if area == 1:
+                        store(rows, r * lanes, load(w, start, cols), lanes)
+                        continue
+                    for e in range(0, area, lanes):
+                        transpose(w, start + e, area, cols, min(lanes, area - e), rows, (r * area + e) * lanes, lanes, lanes)
+            else:
+                own, cols = min(BC, CG - r0), min(lanes, OCG - j0)
+                start = ((group * OCG + j0) * CG + r0) * area
+                for e in range(0, own * area, lanes):
+                    transpose(w, start + e, CG * area, cols, min(lanes, own * area - e), rows, e * lanes, lanes, lanes)
+            for i in range(own * area * lanes, BC * area * lanes):
+                rows[i] = 0
+            target = (job * CB + block) * KH * KW * BC * lanes
             for kh in range(KH):
                 for kw in range(KW):
-                    for r in range(block * BC, (block + 1) * BC):
-                        tap = source + kh * kh_step + kw * kw_step + r * r_stride
-                        for lane in range(lanes):
-                            p[target + lane] = w[tap + lane * j_stride] if lane < cols and r < R else 0
+                    tap = first + kh * kh_step + kw * kw_step
+                    for r in range(BC):
+                        store(p, target, load(rows, (r * area + tap) * lanes, lanes), lanes)
                         target += lanes
 
 
@@ -226,11 +244,8 @@ def pack_gradient(packed, p, g, source, pixels, OC, cols, wide, size, lanes):
     """`cols` channels of each pixel into `wide` vectors: vector v of pixel q at packed[p + v*size + q*lanes], zeros in the tail."""
     for v in range(wide):
         own = min(lanes, cols - v * lanes)
-        if own < lanes:
-            for j in range(pixels * lanes):
-                packed[p + v * size + j] = 0
         for q in range(pixels):
-            move(g, source + q * OC + v * lanes, packed, p + v * size + q * lanes, own)
+            store(packed, p + v * size + q * lanes, load(g, source + q * OC + v * lanes, own), lanes)
 
 
 @kernel
@@ -241,17 +256,21 @@ def unpack(parts, grad_weight):
     """
     splits, groups, vectors, CB, KH, KW, BC, lanes = parts.shape
     OC, CG = grad_weight.shape[:2]
-    OCG, area = OC // groups, KH * KW
+    OCG, area, split = OC // groups, KH * KW, parts.size // splits
     p, d = parts.ravel(), grad_weight.ravel()
-    size = CB * area * BC * lanes
     for job in prange(groups * vectors):
-        group, first = job // vectors, job % vectors * lanes
-        for s in range(1, splits):
-            for i in range(job * size, (job + 1) * size):
-                p[i] += p[s * groups * vectors * size + i]
-        for c in range(CG):
-            source = job * size + (c // BC * area * BC + c % BC) * lanes
-            for lane in range(min(lanes, OCG - first)):
-                target = ((group * OCG + first + lane) * CG + c) * area
-                for tap in range(area):
-                    d[target + tap] = p[source + tap * BC * lanes + lane]
+        group, j0 = job // vectors, job % vectors * lanes
+        rows = np.empty(BC * area * lanes, parts.dtype)  # (summed channel, tap, lane)
+        for block in range(CB):
+            own, source = min(BC, CG - block * BC), (job * CB + block) * area * BC * lanes
+            for tap in range(area):
+                for r in range(BC):
+                    total = load(p, source, lanes)
+                    for s in range(1, splits):
+                        total = total + load(p, source + s * split, lanes)
+                    store(rows, (r * area + tap) * lanes, total, lanes)
+                    source += lanes
+            target = ((group * OCG + j0) * CG + block * BC) * area
+            for e in range(0, own * area, lanes):
+                count = min(lanes, own * area - e)
+                transpose(rows, e * lanes, lanes, count, min(lanes, OCG - j0), d, target + e, CG * area, count)

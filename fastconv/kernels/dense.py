@@ -6,7 +6,7 @@ from numba import prange
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES
 from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.vector import load, splat, store
+from fastconv.kernels.vector import load, splat, store, transpose
 
 ROWS, COLUMNS, DEPTH = 8 * MAX_ROWS, 256, 512
 """A job's block of the result, and how much of the sum it takes at once: ROWS x DEPTH of A and DEPTH x 32 of B stay in L2."""
@@ -48,12 +48,9 @@ def pack_transposed(W, packed):
     w, p = W.ravel(), packed.ravel()
     lanes = VECTOR_BYTES // W.itemsize
     for block in prange((N + lanes - 1) // lanes):
-        cols = min(lanes, N - block * lanes)
-        for k in range(K):
-            for n in range(cols):
-                p[(block * K + k) * lanes + n] = w[(block * lanes + n) * K + k]
-            for n in range(cols, lanes):
-                p[(block * K + k) * lanes + n] = 0
+        n = block * lanes
+        for k in range(0, K, lanes):
+            transpose(w, n * K + k, K, min(lanes, N - n), min(lanes, K - k), p, (block * K + k) * lanes, lanes, lanes)
 
 
 @kernel

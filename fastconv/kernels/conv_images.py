@@ -1,0 +1,75 @@
+"""Direct convolution of small images: a tile is the same pixel of several images times two vectors of output channels.
+
+Rows of few pixels would make poor tiles. Here a tile is as tall as there are images, and a filter that hangs over the border of the
+image is cut instead of multiplied with zeros, which for 7 x 7 pixels and 3 x 3 taps saves a sixth. `window`, `taps` and the packed weight
+as in conv_direct; the dilation's DW is 1.
+"""
+
+import numpy as np
+from numba import prange
+
+from fastconv.kernels.conv_direct import clip, fill_panel
+from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.pool import relu_max_row_2x2
+from fastconv.kernels.tiles import TILES, tiles
+
+
+@device
+def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, window, taps, n0, n1, v0, v1):
+    """Vectors v0 .. v1 of each group's output channels, of images n0 .. n1.
+
+    Row oh of image n starts at y[origin + n * image_size + oh * row_size], its pixels lie `step` apart.
+    """
+    _, H, W, C = X.shape
+    OH, OW, SH, SW, PT, PL = window
+    KH, KW, DH, _ = taps
+    groups, vectors, CB, _, _, BC, lanes = weight.shape
+    x, w, b = X.ravel(), weight.ravel(), bias.ravel()
+    CG, OCG = C // groups, bias.size // groups
+    block_size, filter_size = H * W * BC, KH * KW * BC * lanes
+    stride = CB * block_size + lanes  # of images in the panel: without the lanes, all may fall on the same few lines of the cache
+    panel = np.empty((n1 - n0) * stride, x.dtype)
+    for group in range(groups):
+        for n in range(n0, n1):
+            for block in range(CB):
+                fill_panel(panel, (n - n0) * stride + block * block_size, x, n, 0, H, H, W, C, group * CG + block * BC,
+                           min(BC, CG - block * BC), BC, 0, W)
+        for v in range(v0, v1, 2):
+            wide, cols = min(2, v1 - v), min(2 * lanes, OCG - v * lanes)
+            channel = group * OCG + v * lanes
+            for oh in range(OH):
+                low, high = clip(oh * SH - PT, DH, KH, H)
+                for ow in range(OW):
+                    left, right = clip(ow * SW - PL, 1, KW, W)
+                    a = ((oh * SH - PT + low * DH) * W + ow * SW - PL + left) * BC
+                    f = (group * vectors + v) * CB * filter_size + (low * KW + left) * BC * lanes
+                    c = origin + n0 * image_size + oh * row_size + ow * step + channel
+                    over = (CB, block_size, filter_size, high - low, DH * W * BC, KW * BC * lanes, (right - left) * BC, 1, lanes)
+                    tiles(n1 - n0, panel, a, stride, w, f, CB * filter_size, y, c, image_size, lanes, wide, cols, b, channel, 0, over)
+
+
+@kernel(uses=(TILES,))
+def convolve(X, weight, Y, bias, window, taps, place, images, share):
+    """As conv_direct.convolve. Parallel over blocks of `images` images and `share` vectors of output channels."""
+    N, vectors = X.shape[0], weight.shape[1]
+    YH, YW, OC = Y.shape[1:]
+    YSH, YSW, Y0, Y1 = place
+    y, origin, shares = Y.ravel(), (Y0 * YW + Y1) * OC, (vectors + share - 1) // share
+    for job in prange((N + images - 1) // images * shares):
+        n0, v0 = job // shares * images, job % shares * share
+        n1, v1 = min(N, n0 + images), min(vectors, v0 + share)
+        convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, v0, v1)
+
+
+@kernel(uses=(TILES,))
+def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images):
+    """As conv_direct.convolve_relu_max, OH and OW even. Parallel over blocks of `images` images."""
+    N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]
+    y, a, row_size = Y.ravel(), argmax.ravel(), OW * OC
+    for job in prange((N + images - 1) // images):
+        n0, n1 = job * images, min(N, (job + 1) * images)
+        before = np.empty((n1 - n0) * OH * row_size, X.dtype)
+        convolve_block(X, weight, before, -n0 * OH * row_size, OH * row_size, row_size, OC, bias, window, taps, n0, n1, 0, weight.shape[1])
+        for n in range(n0, n1):
+            for oh in range(0, OH, 2):
+                relu_max_row_2x2(before, ((n - n0) * OH + oh) * row_size, OW, OC, y, a, (n * OH + oh) // 2 * (OW // 2) * OC)
