@@ -17,7 +17,6 @@ PIXELS, PANEL_BYTES = 256, 1 << 18
 PART_BYTES = 1 << 23
 """All private copies of a weight's gradient together."""
 
-
 ROW_NUMBERS = 1 << 26
 """A padded row of more numbers than this is all padding but for a sliver, and would not fit into memory several times."""
 
@@ -154,7 +153,12 @@ def _phases(size, kernel, stride, dilation, before):
 
 
 def _few_for_input(g, itemsize):
-    """Whether the input gradient is cheaper with rows of the filter as vectors, counted in multiplications of vectors."""
+    """Whether the input gradient is cheaper with rows of the filter as vectors, counted in multiplications of vectors.
+
+    Small images it never is: their rows are short, and a tile across images has none to clip.
+    """
+    if _by_images(g.N, g.H, g.W, (g.KH, g.KW, g.DH, g.DW)):
+        return False
     lanes = VECTOR_BYTES // itemsize
     rows = g.OH * g.OW * g.KH * -(-g.KW * g.IC // lanes) * (g.OC + 4)  # 4: adding a tile to the image
     return g.groups == g.DW == 1 and rows * g.SH * g.SW < g.H * g.W * g.KH * g.KW * g.OC * -(-g.IC // lanes)

@@ -11,6 +11,9 @@ from fastconv.kernels.vector import load, splat, store, transpose
 ROWS, COLUMNS, DEPTH = 8 * MAX_ROWS, 256, 512
 """A job's block of the result, and how much of the sum it takes at once: ROWS x DEPTH of A and DEPTH x 32 of B stay in L2."""
 
+SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, 2 * MAX_ROWS, 64
+"""A result of up to so many numbers is cut into smaller blocks, enough for all threads."""
+
 SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""
 
@@ -23,12 +26,13 @@ def product(a, am, ak, b, bn, bk, c, M, N, K, splits, start):
     `start` (N elements), so one split gives the product itself. Parallel over splits and blocks of C.
     """
     lanes = VECTOR_BYTES // a.itemsize
-    row_blocks, column_blocks = (M + ROWS - 1) // ROWS, (N + COLUMNS - 1) // COLUMNS
+    block_rows, block_columns = (SMALL_ROWS, SMALL_COLUMNS) if M * N <= SMALL else (ROWS, COLUMNS)
+    row_blocks, column_blocks = (M + block_rows - 1) // block_rows, (N + block_columns - 1) // block_columns
     length = (K + splits - 1) // splits
     for job in prange(splits * row_blocks * column_blocks):
         s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
-        m0, n0 = block // column_blocks * ROWS, block % column_blocks * COLUMNS
-        rows, cols = min(ROWS, M - m0), min(COLUMNS, N - n0)
+        m0, n0 = block // column_blocks * block_rows, block % column_blocks * block_columns
+        rows, cols = min(block_rows, M - m0), min(block_columns, N - n0)
         corner = (s * M + m0) * N + n0
         first, last = min(K, s * length), min(K, (s + 1) * length)
         if s > 0 or first == last:

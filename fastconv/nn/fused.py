@@ -3,6 +3,9 @@
 Results are the same bits. Each layer remembers what its own backward needs, so backward passes do not know of this.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from fastconv.functional.activation import relu_in_place
 from fastconv.functional.conv import conv2d_relu_max_pool2d
 from fastconv.functional.pool import relu_max_pool2d
@@ -50,7 +53,7 @@ def _relu_in_place(input, layer, relu):
     return output
 
 
-_PATTERNS = {
+_PATTERNS: dict[tuple[type, ...], Callable[..., Any]] = {
     (Conv2d, ReLU, MaxPool2d): _conv_relu_max,
     (ReLU, MaxPool2d): _relu_max,
     (Conv2d, ReLU): _relu_in_place,
@@ -63,7 +66,7 @@ def forward(layers, i, input):
     """Layer `i` of the list `layers`, and those after it that can be computed with it: (output, how many layers that were)."""
     for count in (3, 2):
         group = layers[i : i + count]
-        together = _PATTERNS.get(tuple(map(type, group)))
+        together = _PATTERNS.get(tuple(type(layer) for layer in group))
         if together and not any("forward" in vars(layer) for layer in group):  # somebody may have put another in its place
             output = together(input, *group)
             if output is not None:
