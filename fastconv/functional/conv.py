@@ -4,11 +4,11 @@ import numpy as np
 
 from fastconv import shapes
 from fastconv.errors import ArgumentError
-from fastconv.functional import conv_direct, conv_im2col, conv_loops
+from fastconv.functional import conv_direct, conv_im2col, conv_loops, conv_pooled
 from fastconv.functional.arrays import channels_last, check_shape, nchw, plain, same_dtype
 from fastconv.functional.linear import sum_rows, zeros_bias
 from fastconv.functional.options import three
-from fastconv.functional.pool import relu_max_halves
+from fastconv.functional.pool import max_pool2d_backward_argmax, relu_max_halves
 from fastconv.memory import empty
 
 UINT8 = np.dtype(np.uint8)
@@ -94,6 +94,27 @@ def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, group
     else:
         y = relu_max_halves(compute.forward(g, x, weight, bias), argmax)
     return nchw(y), argmax
+
+
+def conv2d_relu_max_pool2d_backward(
+    grad_output, argmax, input, weight, stride, padding, dilation, groups, *, algorithm="auto", output_mask=(True, True, True)
+):
+    """Gradients of `conv2d_relu_max_pool2d`, from its argmax: those of `conv2d_backward`, to rounding, for the gradient of the maxima.
+
+    Three of four numbers of the convolution's own gradient are 0; it is not written to memory, and they are not multiplied.
+    """
+    x = channels_last("input", input)
+    weight = same_dtype("weight", weight, x.dtype, 4)
+    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
+    if _algorithm(algorithm, g) is not conv_direct or not conv_pooled.fits(g):
+        before = max_pool2d_backward_argmax(grad_output, argmax, g.output_shape, 2)
+        return conv2d_backward(before, input, weight, stride, padding, dilation, groups, algorithm=algorithm, output_mask=output_mask)
+    check_shape("grad_output", plain("grad_output", grad_output, 4), (g.N, g.OC, g.OH // 2, g.OW // 2))
+    grad_output = channels_last("grad_output", grad_output, x.dtype)
+    need_input, need_weight, need_bias = output_mask
+    grad_input = nchw(conv_pooled.backward_input(g, grad_output, argmax, weight)) if need_input else None
+    grad_weight, grad_bias = conv_pooled.backward_weight(g, x, grad_output, argmax) if need_weight or need_bias else (None, None)
+    return grad_input, grad_weight if need_weight else None, grad_bias if need_bias else None
 
 
 def conv2d_backward(

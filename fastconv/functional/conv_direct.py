@@ -92,7 +92,7 @@ def forward(g, x, weight, bias):
     if _is_product(g):
         return times_transposed(x.reshape(-1, g.IC), weight.reshape(g.OC, g.IC), bias).reshape(g.N, g.OH, g.OW, g.OC)
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
-    window, taps = _window(g)
+    window, taps = window_and_taps(g)
     if _is_depthwise(g):
         conv_depthwise.convolve(g.flops, x, _channels_inside(weight), y, bias, window, taps, (1, 1, 0, 0))
         return y
@@ -106,7 +106,7 @@ def forward_relu_max(g, x, weight, bias, argmax):
     if _is_product(g) or _is_depthwise(g):
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     y = empty((g.N, OH // 2, OW // 2, g.OC), x.dtype)
-    _, taps = _window(g)
+    _, taps = window_and_taps(g)
     window = (OH, OW, g.SH, g.SW, g.PT, g.PL)  # without a last row or column that no maximum sees
     if _by_images(g.N, OH, OW, taps):
         conv_images.convolve_relu_max(g.flops, x, _packed(g, weight), y, argmax, bias, window, taps, _images(x))
@@ -116,7 +116,7 @@ def forward_relu_max(g, x, weight, bias, argmax):
     return y
 
 
-def _window(g):
+def window_and_taps(g):
     return (g.OH, g.OW, g.SH, g.SW, g.PT, g.PL), (g.KH, g.KW, g.DH, g.DW)
 
 
@@ -181,7 +181,7 @@ def backward_input(g, grad_output, weight):
         return times(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC)).reshape(g.N, g.H, g.W, g.IC)
     if _few_for_input(g, grad_output.itemsize):
         grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-        conv_few.backward_input(g.flops, grad_output, _rows_together(weight), grad_input, *_window(g))
+        conv_few.backward_input(g.flops, grad_output, _rows_together(weight), grad_input, *window_and_taps(g))
         return grad_input
     rows = list(_phases(g.H, g.KH, g.SH, g.DH, g.PT))
     columns = list(_phases(g.W, g.KW, g.SW, g.DW, g.PL))
@@ -215,7 +215,7 @@ def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
     if _is_product(g):
         return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
-    window, taps = _window(g)
+    window, taps = window_and_taps(g)
     if _is_depthwise(g):
         parts = empty((max(1, min(PARTS, g.N * g.OH)), g.KH, g.KW, g.IC), x.dtype)
         conv_depthwise.backward_weight(g.flops, x, grad_output, parts, window, taps)
@@ -239,7 +239,7 @@ def _backward_weight_few(g, x, grad_output):
     rows = max(1, min(g.OH, 4 * PIXELS // g.OW))
     splits = max(1, min(PARTS, g.N * -(-g.OH // rows)))
     parts = empty((splits, g.OC, g.KH, g.KW * g.IC), x.dtype)
-    conv_few.backward_weight(g.flops, x, grad_output, parts, *_window(g), rows)
+    conv_few.backward_weight(g.flops, x, grad_output, parts, *window_and_taps(g), rows)
     return np.ascontiguousarray(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
 
 

@@ -10,6 +10,7 @@ from fastconv.kernels.conv_direct import clip
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES_ELEMENTWISE, tiles_elementwise
+from fastconv.kernels.vector import zero
 
 
 @kernel(uses=(TILES_ELEMENTWISE,))
@@ -60,8 +61,7 @@ def backward_weight(X, G, parts, window, taps):
     inner0 = clip(-PL, SW, OW, W)[0]
     inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])
     for s in prange(splits):
-        for i in range(s * KH * KW * C, (s + 1) * KH * KW * C):
-            d[i] = 0
+        zero(d, s * KH * KW * C, KH * KW * C)
         for row in range(s * N * OH // splits, (s + 1) * N * OH // splits):
             n, oh = row // OH, row % OH
             low, high = clip(oh * SH - PT, DH, KH, H)

@@ -14,9 +14,8 @@ from numba import prange
 
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_max_row_2x2
-from fastconv.kernels.simd import VECTOR_BYTES, move
 from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.vector import load, store, transpose
+from fastconv.kernels.vector import copy, load, store, transpose, zero
 
 
 @kernel
@@ -49,8 +48,7 @@ def pack(weight, packed, first, kh_step, kw_step, by_input):
                 start = ((group * OCG + j0) * CG + r0) * area
                 for e in range(0, own * area, lanes):
                     transpose(w, start + e, CG * area, cols, min(lanes, own * area - e), rows, e * lanes, lanes, lanes)
-            for i in range(own * area * lanes, BC * area * lanes):
-                rows[i] = 0
+            zero(rows, own * area * lanes, (BC - own) * area * lanes)
             target = (job * CB + block) * KH * KW * BC * lanes
             for kh in range(KH):
                 for kw in range(KW):
@@ -66,24 +64,19 @@ def fill_panel(panel, p, x, n, ih0, rows, H, W, C, c0, channels, BC, left, width
 
     Column 0 of the panel is column -left of the image; what lies outside the image or beyond the channels becomes 0.
     """
-    lanes = VECTOR_BYTES // x.itemsize
     first, last = min(width, max(0, left)), max(0, min(width, W + left))  # columns of the panel that show the image
     for row in range(rows):
         source = ((n * H + ih0 + row) * W + first - left) * C + c0
-        for j in range(first * BC):
-            panel[p + j] = 0
+        zero(panel, p, first * BC)
         if channels == C:  # the row is one run
-            for j in range(0, (last - first) * C, lanes):
-                move(x, source + j, panel, p + first * BC + j, (last - first) * C - j)
+            copy(x, source, panel, p + first * BC, (last - first) * C)
         else:
             if channels < BC:
-                for j in range(first * BC, last * BC):
-                    panel[p + j] = 0
+                zero(panel, p + first * BC, (last - first) * BC)
             for column in range(first, last):
-                move(x, source, panel, p + column * BC, channels)
+                copy(x, source, panel, p + column * BC, channels)
                 source += C
-        for j in range(max(first, last) * BC, width * BC):
-            panel[p + j] = 0
+        zero(panel, p + max(first, last) * BC, (width - max(first, last)) * BC)
         p += width * BC
 
 
@@ -208,8 +201,7 @@ def backward_weight(X, G, parts, window, taps, images, rows, share):
         d0 = (s * groups + group) * vectors * CB * filter_size
         panel = np.empty(images * CB * block_size, x.dtype)
         packed = np.empty(2 * images * rows * OW * lanes, x.dtype)
-        for e in range(d0 + v0 * CB * filter_size, d0 + v1 * CB * filter_size):
-            d[e] = 0
+        zero(d, d0 + v0 * CB * filter_size, (v1 - v0) * CB * filter_size)
         for batch in range(s * batches // splits, (s + 1) * batches // splits):
             n0, n1 = batch * images, min(N, (batch + 1) * images)
             for oh0 in range(0, OH, rows):

@@ -10,6 +10,7 @@ from fastconv.kernels.conv_direct import clip, fill_panel
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES, tiles
+from fastconv.kernels.vector import zero
 
 IMAGES = 8
 """Rows of a tile of `backward_input`."""
@@ -31,8 +32,7 @@ def backward_input(G, weight, D, window, taps):
     image_size, over = H * W * C, (1, 0, 0, 1, 0, 0, OC, 1, KH * KW * C)
     for job in prange((N + IMAGES - 1) // IMAGES):
         n0, n1 = job * IMAGES, min(N, (job + 1) * IMAGES)
-        for i in range(n0 * image_size, n1 * image_size):
-            d[i] = 0
+        zero(d, n0 * image_size, (n1 - n0) * image_size)
         for oh in range(OH):
             low, high = clip(oh * SH - PT, DH, KH, H)
             for ow in range(OW):
@@ -61,8 +61,7 @@ def backward_weight(X, G, parts, window, taps, rows):
     for s in prange(splits):
         panel = np.empty(height * width * C, X.dtype)
         first = s * OC * KH * run
-        for i in range(first, first + OC * KH * run):
-            d[i] = 0
+        zero(d, first, OC * KH * run)
         for block in range(s * N * row_blocks // splits, (s + 1) * N * row_blocks // splits):
             n, oh0 = block // row_blocks, block % row_blocks * rows
             oh1 = min(OH, oh0 + rows)

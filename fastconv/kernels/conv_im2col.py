@@ -6,6 +6,7 @@ A patch is (KH, KW, C) of one group, so that whole runs of channels are copied. 
 from numba import prange
 
 from fastconv.kernels.jit import kernel
+from fastconv.kernels.vector import copy, lanes, load, store, zero
 
 
 @kernel
@@ -30,11 +31,9 @@ def im2col(x4, patches, n0, c0, window, taps):
                     iw = ow * SW + kw * DW - PL
                     if 0 <= ih < H and 0 <= iw < W:
                         pixel = ((n * H + ih) * W + iw) * IC + c0
-                        for c in range(C):
-                            p[out + c] = x[pixel + c]
+                        copy(x, pixel, p, out, C)
                     else:
-                        for c in range(C):
-                            p[out + c] = 0
+                        zero(p, out, C)
                     out += C
 
 
@@ -54,8 +53,7 @@ def col2im(patches, d4, n0, c0, window, taps):
         i, ih = job // H, job % H
         for iw in range(W):
             pixel = (((n0 + i) * H + ih) * W + iw) * IC + c0
-            for c in range(C):
-                d[pixel + c] = 0
+            zero(d, pixel, C)
             for kh in range(KH):
                 top = ih + PT - kh * DH
                 if top % SH == 0 and 0 <= top < OH * SH:
@@ -63,5 +61,5 @@ def col2im(patches, d4, n0, c0, window, taps):
                         left = iw + PL - kw * DW
                         if left % SW == 0 and 0 <= left < OW * SW:
                             source = ((i * OH + top // SH) * OW + left // SW) * K + (kh * KW + kw) * C
-                            for c in range(C):
-                                d[pixel + c] += p[source + c]
+                            for c in range(0, C, lanes(d)):
+                                store(d, pixel + c, load(d, pixel + c, C - c) + load(p, source + c, C - c), C - c)

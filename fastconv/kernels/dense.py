@@ -61,14 +61,13 @@ def pack_transposed(W, packed):
 def sum_splits(parts, total):
     """Reads parts (splits, size), writes total (size,), their sum in order. Parallel over blocks of elements."""
     splits, size = parts.shape
-    p, t = parts.ravel(), total.ravel()
+    p, t, lanes = parts.ravel(), total.ravel(), VECTOR_BYTES // parts.itemsize
     for block in prange((size + 1023) // 1024):
-        first, last = block * 1024, min(size, block * 1024 + 1024)
-        for i in range(first, last):
-            t[i] = p[i]
-        for s in range(1, splits):
-            for i in range(first, last):
-                t[i] += p[s * size + i]
+        for i in range(block * 1024, min(size, block * 1024 + 1024), lanes):
+            column = load(p, i, size - i)
+            for s in range(1, splits):
+                column = column + load(p, s * size + i, size - i)
+            store(t, i, column, size - i)
 
 
 @kernel

@@ -224,7 +224,7 @@ class Apart:
     function : Python function
         Takes pointers to elements and integers, returns nothing.
     parameters : str
-        A letter for each: "p" a pointer, "i" an integer.
+        A letter for each: "p" a pointer to elements, "n" a pointer to int32, "i" an integer.
     """
 
     def __init__(self, function, parameters):
@@ -237,7 +237,8 @@ class Apart:
         """Compile it or load it from the cache, unless that is done, so that kernels that name the symbol can be linked."""
         if dtype in self.compiled:
             return
-        types = [numba.types.CPointer(dtype) if letter == "p" else numba.types.intp for letter in self.parameters]
+        kinds = {"p": numba.types.CPointer(dtype), "n": numba.types.CPointer(numba.types.int32), "i": numba.types.intp}
+        types = [kinds[letter] for letter in self.parameters]
         apart = CFunc(self.function, (tuple(types), numba.types.void), locals={}, options={"error_model": "numpy"})
         apart._cache = KernelCache(self.function, "apart")
         apart.compile()

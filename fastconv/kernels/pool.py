@@ -8,7 +8,7 @@ import math
 from numba import prange
 
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.vector import lanes, load, load_unsigned, select, splat, splat_int, store
+from fastconv.kernels.vector import lanes, load, load_unsigned, select, splat, splat_int, store, zero
 
 
 @device
@@ -17,13 +17,6 @@ def _taps(start, K, D, size):
     first = 0 if start >= 0 else (D - 1 - start) // D
     stop = K if start + (K - 1) * D < size else (size - start + D - 1) // D
     return first, stop
-
-
-@device
-def _zero(array, start, count):
-    for i in range(0, count, lanes(array)):
-        store(array, start + i, splat(array, 0.0), count - i)
-
 
 # --- maximum -------------------------------------------------------------------------------------------------------------
 
@@ -66,7 +59,7 @@ def _max_backward_row(job, g, argmax, d, window):
     KH, KW, SH, SW, DH, DW, PH, PW = window
     (OH, OW, C), (H, W) = g.shape[1:], d.shape[1:3]
     n, ih = job // H, job % H
-    _zero(d, job * W * C, W * C)
+    zero(d, job * W * C, W * C)
     for kh in range(KH - 1, -1, -1):  # backwards through the taps is forwards through the windows
         oh = (ih + PH - kh * DH) // SH
         if oh * SH == ih + PH - kh * DH and 0 <= oh < OH:
@@ -165,10 +158,10 @@ def _max_backward_row_2x2(job, g, argmax, d):
             store(d, i + W * C, select(k == 2, v, 0.0), C - c)
             store(d, i + W * C + C, select(k == 3, v, 0.0), C - c)
     if W > 2 * OW:
-        _zero(d, top + 2 * OW * C, C)
-        _zero(d, top + (W + 2 * OW) * C, C)
+        zero(d, top + 2 * OW * C, C)
+        zero(d, top + (W + 2 * OW) * C, C)
     if oh == OH - 1 and H > 2 * OH:
-        _zero(d, top + 2 * W * C, W * C)
+        zero(d, top + 2 * W * C, W * C)
 
 
 @kernel
@@ -207,7 +200,7 @@ def average_forward(x, rows, columns, y):
 def _average_backward_row(job, g, rows, columns, d):
     (OH, OW, C), (H, W) = g.shape[1:], d.shape[1:3]
     n, ih = job // H, job % H
-    _zero(d, job * W * C, W * C)
+    zero(d, job * W * C, W * C)
     for oh in range(OH):
         if rows[oh, 0] <= ih < rows[oh, 1]:
             for ow in range(OW):

@@ -107,6 +107,19 @@ def _rolled_loop(builder, count):
     builder.position_at_end(done)
 
 
+def _switch(builder, rows, most, emit):
+    """Code for every number of rows, 1 to `most`, each emitted by `emit`, and a jump to that of `rows`."""
+    done = builder.append_basic_block("tile.done")
+    switch = builder.switch(rows, done)
+    for count in range(1, most + 1):
+        block = builder.append_basic_block(f"tile.{count}")
+        switch.add_case(ir.Constant(I64, count), block)
+        builder.position_at_end(block)
+        emit(count)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
 @intrinsic
 def itemsize(typingctx, elements):
     """Bytes of an element of an array or of what a pointer points to."""
@@ -171,19 +184,6 @@ class _Tile:
         for m, n in cells:
             v.store(builder.load(sums[m, n]), self.at(self.pc, (self.cm, m), (self.cn, n)), self.masks[n])
 
-    def emit_switch(self, rows):
-        """One body for every number of rows, 1 to MAX_ROWS, and a jump to that of `rows`."""
-        builder = self.builder
-        done = builder.append_basic_block("tile.done")
-        switch = builder.switch(rows, done)
-        for count in range(1, MAX_ROWS + 1):
-            block = builder.append_basic_block(f"tile.{count}")
-            switch.add_case(ir.Constant(I64, count), block)
-            builder.position_at_end(block)
-            self.emit(count)
-            builder.branch(done)
-        builder.position_at_end(done)
-
     def emit_start(self, cells, sums):
         builder, v = self.builder, self.v
         with builder.if_else(builder.icmp_signed("!=", self.accumulate, ir.Constant(I64, 0))) as (then, otherwise):
@@ -217,7 +217,8 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
         strides = [args[k] for k in (6, 9, 12, 13)]
         over = cgutils.unpack_tuple(builder, args[18], 9)
         v = Vector(builder, A.dtype, half)
-        _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over).emit_switch(args[0])
+        body = _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over)
+        _switch(builder, args[0], MAX_ROWS, body.emit)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -240,37 +241,56 @@ def tile_elementwise(typingctx, rows, MASKED, A, a, am, B, b, C, c, cm, cols, in
         zero = ir.Constant(I64, 0)
         over = cgutils.unpack_tuple(builder, args[14], 9)
         strides, v = (args[4], zero, args[9], zero), Vector(builder, A.dtype)
-        _Tile(builder, v, 1, masked, pointers, strides, args[10], args[13], over, elementwise=True).emit_switch(args[0])
+        body = _Tile(builder, v, 1, masked, pointers, strides, args[10], args[13], over, elementwise=True)
+        _switch(builder, args[0], MAX_ROWS, body.emit)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-@intrinsic
-def move(typingctx, X, x, Y, y, count):
-    """Y[y + i] = X[x + i] for 0 <= i < min(count, lanes): one masked load and one masked store."""
-    signature = types.void(X, types.intp, Y, types.intp, types.intp)
+PICK_ROWS = 7
+PICK_VECTORS = 4 if VECTOR_REGISTERS == 32 else 2
+"""The largest tile of `tile_picked`: 7 x 4 sums and a broadcast in 32 registers, 7 x 2 in 16."""
+
+
+@intrinsic(prefer_literal=True)
+def tile_picked(typingctx, rows, NV, HALF, values, picks, step, count, B, b, bm, C, c, cm):
+    """C[m, n] += sum over k < count of values[k*step] * B[picks[k*step]; m, n], for m < rows and n < NV vectors of lanes.
+
+    Vector (m, n) of pick p starts at B[b + p + m*bm + n*lanes], that of C at C[c + m*cm + n*lanes]; arrays are pointers here.
+    With HALF, vectors are half as long. NV and HALF are integer literals, 1 <= rows <= PICK_ROWS, 1 <= NV <= PICK_VECTORS.
+    """
+    if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF)):
+        return None
+    vectors, half = NV.literal_value, HALF.literal_value
+    n = types.intp
+    signature = types.void(n, NV, HALF, values, picks, n, n, B, n, n, C, n, n)
 
     def codegen(context, builder, signature, args):
-        v = Vector(builder, X.dtype)
-        mask = v.mask(args[4])
-        source, target = (element_pointer(context, builder, signature, args, k) for k in (0, 2))
-        v.store(v.load(source, mask), target, mask)
-        return context.get_dummy_value()
+        rows, _, _, values, picks, step, count, _, _, bm, _, _, cm = args
+        b, c = (element_pointer(context, builder, signature, args, k) for k in (7, 10))
+        v = Vector(builder, B.dtype, half)
 
-    return signature, codegen
+        def vector(pointer, stride, m, n):
+            row = builder.gep(pointer, [builder.mul(stride, ir.Constant(I64, m))])
+            return builder.gep(row, [ir.Constant(I64, n * v.lanes)])
 
+        def emit(height):
+            cells = [(m, n) for m in range(height) for n in range(vectors)]
+            sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
+            for m, n in cells:
+                builder.store(v.load(vector(c, cm, m, n)), sums[m, n])
+            with _rolled_loop(builder, count) as k:
+                term = builder.mul(k, step)
+                x = v.broadcast(builder.gep(values, [term]))
+                pick = builder.sext(builder.load(builder.gep(picks, [term])), I64)
+                for m, n in cells:
+                    b_vector = v.load(builder.gep(vector(b, bm, m, n), [pick]))
+                    builder.store(v.fma(x, b_vector, builder.load(sums[m, n])), sums[m, n])
+            for m, n in cells:
+                v.store(builder.load(sums[m, n]), vector(c, cm, m, n))
 
-@intrinsic
-def add(typingctx, X, x, Y, y, count):
-    """Y[y + i] += X[x + i] for 0 <= i < min(count, lanes)."""
-    signature = types.void(X, types.intp, Y, types.intp, types.intp)
-
-    def codegen(context, builder, signature, args):
-        v = Vector(builder, X.dtype)
-        mask = v.mask(args[4])
-        source, target = (element_pointer(context, builder, signature, args, k) for k in (0, 2))
-        v.store(builder.fadd(v.load(target, mask), v.load(source, mask)), target, mask)
+        _switch(builder, rows, PICK_ROWS, emit)
         return context.get_dummy_value()
 
     return signature, codegen

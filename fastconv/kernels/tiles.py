@@ -4,7 +4,17 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.kernels.jit import Apart
-from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES, element_pointer, itemsize, tile, tile_elementwise
+from fastconv.kernels.simd import (
+    MAX_ROWS,
+    PICK_ROWS,
+    PICK_VECTORS,
+    VECTOR_BYTES,
+    element_pointer,
+    itemsize,
+    tile,
+    tile_elementwise,
+    tile_picked,
+)
 
 
 def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k):
@@ -39,8 +49,31 @@ def _tiles_elementwise(M, A, am, B, C, cm, cols, init, accumulate, T, a_t, b_t, 
             tile_elementwise(rows, 1, A, m * am, am, B, 0, C, m * cm, cm, cols, init, 0, accumulate, over)
 
 
+def _tiles_picked(M, cols, values, picks, step, count, B, bm, C, cm):
+    lanes = VECTOR_BYTES // itemsize(B)
+    vectors, parts = (cols + lanes - 1) // lanes, (M + PICK_ROWS - 1) // PICK_ROWS
+    m = 0
+    for part in range(parts):
+        rows = (M - m) // (parts - part)
+        if 2 * cols <= lanes:
+            tile_picked(rows, 1, 1, values, picks, step, count, B, m * bm, bm, C, m * cm, cm)
+        else:
+            for n in range(0, vectors, PICK_VECTORS):
+                b, c, wide = m * bm + n * lanes, m * cm + n * lanes, min(PICK_VECTORS, vectors - n)
+                if wide == 4:
+                    tile_picked(rows, 4, 0, values, picks, step, count, B, b, bm, C, c, cm)
+                elif wide == 3:
+                    tile_picked(rows, 3, 0, values, picks, step, count, B, b, bm, C, c, cm)
+                elif wide == 2:
+                    tile_picked(rows, 2, 0, values, picks, step, count, B, b, bm, C, c, cm)
+                else:
+                    tile_picked(rows, 1, 0, values, picks, step, count, B, b, bm, C, c, cm)
+        m += rows
+
+
 TILES = Apart(_tiles, "ipipipiiiipi" + "i" * 9)
 TILES_ELEMENTWISE = Apart(_tiles_elementwise, "ipippiipi" + "i" * 6)
+TILES_PICKED = Apart(_tiles_picked, "iipniipipi")
 
 
 def _call(apart, parameters, arrays):
@@ -80,3 +113,13 @@ def tiles_elementwise(typingctx, M, A, a, am, B, b, C, c, cm, cols, init, i, acc
     """M rows of one vector of columns, `cols` of them at most; arguments are those of `simd.tile_elementwise`, `over` its last six."""
     n = types.intp
     return _call(TILES_ELEMENTWISE, (n, A, n, n, B, n, C, n, n, n, init, n, n, types.UniTuple(n, 6)), (A,))
+
+
+@intrinsic
+def tiles_picked(typingctx, M, cols, values, v, picks, p, step, count, B, b, bm, C, c, cm):
+    """C[m, j] += sum over k < count of values[k*step] * B[picks[k*step]; m, j], for m < M and j < cols: terms are picked from a list.
+
+    Rows of B and C are read, and those of C written, up to a whole number of vectors; arguments are those of `simd.tile_picked`.
+    """
+    n = types.intp
+    return _call(TILES_PICKED, (n, n, values, n, picks, n, n, n, B, n, n, C, n, n), (B,))

@@ -8,7 +8,7 @@ A float vector has VECTOR_BYTES bytes; an int vector has as many lanes of int32 
 """
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.kernels.jit import device
@@ -94,6 +94,35 @@ def store(typingctx, array, index, value, count):
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value, types.int64), codegen
+
+
+@intrinsic
+def zero(typingctx, array, start, count):
+    """array[start : start + count] = 0 of a flat array; nothing for a count of 0 or less.
+
+    A loop that does it may become scattered stores, as LLVM does not know that indices are not negative: ten times slower.
+    """
+
+    def codegen(context, builder, sig, args):
+        target, start, count = args
+        none = ir.Constant(count.type, 0)
+        count = builder.select(builder.icmp_signed("<", count, none), none, count)
+        pointer = builder.gep(context.make_array(array)(context, builder, target).data, [start])
+        cgutils.memset(builder, pointer, builder.mul(count, ir.Constant(count.type, array.dtype.bitwidth // 8)), 0)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), codegen
+
+
+@device
+def copy(source, s, target, t, count):
+    """target[t : t + count] = source[s : s + count] of flat float arrays. Masks are slow on some processors: only the end has one."""
+    size = lanes(source)
+    for i in range(0, count - size + 1, size):
+        store(target, t + i, load(source, s + i, size), size)
+    rest = count % size
+    if rest > 0:
+        store(target, t + count - rest, load(source, s + count - rest, rest), rest)
 
 
 @intrinsic

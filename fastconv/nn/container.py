@@ -70,23 +70,20 @@ class Sequential(Module):
         return input
 
     def backward(self, grad_output):
-        return self._backward(grad_output, list(self.children()))
+        return self._backward(grad_output, list(self.children()), True)
 
     def backward_parameters(self, grad_output):
         layers = list(self.children())
-        first = next((i for i, layer in enumerate(layers) if _has_parameters(layer)), None)
-        if first is None:
-            return
-        grad_output = self._backward(grad_output, layers[first + 1 :])
-        layers[first].backward_parameters(grad_output)
+        first = next((i for i, layer in enumerate(layers) if _has_parameters(layer)), len(layers))
+        self._backward(grad_output, layers[first:], False)
 
-    def _backward(self, grad_output, layers):
-        layer = None
+    def _backward(self, grad_output, layers, input_gradient):
         try:
-            for layer in reversed(layers):
-                grad_output = layer.backward(grad_output)
+            while layers:
+                grad_output, count = fused.backward(layers, grad_output, input_gradient)
+                del layers[-count:]
         except FastconvError as error:
-            self._locate(error, layer)
+            self._locate(error, layers[-1])
             raise
         return grad_output
 

@@ -1,13 +1,14 @@
-"""Neighbouring layers of a Sequential whose forward passes are one, because what lies between them need not go through memory.
+"""Neighbouring layers of a Sequential whose passes are one, because what lies between them need not go through memory.
 
-Results are the same bits. Each layer remembers what its own backward needs, so backward passes do not know of this.
+Outputs are the same bits as one layer after the other gives, gradients are the same but for rounding. Each layer remembers what its own
+backward needs, whether its neighbours are asked together with it or not.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from fastconv.functional.activation import relu_in_place
-from fastconv.functional.conv import conv2d_relu_max_pool2d
+from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
 from fastconv.functional.pool import relu_max_pool2d
 from fastconv.nn.activation import ReLU
 from fastconv.nn.conv import Conv2d
@@ -62,13 +63,39 @@ _PATTERNS: dict[tuple[type, ...], Callable[..., Any]] = {
 }
 
 
+def _as_they_are(group, method):
+    """Whether nobody has put a function of his own in the place of a layer's `method`."""
+    return not any(method in vars(layer) for layer in group)
+
+
 def forward(layers, i, input):
     """Layer `i` of the list `layers`, and those after it that can be computed with it: (output, how many layers that were)."""
     for count in (3, 2):
         group = layers[i : i + count]
         together = _PATTERNS.get(tuple(type(layer) for layer in group))
-        if together and not any("forward" in vars(layer) for layer in group):  # somebody may have put another in its place
+        if together and _as_they_are(group, "forward"):
             output = together(input, *group)
             if output is not None:
                 return output, count
     return layers[i].forward(input), 1
+
+
+def backward(layers, grad_output, input_gradient):
+    """The last of `layers`, and those before it whose gradients can be computed with its own: (gradient, how many layers that were).
+
+    The gradient is None where `input_gradient` is False and no layer is left.
+    """
+    group = layers[-3:]
+    if tuple(type(layer) for layer in group) == (Conv2d, ReLU, MaxPool2d) and _as_they_are(group, "backward"):
+        conv, relu, pool = group
+        if relu.recall() == (None,):  # ReLU's gradient is in the argmax
+            need_input, bias = input_gradient or len(layers) > 3, conv.bias is not None
+            options = conv.stride, conv.padding, conv.dilation, conv.groups
+            gradients = conv2d_relu_max_pool2d_backward(
+                grad_output, pool.recall()[0], *conv.recall(), conv.weight.data, *options,
+                algorithm=conv.algorithm, output_mask=(need_input, True, bias),
+            )  # fmt: skip
+            return conv._accumulate(gradients), 3
+    if input_gradient or len(layers) > 1:
+        return layers[-1].backward(grad_output), 1
+    return layers[-1].backward_parameters(grad_output), 1

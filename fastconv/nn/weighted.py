@@ -26,7 +26,10 @@ class Weighted(Module):
 
     def _backward(self, grad_output, input_gradient):
         (input,) = self.recall()
-        grad_input, grad_weight, grad_bias = self._gradients(grad_output, input, (input_gradient, True, self.bias is not None))
+        return self._accumulate(self._gradients(grad_output, input, (input_gradient, True, self.bias is not None)))
+
+    def _accumulate(self, gradients):
+        grad_input, grad_weight, grad_bias = gradients
         self.weight.accumulate(grad_weight)
         if grad_bias is not None:
             self.bias.accumulate(grad_bias)
