@@ -223,16 +223,44 @@ def backward_weight(g, x, grad_output):
     if _few_for_weight(g, x.itemsize):
         return _backward_weight_few(g, x, grad_output)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
-    images, rows = _blocks(g.N, g.IC, g.OH, g.OW, taps, (g.SH, g.SW), x.itemsize)
     shape = _packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize)
-    share = 2 if g.KH * g.KW > 1 else 8  # vectors of a job; each job copies the input into panels, which must pay
-    shares = g.groups * -(-shape[1] // share)
-    splits = max(1, min(-(-PARTS // shares), -(-g.N // images), PART_BYTES // (math.prod(shape) * x.itemsize)))
+    splits, images, rows, share, own = _weight_jobs(g, shape, x.itemsize)
     parts = empty((splits, *shape), x.dtype)
-    conv_direct.backward_weight(g.flops, x, grad_output, parts, window, taps, images, rows, share)
+    conv_direct.backward_weight(g.flops, x, grad_output, parts, window, taps, images, rows, share, own)
     grad_weight = empty(g.weight_shape, x.dtype)
     conv_direct.unpack(parts.size, parts, grad_weight)
     return grad_weight
+
+
+@functools.lru_cache(maxsize=1024)
+def _weight_jobs(g, packed_shape, itemsize):
+    """How the weight gradient is cut into PARTS jobs or more: (splits, images, rows, share, own) of kernels.conv_direct.backward_weight.
+
+    Every job copies the input of its channels and the gradient of its vectors, every split has a weight's gradient of its own: the cut
+    that moves the fewest bytes is the best.
+    """
+    groups, vectors, CB = packed_shape[:3]
+    part = math.prod(packed_shape) * itemsize
+    input_bytes, gradient_bytes = (g.N * pixels * itemsize for pixels in (g.IC * g.H * g.W, g.OC * g.OH * g.OW))
+    cuts = [
+        (shares * input_bytes + owners * gradient_bytes + 4 * splits * part, splits, -(-vectors // shares), -(-CB // owners))
+        for shares in _halvings(vectors // 2)
+        for owners in _halvings(CB)
+        for splits in _halvings(min(g.N, PART_BYTES // part))
+        if splits * groups * shares * owners >= PARTS
+    ]
+    _, splits, share, own = min(cuts, default=(0, max(1, min(g.N, PART_BYTES // part)), 2, 1))
+    row_bytes = ((g.OW - 1) * g.SW + (g.KW - 1) * g.DW + 1) * own * packed_shape[5] * itemsize
+    rows = max(1, min(g.OH, -(-2 * PIXELS // g.OW), (PANEL_BYTES // row_bytes - (g.KH - 1) * g.DH - 1) // g.SH + 1))
+    rows = -(-g.OH // -(-g.OH // rows))
+    image_bytes = ((rows - 1) * g.SH + (g.KH - 1) * g.DH + 1) * row_bytes
+    images = max(1, min(g.N // splits, 4 * PIXELS // (rows * g.OW), PANEL_BYTES // image_bytes)) if rows == g.OH else 1
+    return splits, images, rows, share + share % 2, own
+
+
+def _halvings(n):
+    """1, 2, 4, ... up to n, at least 1."""
+    return [1 << i for i in range(max(1, n).bit_length())]
 
 
 def _backward_weight_few(g, x, grad_output):

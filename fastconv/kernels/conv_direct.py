@@ -178,11 +178,11 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
 
 
 @kernel(uses=(TILES,))
-def backward_weight(X, G, parts, window, taps, images, rows, share):
+def backward_weight(X, G, parts, window, taps, images, rows, share, own):
     """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, groups, vectors, CB, KH, KW, BC, lanes).
 
-    The sum of parts over splits is the packed gradient of the weight. Parallel over splits of the batch, groups and `share`
-    vectors each, which see the panels of `images` images and `rows` output rows one after the other.
+    The sum of parts over splits is the packed gradient of the weight. Parallel over splits of the batch, groups, `share` vectors and
+    `own` of the CB blocks, which see the panels of `images` images and `rows` output rows one after the other.
     """
     N, H, W, C = X.shape
     OC = G.shape[3]
@@ -190,18 +190,21 @@ def backward_weight(X, G, parts, window, taps, images, rows, share):
     KH, KW, DH, DW = taps
     splits, groups, vectors, CB, _, _, BC, lanes = parts.shape
     x, g, d = X.ravel(), G.ravel(), parts.ravel()
-    CG, OCG, shares = C // groups, OC // groups, (vectors + share - 1) // share
+    CG, OCG, shares, owners = C // groups, OC // groups, (vectors + share - 1) // share, (CB + own - 1) // own
     width, height = (OW - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
     row_size, block_size, filter_size = width * BC, height * width * BC, KH * KW * BC * lanes
     M, T = (KW * BC, 1) if DW == 1 else (BC, KW)
     batches = (N + images - 1) // images
-    for job in prange(splits * groups * shares):
-        s, group, v0 = job // (groups * shares), job // shares % groups, job % shares * share
-        v1 = min(vectors, v0 + share)
+    for job in prange(splits * groups * shares * owners):
+        s, group = job // (groups * shares * owners), job // (shares * owners) % groups
+        v0, b0 = job // owners % shares * share, job % owners * own
+        v1, b1 = min(vectors, v0 + share), min(CB, b0 + own)
         d0 = (s * groups + group) * vectors * CB * filter_size
-        panel = np.empty(images * CB * block_size, x.dtype)
+        image_size = (b1 - b0) * block_size
+        panel = np.empty(images * image_size, x.dtype)
         packed = np.empty(2 * images * rows * OW * lanes, x.dtype)
-        zero(d, d0 + v0 * CB * filter_size, (v1 - v0) * CB * filter_size)
+        for v in range(v0, v1):
+            zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
         for batch in range(s * batches // splits, (s + 1) * batches // splits):
             n0, n1 = batch * images, min(N, (batch + 1) * images)
             for oh0 in range(0, OH, rows):
@@ -210,8 +213,9 @@ def backward_weight(X, G, parts, window, taps, images, rows, share):
                 ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
                 pixels = (oh1 - oh0) * OW
                 for n in range(n0, n1):
-                    for block in range(CB):
-                        fill_panel(panel, ((n - n0) * CB + block) * block_size, x, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
+                    for block in range(b0, b1):
+                        start = (n - n0) * image_size + (block - b0) * block_size
+                        fill_panel(panel, start, x, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
                                    min(BC, CG - block * BC), BC, PL, width)
                 for v in range(v0, v1, 2):
                     wide = min(2, v1 - v)
@@ -222,10 +226,10 @@ def backward_weight(X, G, parts, window, taps, images, rows, share):
                     for kh in range(KH):
                         top = oh0 * SH + kh * DH - PT
                         low, high = clip(top, SH, oh1 - oh0, H)
-                        over = (n1 - n0, CB * block_size, pixels * lanes, high - low, SH * row_size, OW * lanes, OW, SW * BC, lanes)
-                        for block in range(CB):
+                        over = (n1 - n0, image_size, pixels * lanes, high - low, SH * row_size, OW * lanes, OW, SW * BC, lanes)
+                        for block in range(b0, b1):
                             for kw in range(T):
-                                a = block * block_size + (top + low * SH - ih0) * row_size + kw * DW * BC
+                                a = (block - b0) * block_size + (top + low * SH - ih0) * row_size + kw * DW * BC
                                 c = d0 + (v * CB + block) * filter_size + (kh * KW + kw) * BC * lanes
                                 tiles(M, panel, a, 1, packed, low * OW * lanes, (n1 - n0) * pixels * lanes, d, c, lanes,
                                       CB * filter_size, wide, wide * lanes, packed, 0, 1, over)
