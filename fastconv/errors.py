@@ -22,3 +22,7 @@ class FileFormatError(FastconvError, ValueError):
 
 class NotFiniteError(FastconvError, ArithmeticError):
     """A number that must be finite (a loss, a gradient) became NaN or infinite."""
+
+
+class GradientError(FastconvError, AssertionError):
+    """A gradient differs from its numerical check."""

@@ -2,11 +2,7 @@
 
 import numpy as np
 
-from fastconv.errors import ArgumentError, ArgumentTypeError, FastconvError
-
-
-class GradientError(FastconvError, AssertionError):
-    """A gradient differs from its numerical check."""
+from fastconv.errors import ArgumentError, ArgumentTypeError, GradientError
 
 
 def numerical_gradient(function, x, covector=1.0, eps=1e-6):
