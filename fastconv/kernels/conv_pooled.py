@@ -12,7 +12,7 @@ from fastconv.kernels.conv_direct import clip, fill_panel
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES_PICKED, tiles_picked
-from fastconv.kernels.vector import load, load_unsigned, select, splat, store, zero
+from fastconv.kernels.vector import copy, load, load_unsigned, select, splat, store, transpose, zero
 
 
 @device
@@ -111,25 +111,33 @@ def unpack(parts, grad_weight, grad_bias):
                 column = column + load(p, (s * OC + oc) * size + i, lanes)
             store(total, i, column, lanes)
         grad_bias[oc] = total[KH * row]
-        target = oc * C * KH * KW
-        for c in range(C):
-            for kh in range(KH):
-                for kw in range(KW):
-                    d[target] = total[kh * row + kw * C + c]
-                    target += 1
+        filters = np.empty(KH * KW * C, parts.dtype)  # (tap, channel)
+        for kh in range(KH):
+            copy(total, kh * row, filters, kh * KW * C, KW * C)
+        for tap in range(0, KH * KW, lanes):
+            taps = min(lanes, KH * KW - tap)
+            for c in range(0, C, lanes):
+                transpose(filters, tap * C + c, C, taps, min(lanes, C - c), d, (oc * C + c) * KH * KW + tap, KH * KW, taps)
 
 
 @kernel
 def pack(weight, packed):
     """Reads weight (OC, C, KH, KW), writes packed (2, OC, KH + 1, vectors * lanes): filters, and filters one row lower; else 0."""
     OC, C, KH, KW = weight.shape
-    for job in prange(2 * OC):
-        down, oc = job // OC, job % OC
-        zero(packed.ravel(), job * (KH + 1) * packed.shape[3], (KH + 1) * packed.shape[3])
-        for kh in range(KH):
-            for kw in range(KW):
-                for c in range(C):
-                    packed[down, oc, kh + down, kw * C + c] = weight[oc, c, kh, kw]
+    w, p, lanes = weight.ravel(), packed.ravel(), VECTOR_BYTES // weight.itemsize
+    row, run = packed.shape[3], KW * C
+    for oc in prange(OC):
+        filters = np.empty(KH * run, weight.dtype)  # (tap, channel)
+        for c in range(0, C, lanes):
+            channels = min(lanes, C - c)
+            for tap in range(0, KH * KW, lanes):
+                source = (oc * C + c) * KH * KW + tap
+                transpose(w, source, KH * KW, channels, min(lanes, KH * KW - tap), filters, tap * C + c, C, channels)
+        for down in range(2):
+            target = (down * OC + oc) * (KH + 1) * row
+            zero(p, target, (KH + 1) * row)
+            for kh in range(KH):
+                copy(filters, kh * run, p, target + (kh + down) * row, run)
 
 
 @kernel(uses=(TILES_PICKED,))
