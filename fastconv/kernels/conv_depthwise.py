@@ -6,8 +6,8 @@ so pixels at the left and right border, where their number varies, are tiles of 
 
 from numba import prange
 
-from fastconv.kernels.conv_direct import clip
 from fastconv.kernels.jit import kernel
+from fastconv.kernels.panel import clip
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES_ELEMENTWISE, tiles_elementwise
 from fastconv.kernels.vector import zero

@@ -13,9 +13,10 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.panel import PANEL, clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.vector import copy, load, store, transpose, zero
+from fastconv.kernels.vector import load, store, transpose, zero
 
 
 @kernel
@@ -59,36 +60,6 @@ def pack(weight, packed, first, kh_step, kw_step, by_input):
 
 
 @device
-def fill_panel(panel, p, x, n, ih0, rows, H, W, C, c0, channels, BC, left, width):
-    """Channels c0 .. c0 + channels of rows ih0 .. ih0 + rows of image n of x (N, H, W, C) into panel[p] (rows, width, BC).
-
-    Column 0 of the panel is column -left of the image; what lies outside the image or beyond the channels becomes 0.
-    """
-    first, last = min(width, max(0, left)), max(0, min(width, W + left))  # columns of the panel that show the image
-    for row in range(rows):
-        source = ((n * H + ih0 + row) * W + first - left) * C + c0
-        zero(panel, p, first * BC)
-        if channels == C:  # the row is one run
-            copy(x, source, panel, p + first * BC, (last - first) * C)
-        else:
-            if channels < BC:
-                zero(panel, p + first * BC, (last - first) * BC)
-            for column in range(first, last):
-                copy(x, source, panel, p + column * BC, channels)
-                source += C
-        zero(panel, p + max(first, last) * BC, (width - max(first, last)) * BC)
-        p += width * BC
-
-
-@device
-def clip(start, step, count, size):
-    """The part [low, high) of 0 <= i < count with 0 <= start + i*step < size."""
-    low = 0 if start >= 0 else min(count, (-start + step - 1) // step)
-    high = 0 if start >= size else min(count, (size - 1 - start) // step + 1)
-    return low, max(low, high)
-
-
-@device
 def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, window, taps, n0, n1, oh0, oh1, height):
     """Output rows oh0 .. oh1 of images n0 .. n1.
 
@@ -109,7 +80,7 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
     for group in range(groups):
         for n in range(n0, n1):
             for block in range(CB):
-                fill_panel(panel, ((n - n0) * CB + block) * block_size, x, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
+                fill_panel(panel, ((n - n0) * CB + block) * block_size, x, 0, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
                            min(BC, CG - block * BC), BC, PL, width)
         for v in range(0, vectors, 2):
             wide, cols = min(2, vectors - v), min(2 * lanes, OCG - v * lanes)
@@ -137,7 +108,7 @@ def input_rows(H, rows, window, taps):
     return min(H, (rows - 1) * window[2] + (taps[0] - 1) * taps[2] + 1)
 
 
-@kernel(uses=(TILES,))
+@kernel(uses=(TILES, PANEL))
 def convolve(X, weight, Y, bias, window, taps, place, images, rows):
     """Reads X (N, H, W, C), weight (groups, vectors, CB, KH, KW, BC, lanes), bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
@@ -155,7 +126,7 @@ def convolve(X, weight, Y, bias, window, taps, place, images, rows):
         convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, oh0, oh1, height)
 
 
-@kernel(uses=(TILES,))
+@kernel(uses=(TILES, PANEL))
 def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
     """Convolution, ReLU, and maxima of 2 x 2 with stride 2, whose inputs never leave the cache.
 
@@ -177,7 +148,7 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
                 relu_max_row_2x2(before, (n * rows + oh) * row_size + origin, OW, OC, y, a, target)
 
 
-@kernel(uses=(TILES,))
+@kernel(uses=(TILES, PANEL))
 def backward_weight(X, G, parts, window, taps, images, rows, share, own):
     """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, groups, vectors, CB, KH, KW, BC, lanes).
 
@@ -215,7 +186,7 @@ def backward_weight(X, G, parts, window, taps, images, rows, share, own):
                 for n in range(n0, n1):
                     for block in range(b0, b1):
                         start = (n - n0) * image_size + (block - b0) * block_size
-                        fill_panel(panel, start, x, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
+                        fill_panel(panel, start, x, 0, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
                                    min(BC, CG - block * BC), BC, PL, width)
                 for v in range(v0, v1, 2):
                     wide = min(2, v1 - v)

@@ -6,8 +6,8 @@
 import numpy as np
 from numba import prange
 
-from fastconv.kernels.conv_direct import clip, fill_panel
 from fastconv.kernels.jit import kernel
+from fastconv.kernels.panel import PANEL, clip, fill_panel
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES, tiles
 from fastconv.kernels.vector import zero
@@ -44,7 +44,7 @@ def backward_input(G, weight, D, window, taps):
                           (cols + lanes - 1) // lanes, cols, w, 0, 1, over)
 
 
-@kernel(uses=(TILES,))
+@kernel(uses=(TILES, PANEL))
 def backward_weight(X, G, parts, window, taps, rows):
     """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, OC, KH, KW * C), to be summed over splits.
 
@@ -67,7 +67,7 @@ def backward_weight(X, G, parts, window, taps, rows):
             oh1 = min(OH, oh0 + rows)
             ih0 = min(H, max(0, oh0 * SH - PT))
             ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-            fill_panel(panel, 0, x, n, ih0, ih1 - ih0, H, W, C, 0, C, C, PL, width)
+            fill_panel(panel, 0, x, 0, n, ih0, ih1 - ih0, H, W, C, 0, C, C, PL, width)
             for kh in range(KH):
                 top = oh0 * SH + kh * DH - PT
                 low, high = clip(top, SH, oh1 - oh0, H)

@@ -8,8 +8,8 @@ as in conv_direct; the dilation's DW is 1.
 import numpy as np
 from numba import prange
 
-from fastconv.kernels.conv_direct import clip, fill_panel
 from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.panel import PANEL, clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import TILES, tiles
 
@@ -32,7 +32,7 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
     for group in range(groups):
         for n in range(n0, n1):
             for block in range(CB):
-                fill_panel(panel, (n - n0) * stride + block * block_size, x, n, 0, H, H, W, C, group * CG + block * BC,
+                fill_panel(panel, (n - n0) * stride + block * block_size, x, 0, n, 0, H, H, W, C, group * CG + block * BC,
                            min(BC, CG - block * BC), BC, 0, W)
         for v in range(v0, v1, 2):
             wide, cols = min(2, v1 - v), min(2 * lanes, OCG - v * lanes)
@@ -48,7 +48,7 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
                     tiles(n1 - n0, panel, a, stride, w, f, CB * filter_size, y, c, image_size, lanes, wide, cols, b, channel, 0, over)
 
 
-@kernel(uses=(TILES,))
+@kernel(uses=(TILES, PANEL))
 def convolve(X, weight, Y, bias, window, taps, place, images, share):
     """As conv_direct.convolve. Parallel over blocks of `images` images and `share` vectors of output channels."""
     N, vectors = X.shape[0], weight.shape[1]
@@ -61,7 +61,7 @@ def convolve(X, weight, Y, bias, window, taps, place, images, share):
         convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, v0, v1)
 
 
-@kernel(uses=(TILES,))
+@kernel(uses=(TILES, PANEL))
 def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images):
     """As conv_direct.convolve_relu_max, OH and OW even. Parallel over blocks of `images` images."""
     N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]

@@ -8,8 +8,8 @@ dilation's DW is 1. A row of the filter is one run of KW * C numbers in memory.
 import numpy as np
 from numba import prange
 
-from fastconv.kernels.conv_direct import clip, fill_panel
 from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.panel import PANEL, fill_panel
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES_PICKED, tiles_picked
 from fastconv.kernels.vector import copy, load, load_unsigned, select, splat, store, transpose, zero
@@ -22,27 +22,71 @@ def line_start(array):
 
 
 @device
-def _fill_runs(panel, p, padded, x, n, top, rows, PL, window, row, apart):
-    """Rows top .. top + rows of image n of x into panel[p]: as they are, padded, or each output column's run apart, `row` numbers each."""
-    _, H, W, C = x.shape
-    columns, step, width = window
-    flat, lanes = x.ravel(), VECTOR_BYTES // x.itemsize
-    size = columns * row if apart else width * C
-    low, high = clip(top, 1, rows, H)
-    zero(panel, p, low * size)
-    if apart:
-        fill_panel(padded, 0, flat, n, top + low, high - low, H, W, C, 0, C, C, PL, width)
-        for r in range(low, high):
-            for column in range(columns):
-                for j in range(0, row, lanes):
-                    run = load(padded, (r - low) * width * C + column * step + j, lanes)
-                    store(panel, p + r * size + column * row + j, run, lanes)
-    else:
-        fill_panel(panel, p + low * size, flat, n, top + low, high - low, H, W, C, 0, C, C, PL, width)
-    zero(panel, p + high * size, (rows - high) * size)
+def _fill_apart(panel, p, padded, rows, columns, width, step, row):
+    """What a row of the filter sees from each output column, `row` numbers each, from padded (rows, width) into panel[p]."""
+    lanes = VECTOR_BYTES // panel.itemsize
+    for r in range(rows):
+        for column in range(columns):
+            for j in range(0, row, lanes):
+                store(panel, p, load(padded, r * width + column * step + j, lanes), lanes)
+                p += lanes
 
 
-@kernel(uses=(TILES_PICKED,))
+@device
+def _weight_split(s, X, G, argmax, parts, window, taps, images, rows, apart):
+    """Split s of `backward_weight`."""
+    N, H, W, C = X.shape
+    _, GH, GW, OC = G.shape
+    _, _, SH, SW, PT, PL = window
+    KH, KW, DH, _ = taps
+    x, g, a, d = X.ravel(), G.ravel(), argmax.ravel(), parts.ravel()
+    lanes, run, (splits, _, _, row) = VECTOR_BYTES // X.itemsize, KW * C, parts.shape
+    filter_size, blocks = (KH + 1) * row, (GH + rows - 1) // rows
+    width, height = (2 * GW - 1) * SW + KW, (2 * rows - 1) * SH + (KH - 1) * DH + 1
+    step, line = (row, 2 * GW * row) if apart else (SW * C, width * C)
+    size, most = height * line, images * rows * GW * lanes
+    panel, padded = np.empty(images * size + 2 * lanes, X.dtype), np.empty(height * width * C + lanes, X.dtype)
+    values, picks = np.empty(most, X.dtype), np.empty(most, np.int32)
+    start = line_start(panel)
+    first, last = s * N * blocks // splits, (s + 1) * N * blocks // splits
+    zero(d, s * OC * filter_size, OC * filter_size)
+    zero(padded, height * width * C, lanes)
+    zero(panel, start + images * size, panel.size - start - images * size)
+    for u0 in range(first, last, images):
+        u1 = min(last, u0 + images)
+        for u in range(u0, u1):
+            n, gh0 = u // blocks, u % blocks * rows
+            top, into = 2 * gh0 * SH - PT, start + (u - u0) * size
+            if apart:
+                fill_panel(padded, 0, x, 0, n, top, height, H, W, C, 0, C, C, PL, width)
+                _fill_apart(panel, into, padded, height, 2 * GW, width * C, SW * C, row)
+            else:
+                fill_panel(panel, into, x, 0, n, top, height, H, W, C, 0, C, C, PL, width)
+        for v in range(0, OC, lanes):
+            count, total = 0, splat(values, 0.0)
+            for u in range(u0, u1):
+                n, gh0 = u // blocks, u % blocks * rows
+                for gh in range(gh0, min(GH, gh0 + rows)):
+                    origin, o = (u - u0) * size + 2 * (gh - gh0) * SH * line, (n * GH + gh) * GW * OC + v
+                    for gw in range(GW):
+                        value = load(g, o, OC - v)
+                        place = load_unsigned(a, o, OC - v, value)
+                        value = select(place == 4, 0.0, value)
+                        right, down = (0 - (place & 1)) & step, (0 - (place >> 1 & 1)) & (SH * line)  # where the bit is set, else 0
+                        store(values, count * lanes, value, lanes)
+                        store(picks, count * lanes, right + down + (origin + 2 * gw * step), lanes)
+                        total = total + value
+                        count += 1
+                        o += OC
+            for lane in range(min(lanes, OC - v)):
+                target = (s * OC + v + lane) * filter_size
+                tiles_picked(KH, run, values, lane, picks, lane, lanes, count, panel, start, DH * line, d, target, row)
+            store(values, 0, total, lanes)
+            for lane in range(min(lanes, OC - v)):
+                d[(s * OC + v + lane) * filter_size + KH * row] += values[lane]
+
+
+@kernel(uses=(TILES_PICKED, PANEL))
 def backward_weight(X, G, argmax, parts, window, taps, images, rows, apart):
     """Reads X (N, H, W, C), G and argmax (N, OH / 2, OW / 2, OC); writes parts (splits, OC, KH + 1, R), to be summed.
 
@@ -50,51 +94,8 @@ def backward_weight(X, G, argmax, parts, window, taps, images, rows, apart):
     With `apart` the panel has a row of the filter's numbers for each column of the output, so that none lies across two lines of the
     cache. Parallel over splits of the images' blocks of `rows` rows of G; `images` blocks make one list.
     """
-    N, _, _, C = X.shape
-    _, GH, GW, OC = G.shape
-    _, _, SH, SW, PT, PL = window
-    KH, KW, DH, _ = taps
-    g, a, d = G.ravel(), argmax.ravel(), parts.ravel()
-    lanes, run, (splits, _, _, row) = VECTOR_BYTES // X.itemsize, KW * C, parts.shape
-    filter_size, blocks = (KH + 1) * row, (GH + rows - 1) // rows
-    width, height = (2 * GW - 1) * SW + KW, (2 * rows - 1) * SH + (KH - 1) * DH + 1
-    step, line = (row, 2 * GW * row) if apart else (SW * C, width * C)
-    size, most = height * line, images * rows * GW * lanes
-    for s in prange(splits):
-        panel, padded = np.empty(images * size + 2 * lanes, X.dtype), np.empty(height * width * C + lanes, X.dtype)
-        values, picks = np.empty(most, X.dtype), np.empty(most, np.int32)
-        start = line_start(panel)
-        first, last = s * N * blocks // splits, (s + 1) * N * blocks // splits
-        zero(d, s * OC * filter_size, OC * filter_size)
-        zero(padded, height * width * C, lanes)
-        zero(panel, start + images * size, panel.size - start - images * size)
-        for u0 in range(first, last, images):
-            u1 = min(last, u0 + images)
-            for u in range(u0, u1):
-                n, gh0 = u // blocks, u % blocks * rows
-                _fill_runs(panel, start + (u - u0) * size, padded, X, n, 2 * gh0 * SH - PT, height, PL, (2 * GW, SW * C, width), row, apart)
-            for v in range(0, OC, lanes):
-                count, total = 0, splat(values, 0.0)
-                for u in range(u0, u1):
-                    n, gh0 = u // blocks, u % blocks * rows
-                    for gh in range(gh0, min(GH, gh0 + rows)):
-                        origin, o = (u - u0) * size + 2 * (gh - gh0) * SH * line, (n * GH + gh) * GW * OC + v
-                        for gw in range(GW):
-                            value = load(g, o, OC - v)
-                            place = load_unsigned(a, o, OC - v, value)
-                            value = select(place == 4, 0.0, value)
-                            right, down = (0 - (place & 1)) & step, (0 - (place >> 1 & 1)) & (SH * line)  # where the bit is set, else 0
-                            store(values, count * lanes, value, lanes)
-                            store(picks, count * lanes, right + down + (origin + 2 * gw * step), lanes)
-                            total = total + value
-                            count += 1
-                            o += OC
-                for lane in range(min(lanes, OC - v)):
-                    target = (s * OC + v + lane) * filter_size
-                    tiles_picked(KH, run, values, lane, picks, lane, lanes, count, panel, start, DH * line, d, target, row)
-                store(values, 0, total, lanes)
-                for lane in range(min(lanes, OC - v)):
-                    d[(s * OC + v + lane) * filter_size + KH * row] += values[lane]
+    for s in prange(parts.shape[0]):  # whose index is a uint64: another signature to compile
+        _weight_split(np.int64(s), X, G, argmax, parts, window, taps, images, rows, apart)
 
 
 @kernel
@@ -140,40 +141,6 @@ def pack(weight, packed):
                 copy(filters, kh * run, p, target + (kh + down) * row, run)
 
 
-@kernel(uses=(TILES_PICKED,))
-def backward_input(G, argmax, weight, D, window, taps):
-    """Reads G and argmax (N, OH / 2, OW / 2, OC) and packed filters; writes D (N, H, W, C). Strides and dilations are 1.
-
-    Two lists for each number of G's pixel: the gradients that belong to the left and to the right of its outputs. Parallel over images.
-    """
-    N, GH, GW, OC = G.shape
-    _, H, W, C = D.shape
-    _, _, _, _, PT, PL = window
-    KH, KW, _, _ = taps
-    g, a, w, d = G.ravel(), argmax.ravel(), weight.ravel(), D.ravel()
-    lanes, run, row = VECTOR_BYTES // G.itemsize, KW * C, weight.shape[3]
-    width, height = 2 * GW - 1 + KW, 2 * GH - 1 + KH
-    line, filter_size = width * C, (KH + 1) * row
-    for n in prange(N):
-        panel = np.empty(height * line + lanes, d.dtype)
-        zero(panel, 0, panel.size)
-        values, picks = np.empty(2 * (OC + 1), d.dtype), np.empty(2 * (OC + 1), np.int32)
-        for gh in range(GH):
-            for gw in range(GW):
-                o, left, right = ((n * GH + gh) * GW + gw) * OC, 0, OC + 1
-                for oc in range(OC):
-                    place = a[o + oc]
-                    pick = ((place >> 1) * OC + oc) * filter_size
-                    values[left] = values[right] = g[o + oc]
-                    picks[left] = picks[right] = pick
-                    left += (place == 0) | (place == 2)
-                    right += (place == 1) | (place == 3)
-                target = 2 * (gh * line + gw * C)
-                tiles_picked(KH + 1, run, values, 0, picks, 0, 1, left, w, 0, row, panel, target, line)
-                tiles_picked(KH + 1, run, values, OC + 1, picks, OC + 1, 1, right - OC - 1, w, 0, row, panel, target + C, line)
-        _from_padded(panel, d, n, H, W, C, PT, PL, height, width, lanes)
-
-
 @device
 def _from_padded(panel, d, n, H, W, C, top, left, height, width, lanes):
     """Image n of d (N, H, W, C) from a panel (height, width, C) that starts `top` rows and `left` columns before it; 0 beyond the panel."""
@@ -185,3 +152,43 @@ def _from_padded(panel, d, n, H, W, C, top, left, height, width, lanes):
             if ih + top < height:
                 v = load(panel, ((ih + top) * width + left) * C + j, inside * C - j)
             store(d, o + j, v, W * C - j)
+
+
+@device
+def _input_image(n, G, argmax, weight, D, window, taps):
+    """Image n of `backward_input`."""
+    _, GH, GW, OC = G.shape
+    _, H, W, C = D.shape
+    _, _, _, _, PT, PL = window
+    KH, KW, _, _ = taps
+    g, a, w, d = G.ravel(), argmax.ravel(), weight.ravel(), D.ravel()
+    lanes, run, row = VECTOR_BYTES // G.itemsize, KW * C, weight.shape[3]
+    width, height = 2 * GW - 1 + KW, 2 * GH - 1 + KH
+    line, filter_size = width * C, (KH + 1) * row
+    panel = np.empty(height * line + lanes, d.dtype)
+    zero(panel, 0, panel.size)
+    values, picks = np.empty(2 * (OC + 1), d.dtype), np.empty(2 * (OC + 1), np.int32)
+    for gh in range(GH):
+        for gw in range(GW):
+            o, left, right = ((n * GH + gh) * GW + gw) * OC, 0, OC + 1
+            for oc in range(OC):
+                place = a[o + oc]
+                pick = ((place >> 1) * OC + oc) * filter_size
+                values[left] = values[right] = g[o + oc]
+                picks[left] = picks[right] = pick
+                left += (place == 0) | (place == 2)
+                right += (place == 1) | (place == 3)
+            target = 2 * (gh * line + gw * C)
+            tiles_picked(KH + 1, run, values, 0, picks, 0, 1, left, w, 0, row, panel, target, line)
+            tiles_picked(KH + 1, run, values, OC + 1, picks, OC + 1, 1, right - OC - 1, w, 0, row, panel, target + C, line)
+    _from_padded(panel, d, n, H, W, C, PT, PL, height, width, lanes)
+
+
+@kernel(uses=(TILES_PICKED,))
+def backward_input(G, argmax, weight, D, window, taps):
+    """Reads G and argmax (N, OH / 2, OW / 2, OC) and packed filters; writes D (N, H, W, C). Strides and dilations are 1.
+
+    Two lists for each number of G's pixel: the gradients that belong to the left and to the right of its outputs. Parallel over images.
+    """
+    for n in prange(G.shape[0]):
+        _input_image(np.int64(n), G, argmax, weight, D, window, taps)

@@ -76,7 +76,7 @@ TILES_ELEMENTWISE = Apart(_tiles_elementwise, "ipippiipi" + "i" * 6)
 TILES_PICKED = Apart(_tiles_picked, "iipniipipi")
 
 
-def _call(apart, parameters, arrays):
+def call_apart(apart, parameters, arrays):
     """A signature and code that pass `parameters` on to `apart`; each of `arrays` and the offset after it become a pointer."""
     signature = types.void(*parameters)
 
@@ -105,14 +105,14 @@ def tiles(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i
     Arguments are those of `simd.tile`; the last vector is cut off at `cols`.
     """
     n = types.intp
-    return _call(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), (A,))
+    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), (A,))
 
 
 @intrinsic
 def tiles_elementwise(typingctx, M, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over):
     """M rows of one vector of columns, `cols` of them at most; arguments are those of `simd.tile_elementwise`, `over` its last six."""
     n = types.intp
-    return _call(TILES_ELEMENTWISE, (n, A, n, n, B, n, C, n, n, n, init, n, n, types.UniTuple(n, 6)), (A,))
+    return call_apart(TILES_ELEMENTWISE, (n, A, n, n, B, n, C, n, n, n, init, n, n, types.UniTuple(n, 6)), (A,))
 
 
 @intrinsic
@@ -122,4 +122,4 @@ def tiles_picked(typingctx, M, cols, values, v, picks, p, step, count, B, b, bm,
     Rows of B and C are read, and those of C written, up to a whole number of vectors; arguments are those of `simd.tile_picked`.
     """
     n = types.intp
-    return _call(TILES_PICKED, (n, n, values, n, picks, n, n, n, B, n, n, C, n, n), (B,))
+    return call_apart(TILES_PICKED, (n, n, values, n, picks, n, n, n, B, n, n, C, n, n), (B,))

@@ -19,9 +19,14 @@ BLOCK = 4096  # elements of a flat array that one job takes: 16 KB of float32, h
 # --- memory --------------------------------------------------------------------------------------------------------------
 
 
+def _element(context, builder, array_type, array, index):
+    """Pointer to an element of a flat array, or of what a pointer points to."""
+    data = array if isinstance(array_type, types.CPointer) else context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
 def _pointer(context, builder, array_type, array, index, lanes):
-    data = context.make_array(array_type)(context, builder, array).data
-    pointer = builder.gep(data, [index])
+    pointer = _element(context, builder, array_type, array, index)
     return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
 
 
@@ -107,7 +112,7 @@ def zero(typingctx, array, start, count):
         target, start, count = args
         none = ir.Constant(count.type, 0)
         count = builder.select(builder.icmp_signed("<", count, none), none, count)
-        pointer = builder.gep(context.make_array(array)(context, builder, target).data, [start])
+        pointer = _element(context, builder, array, target, start)
         cgutils.memset(builder, pointer, builder.mul(count, ir.Constant(count.type, array.dtype.bitwidth // 8)), 0)
         return context.get_dummy_value()
 
