@@ -29,6 +29,10 @@ def integer(name, value, minimum):
 
 def pair(name, value, minimum):
     """An int or (height, width) as two ints of at least `minimum`, or an error that names `name`."""
+    if type(value) is tuple and len(value) == 2:
+        height, width = value
+        if type(height) is type(width) is int and minimum <= height <= LIMIT and minimum <= width <= LIMIT:
+            return value  # nearly always: what a layer has checked when it was made
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ArgumentError(f"{name} must be an integer or a pair (height, width), got {value!r}")

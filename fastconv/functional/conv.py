@@ -79,21 +79,23 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 
 
 def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, groups, *, algorithm="auto", with_argmax=True):
-    """max_pool2d(relu(conv2d(...)), 2) in one pass over memory, the same bits; the output before pooling must be 2 x 2 or more.
+    """max_pool2d(relu(conv2d(...)), 2) in one pass over memory, the same bits; None where the convolution gives less than 2 x 2 outputs.
 
-    Returns (output, argmax), where argmax is what `max_pool2d_backward_argmax` needs to give the gradient of the convolution's output:
-    that of ReLU is in it.
+    Returns (output, argmax, the convolution's output shape); with argmax, which ReLU's gradient is in, `max_pool2d_backward_argmax` gives the
+    gradient of the convolution's output.
     """
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
     compute, bias = _algorithm(algorithm, g), zeros_bias(bias, g.OC, x.dtype)
+    if g.OH < 2 or g.OW < 2:
+        return None
     argmax = empty((g.N, g.OH // 2, g.OW // 2, g.OC) if with_argmax else (0, 0, 0, 0), UINT8)
     if compute is conv_direct:
         y = conv_direct.forward_relu_max(g, x, weight, bias, argmax)
     else:
         y = relu_max_halves(compute.forward(g, x, weight, bias), argmax)
-    return nchw(y), argmax
+    return nchw(y), argmax, g.output_shape
 
 
 def conv2d_relu_max_pool2d_backward(

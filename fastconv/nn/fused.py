@@ -16,30 +16,31 @@ from fastconv.nn.linear import Linear
 from fastconv.nn.module import recording
 from fastconv.nn.normalization import BatchNorm2d
 from fastconv.nn.pooling import MaxPool2d
-from fastconv.shapes import conv2d as geometry
 
 
-def _halves(pool, H, W):
-    """Whether `pool` takes the maxima of 2 x 2 side by side, and there is at least one."""
+def _halves(pool):
+    """Whether `pool` takes the maxima of 2 x 2 side by side."""
     options = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
-    return options == ((2, 2), (2, 2), (0, 0), (1, 1), False) and H > 1 and W > 1
+    return options == ((2, 2), (2, 2), (0, 0), (1, 1), False)
 
 
 def _conv_relu_max(input, conv, relu, pool):
     """Only the maxima are written, and a byte for each that says where they come from."""
-    arrays, options = conv._arrays(), (conv.stride, conv.padding, conv.dilation, conv.groups)
-    g = geometry(input.shape, arrays[0].shape, *options)
-    if not _halves(pool, g.OH, g.OW):
+    if not _halves(pool):
         return None
-    output, argmax = conv2d_relu_max_pool2d(input, *arrays, *options, algorithm=conv.algorithm, with_argmax=recording())
+    options = conv.stride, conv.padding, conv.dilation, conv.groups
+    results = conv2d_relu_max_pool2d(input, *conv._arrays(), *options, algorithm=conv.algorithm, with_argmax=recording())
+    if results is None:
+        return None
+    output, argmax, shape = results
     conv.remember(input)
     relu.remember(None)
-    pool.remember(argmax, g.output_shape)
+    pool.remember(argmax, shape)
     return output
 
 
 def _relu_max(input, relu, pool):
-    if getattr(input, "ndim", 0) != 4 or not _halves(pool, *input.shape[2:]):
+    if getattr(input, "ndim", 0) != 4 or min(input.shape[2:]) < 2 or not _halves(pool):
         return None
     output, argmax = relu_max_pool2d(input, with_argmax=recording())
     relu.remember(None)
