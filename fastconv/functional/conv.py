@@ -81,7 +81,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, groups, *, algorithm="auto", with_argmax=True):
     """max_pool2d(relu(conv2d(...)), 2) in one pass over memory, the same bits; None where the convolution gives less than 2 x 2 outputs.
 
-    Returns (output, argmax, the convolution's output shape); with argmax, which ReLU's gradient is in, `max_pool2d_backward_argmax` gives the
+    Returns (output, argmax, the convolution's output shape). With argmax, which ReLU's gradient is in, max_pool2d_backward_argmax gives the
     gradient of the convolution's output.
     """
     x = channels_last("input", input)
