@@ -89,7 +89,7 @@ def backward(layers, grad_output, input_gradient):
     group = layers[-3:]
     if tuple(type(layer) for layer in group) == (Conv2d, ReLU, MaxPool2d) and _as_they_are(group, "backward"):
         conv, relu, pool = group
-        if relu.recall() == (None,):  # ReLU's gradient is in the argmax
+        if pool.recall() and relu.recall()[0] is None:  # ReLU's gradient is in the argmax
             need_input, bias = input_gradient or len(layers) > 3, conv.bias is not None
             options = conv.stride, conv.padding, conv.dilation, conv.groups
             gradients = conv2d_relu_max_pool2d_backward(

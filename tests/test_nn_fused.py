@@ -1,0 +1,260 @@
+"""Layers that a Sequential computes together: as if they were called one after the other."""
+
+import numpy as np
+import pytest
+from checks import assert_same_bits, small_integers
+
+import fastconv
+from fastconv import nn
+from fastconv.errors import ArgumentError
+from fastconv.functional import conv as conv_functions
+from fastconv.nn import fused
+
+
+def conv_relu_pool(IC, OC, kernel, *, pool=None, dtype=np.float32, **options):
+    return nn.Sequential(nn.Conv2d(IC, OC, kernel, seed=0, dtype=dtype, **options), nn.ReLU(), nn.MaxPool2d(**(pool or {"kernel_size": 2})))
+
+
+def one_by_one(net, input):
+    for layer in net:
+        input = layer.forward(input)
+    return input
+
+
+def backward_one_by_one(net, grad_output):
+    for layer in reversed(list(net)):
+        grad_output = layer.backward(grad_output)
+    return grad_output
+
+
+def whole_numbers(net, rng):
+    """Weights for which sums are exact in any order."""
+    for parameter in net.parameters():
+        parameter.data[...] = small_integers(rng, parameter.shape, parameter.dtype)
+    return net
+
+
+# (N, IC, H, W), OC, kernel, options of the convolution
+SHAPES = {
+    "lenet conv1": ((9, 1, 28, 28), 6, 5, {"padding": 2}),
+    "lenet conv2": ((9, 6, 14, 14), 16, 5, {}),
+    "small images": ((19, 5, 8, 8), 17, 3, {"padding": 1}),
+    "one image": ((1, 3, 9, 9), 4, 3, {}),
+    "odd": ((3, 2, 5, 7), 3, 2, {}),
+    "many channels": ((3, 33, 10, 9), 40, 3, {"padding": "same"}),
+    "asymmetric": ((2, 3, 8, 9), 5, (3, 2), {"padding": ((1, 0), (2, 1))}),
+    "strided": ((4, 3, 17, 16), 6, 3, {"stride": 2, "padding": 1}),
+    "dilated": ((2, 3, 12, 12), 6, 3, {"dilation": 2}),
+    "rows dilated": ((2, 3, 12, 12), 6, 3, {"dilation": (2, 1)}),
+    "groups": ((2, 6, 8, 8), 9, 3, {"groups": 3}),
+    "depthwise": ((2, 6, 8, 8), 6, 3, {"groups": 6, "padding": 1}),
+    "pointwise": ((2, 6, 8, 8), 9, 1, {}),
+    "no bias": ((2, 3, 8, 8), 9, 3, {"bias": False}),
+    "empty batch": ((0, 3, 8, 8), 9, 3, {}),
+    "one output": ((2, 3, 4, 4), 9, 3, {}),
+    "loops": ((2, 3, 8, 8), 4, 3, {"algorithm": "loops"}),
+    "im2col": ((2, 3, 8, 8), 4, 3, {"algorithm": "im2col"}),
+    "direct": ((2, 3, 8, 8), 4, 3, {"algorithm": "direct"}),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", SHAPES)
+def test_conv_relu_pool(name, dtype, rng):
+    shape, OC, kernel, options = SHAPES[name]
+    net = whole_numbers(conv_relu_pool(shape[1], OC, kernel, dtype=dtype, **options), rng)
+    x = small_integers(rng, shape, dtype)
+    expected = one_by_one(net, x)
+    grad_output = small_integers(rng, expected.shape, dtype)
+    expected_input = backward_one_by_one(net, grad_output)
+    expected_parameters = [parameter.grad.copy() for parameter in net.parameters()]
+
+    assert_same_bits(net(x), expected, "output")
+    net.zero_grad()
+    assert np.array_equal(net.backward(grad_output), expected_input)
+    for parameter, gradient in zip(net.parameters(), expected_parameters, strict=True):
+        assert np.array_equal(parameter.grad, gradient)
+    net.backward_parameters(grad_output)  # adds the same again
+    for parameter, gradient in zip(net.parameters(), expected_parameters, strict=True):
+        assert np.array_equal(parameter.grad, 2 * gradient)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("name", ["lenet conv1", "lenet conv2", "small images", "many channels"])
+def test_gradients_are_the_same_bits_on_any_number_of_threads(name, threads, rng):
+    shape, OC, kernel, options = SHAPES[name]
+    net = conv_relu_pool(shape[1], OC, kernel, **options)
+    x = rng.standard_normal((37, *shape[1:]), dtype=np.float32)
+    grad_output = rng.standard_normal(net(x).shape, dtype=np.float32)
+    results = []
+    for n in (2, threads):
+        fastconv.set_num_threads(n)
+        net.zero_grad()
+        results.append([net(x), net.backward(grad_output), *(parameter.grad for parameter in net.parameters())])
+    for one, other in zip(*results, strict=True):
+        assert_same_bits(one, other)
+
+
+def test_special_values(rng):
+    net = conv_relu_pool(2, 5, 3, padding=1)
+    x = rng.standard_normal((9, 2, 12, 12), dtype=np.float32)
+    x[0, 0, 3, 4], x[1, 1, 0, 0], x[2, 0, 11, 5], x[3] = np.nan, np.inf, -np.inf, 0
+    assert_same_bits(net(x), one_by_one(net, x))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        {"kernel_size": 3},
+        {"kernel_size": 2, "stride": 1},
+        {"kernel_size": 2, "padding": 1},
+        {"kernel_size": 2, "ceil_mode": True},
+        {"kernel_size": 2, "dilation": 2},
+        {"kernel_size": (2, 1)},
+    ],
+)
+def test_other_poolings(pool, rng):
+    net = whole_numbers(conv_relu_pool(3, 4, 3, pool=pool), rng)
+    x = small_integers(rng, (5, 3, 9, 11), np.float32)
+    expected = one_by_one(net, x)
+    grad_output = small_integers(rng, expected.shape, np.float32)
+    expected_input = backward_one_by_one(net, grad_output)
+    assert_same_bits(net(x), expected)
+    assert np.array_equal(net.backward(grad_output), expected_input)
+
+
+OTHER_GROUPS = {
+    "conv relu": lambda: (nn.Conv2d(3, 17, 3, seed=0), nn.ReLU()),
+    "linear relu": lambda: (nn.Flatten(), nn.Linear(300, 33, seed=0), nn.ReLU()),
+    "norm relu": lambda: (nn.BatchNorm2d(3), nn.ReLU()),
+    "relu pool": lambda: (nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)),
+    "pool first": lambda: (nn.MaxPool2d(2), nn.ReLU(), nn.MaxPool2d(2)),
+    "relu twice": lambda: (nn.Conv2d(3, 17, 3, seed=0), nn.ReLU(), nn.ReLU(), nn.MaxPool2d(2)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_GROUPS)
+def test_other_groups(name, rng):
+    net, twin = nn.Sequential(*OTHER_GROUPS[name]()), nn.Sequential(*OTHER_GROUPS[name]())
+    x = rng.standard_normal((4, 3, 10, 10), dtype=np.float32)
+    x[0, 0, 0, 0], x[1] = np.nan, 0
+    output = net(x)
+    assert_same_bits(output, one_by_one(twin, x))
+    grad_output = rng.standard_normal(output.shape, dtype=np.float32)
+    assert_same_bits(net.backward(grad_output), backward_one_by_one(twin, grad_output))
+    for own, other in zip(net.parameters(), twin.parameters(), strict=True):
+        assert_same_bits(own.grad, other.grad)
+
+
+def test_the_input_is_not_written_to(rng):
+    for layers in ((nn.ReLU(),), (nn.Flatten(), nn.ReLU()), (nn.ReLU(), nn.MaxPool2d(2)), (nn.BatchNorm2d(3), nn.ReLU())):
+        x = rng.standard_normal((4, 3, 10, 10), dtype=np.float32)
+        kept = x.copy()
+        nn.Sequential(*layers)(x)
+        assert_same_bits(x, kept)
+
+
+@pytest.fixture
+def computed_together(monkeypatch):
+    """How often the three layers were computed together, forward and backward."""
+    calls = {"forward": 0, "backward": 0}
+
+    def counted(direction, function):
+        def call(*arguments, **options):
+            calls[direction] += 1
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(fused, "conv2d_relu_max_pool2d", counted("forward", conv_functions.conv2d_relu_max_pool2d))
+    backward = counted("backward", conv_functions.conv2d_relu_max_pool2d_backward)
+    monkeypatch.setattr(fused, "conv2d_relu_max_pool2d_backward", backward)
+    return calls
+
+
+def test_they_are_computed_together(computed_together):
+    net, x = conv_relu_pool(1, 4, 3), np.ones((2, 1, 8, 8), np.float32)
+    net.backward(net(x))
+    assert computed_together == {"forward": 1, "backward": 1}
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_what_a_user_replaced_is_called(position, computed_together):
+    net, x, seen = conv_relu_pool(1, 4, 3), np.ones((2, 1, 8, 8), np.float32), []
+    layer = net[position]
+    original_forward, original_backward = layer.forward, layer.backward
+    layer.forward = lambda input: (seen.append("forward"), original_forward(input))[1]
+    layer.backward = lambda grad_output: (seen.append("backward"), original_backward(grad_output))[1]
+    net.backward(net(x))
+    assert seen == ["forward", "backward"]
+    assert computed_together == {"forward": 0, "backward": 0}
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_derived_classes_are_left_alone(position, computed_together):
+    net, x = conv_relu_pool(1, 4, 3), np.ones((2, 1, 8, 8), np.float32)
+    layer = net[position]
+    layer.__class__ = type("Own", (type(layer),), {})
+    net.backward(net(x))
+    assert computed_together == {"forward": 0, "backward": 0}
+
+
+def test_forward_together_and_backward_one_by_one(rng):
+    net = whole_numbers(conv_relu_pool(2, 5, 3, padding=1), rng)
+    x = small_integers(rng, (9, 2, 8, 8), np.float32)
+    grad_output = small_integers(rng, net(x).shape, np.float32)
+    assert np.array_equal(backward_one_by_one(net, grad_output), net.backward(grad_output))
+    net(x)
+    expected = net.backward(grad_output)
+    one_by_one(net, x)
+    assert np.array_equal(net.backward(grad_output), expected)
+
+
+def test_backward_is_that_of_the_last_forward(rng):
+    net = conv_relu_pool(2, 5, 3)
+    x, other = rng.standard_normal((2, 3, 2, 8, 8), dtype=np.float32)
+    grad_output = np.ones_like(net(x))
+    expected = net.backward(grad_output)
+    net(other)
+    assert not np.array_equal(net.backward(grad_output), expected)
+    net(x)
+    with nn.no_grad():
+        net(other)
+    assert_same_bits(net.backward(grad_output), expected)
+
+
+def test_nothing_is_remembered_under_no_grad():
+    net, x = conv_relu_pool(1, 4, 3), np.ones((2, 1, 8, 8), np.float32)
+    with nn.no_grad():
+        output = net(x)
+    with pytest.raises(ValueError, match="needs a forward pass before it"):
+        net.backward(output)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 3, 3), (2, 1, 3, 9), (2, 1, 2, 2), (2, 2, 9, 9), (1, 9, 9)])
+def test_errors_are_those_of_the_layers(shape):
+    net, x = conv_relu_pool(1, 4, 3), np.ones(shape, np.float32)
+    with pytest.raises(ArgumentError, match=" ") as expected:
+        one_by_one(net, x)
+    with pytest.raises(ArgumentError, match=" ") as raised:
+        net(x)
+    assert str(raised.value) == str(expected.value)
+    assert any("in layer" in note for note in raised.value.__notes__)
+
+
+def test_a_gradient_of_the_wrong_shape():
+    net = conv_relu_pool(1, 4, 3)
+    net(np.ones((2, 1, 8, 8), np.float32))
+    with pytest.raises(ValueError, match="grad_output must have shape") as raised:
+        net.backward(np.ones((2, 4, 6, 6), np.float32))
+    assert "in layer 2 of Sequential: MaxPool2d" in raised.value.__notes__[0]
+    with pytest.raises(TypeError, match="grad_output"):
+        net.backward(np.ones((2, 4, 3, 3), np.float64))
+
+
+def test_gradcheck(rng):
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, 3, seed=1, padding=1, dtype=np.float64), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(3, 4, 2, seed=2, dtype=np.float64), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 2, seed=3, dtype=np.float64),
+    )  # fmt: skip
+    assert fastconv.gradcheck(net, rng.standard_normal((3, 2, 8, 8)))
