@@ -1,0 +1,107 @@
+"""The special paths of the algorithm "direct", each against the reference on whole numbers, and each really taken."""
+
+import numpy as np
+import pytest
+from checks import assert_same_bits, small_integers
+
+from fastconv import functional as F
+from fastconv import reference, set_num_threads, shapes
+from fastconv.functional import conv_direct
+from fastconv.kernels import jit
+from fastconv.kernels.simd import VECTOR_BYTES
+
+
+@pytest.fixture
+def kernels_called(monkeypatch):
+    """Names of the kernels that ran, as module.function."""
+    called = set()
+    original = jit.Kernel.__call__
+
+    def call(self, work, *arguments):
+        called.add(f"{self.__module__.rpartition('.')[2]}.{self.__name__}")
+        return original(self, work, *arguments)
+
+    monkeypatch.setattr(jit.Kernel, "__call__", call)
+    return called
+
+
+# input (N, IC, H, W), weight (OC, ICG, KH, KW), options; kernels that must run in forward, input and weight gradient ("" any)
+IMAGES, ROWS = "conv_images.convolve", "conv_direct.convolve"
+FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct.backward_weight"
+CASES = {
+    "small images": ((19, 5, 8, 8), (17, 5, 3, 3), {"padding": 1}, (IMAGES, IMAGES, FEW_WEIGHT)),
+    "8 small images": ((8, 33, 7, 7), (40, 33, 3, 3), {"padding": 1}, (IMAGES, IMAGES, WEIGHT)),
+    "7 small images": ((7, 33, 7, 7), (40, 33, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
+    "small images in groups": ((9, 12, 6, 7), (21, 4, 3, 2), {"padding": (1, 0), "groups": 3}, (IMAGES, IMAGES, WEIGHT)),
+    "small images strided": ((16, 6, 9, 11), (18, 6, 3, 3), {"stride": (2, 3), "padding": 2}, (IMAGES, "", FEW_WEIGHT)),
+    "small images asymmetric": ((9, 6, 9, 5), (18, 6, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, IMAGES, FEW_WEIGHT)),
+    "small images with rows dilated": ((9, 6, 9, 9), (18, 6, 3, 3), {"dilation": (2, 1), "padding": 2}, (IMAGES, IMAGES, FEW_WEIGHT)),
+    "small images dilated": ((9, 6, 9, 9), (18, 6, 3, 3), {"dilation": 2, "padding": 2}, (ROWS, ROWS, WEIGHT)),
+    "filter larger than the image": ((9, 6, 3, 2), (18, 6, 5, 5), {"padding": 2}, (IMAGES, IMAGES, FEW_WEIGHT)),
+    "padding beyond the filter": ((9, 6, 4, 4), (18, 6, 2, 2), {"padding": 4}, (IMAGES, IMAGES, FEW_WEIGHT)),
+    "one channel": ((3, 1, 20, 21), (6, 1, 5, 5), {"padding": 2}, (ROWS, FEW_INPUT, FEW_WEIGHT)),
+    "three channels": ((2, 3, 30, 33), (20, 3, 3, 3), {"padding": ((1, 0), (2, 1))}, (ROWS, FEW_INPUT, WEIGHT)),
+    "few channels strided": ((3, 2, 39, 35), (8, 2, 7, 7), {"stride": 2, "padding": 3}, (ROWS, FEW_INPUT, "")),
+    "few channels in many images": ((13, 1, 20, 21), (6, 1, 5, 5), {}, (ROWS, FEW_INPUT, FEW_WEIGHT)),
+    "weight gradient cut by both channels": ((2, 130, 9, 9), (147, 130, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
+    "weight gradient cut by images": ((37, 17, 18, 18), (19, 17, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
+    "weight gradient of one image": ((1, 48, 40, 19), (50, 48, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
+    "weight gradient in groups": ((3, 66, 18, 18), (98, 33, 3, 3), {"groups": 2}, (ROWS, ROWS, WEIGHT)),
+    "weight gradient dilated": ((3, 40, 18, 18), (70, 40, 3, 3), {"dilation": 3}, (ROWS, ROWS, WEIGHT)),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CASES)
+def test_against_the_reference(name, dtype, rng, kernels_called):
+    input_shape, weight_shape, options, kernels = CASES[name]
+    x, w = small_integers(rng, input_shape, dtype), small_integers(rng, weight_shape, dtype)
+    bias = small_integers(rng, weight_shape[:1], dtype)
+    expected = reference.conv2d(x, w, bias, **options)
+    grad_output = small_integers(rng, expected.shape, dtype)
+    gradients = reference.conv2d_backward(grad_output, x, w, **options)
+    passes = [
+        lambda: F.conv2d(x, w, bias, **options, algorithm="direct"),
+        lambda: F.conv2d_backward(grad_output, x, w, **options, algorithm="direct", output_mask=(True, False, False))[0],
+        lambda: F.conv2d_backward(grad_output, x, w, **options, algorithm="direct", output_mask=(False, True, False))[1],
+    ]
+    for compute, wanted, kernel in zip(passes, (expected, *gradients), kernels, strict=False):
+        kernels_called.clear()
+        result = compute()
+        assert np.array_equal(result, wanted)
+        if VECTOR_BYTES // result.itemsize == 16:  # the choice counts vectors, the table is for those of 16 numbers
+            assert kernel in kernels_called or not kernel
+        set_num_threads(1)
+        assert_same_bits(compute(), result)
+        set_num_threads(2)
+
+
+@pytest.mark.parametrize("cut", [(1, 1, 18, 2, 1), (2, 1, 4, 4, 2), (3, 2, 18, 4, 1), (5, 3, 18, 2, 9), (37, 1, 7, 2, 3)])
+def test_every_cut_of_the_weight_gradient(cut, monkeypatch, rng):
+    """(splits, images, rows, share, own): that the choice changes the time and nothing else."""
+    x, w = small_integers(rng, (37, 33, 18, 18), np.float32), np.zeros((65, 33, 3, 3), np.float32)
+    grad_output = small_integers(rng, (37, 65, 18, 18), np.float32)
+    expected = reference.conv2d_backward_weight(grad_output, x, w.shape, padding=1)
+    monkeypatch.setattr(conv_direct, "_weight_jobs", lambda *arguments: cut)
+    result = F.conv2d_backward(grad_output, x, w, padding=1, algorithm="direct", output_mask=(False, True, False))[1]
+    assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("N", [1, 4, 64])
+@pytest.mark.parametrize("channels", [(16, 16), (64, 64), (512, 512), (3, 64), (2048, 8)])
+@pytest.mark.parametrize("size", [1, 7, 56])
+def test_jobs_of_the_weight_gradient_fit(N, channels, size):
+    """Enough jobs for many processors, and bounded memory for private copies."""
+    IC, OC = channels
+    g = shapes.conv2d((N, IC, size, size), (OC, IC, 3, 3), 1, 1, 1, 1)
+    packed = conv_direct._packed_shape(1, OC, IC, (3, 3), 4)
+    splits, images, rows, share, own = conv_direct._weight_jobs(g, packed, 4)
+    vectors, CB = packed[1:3]
+    assert 1 <= splits <= N
+    assert 1 <= images <= N
+    assert 1 <= rows <= size
+    assert 1 <= own <= CB
+    jobs = splits * -(-vectors // share) * -(-CB // own)
+    most = N * -(-vectors // 2) * CB
+    assert jobs >= min(conv_direct.PARTS, most) // 2
+    assert splits == 1 or splits * np.prod(packed) * 4 <= conv_direct.PART_BYTES
