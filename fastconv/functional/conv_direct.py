@@ -161,7 +161,7 @@ def _few_for_input(g, itemsize):
         return False
     lanes = VECTOR_BYTES // itemsize
     rows = g.OH * g.OW * g.KH * -(-g.KW * g.IC // lanes) * (g.OC + 4)  # 4: adding a tile to the image
-    return g.groups == g.DW == 1 and g.IC < lanes and rows * g.SH * g.SW < g.H * g.W * g.KH * g.KW * g.OC * -(-g.IC // lanes)
+    return g.groups == g.DW == 1 and lanes > g.IC and rows * g.SH * g.SW < g.H * g.W * g.KH * g.KW * g.OC * -(-g.IC // lanes)
 
 
 def _few_for_weight(g, itemsize):
@@ -172,7 +172,7 @@ def _few_for_weight(g, itemsize):
     lanes = VECTOR_BYTES // itemsize
     run, vectors = g.KW * g.IC, -(-g.OC // lanes)
     few = g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8)
-    return g.groups == g.DW == 1 and g.IC < lanes and few < g.KH * vectors * max(run, 8 / min(2, vectors))
+    return g.groups == g.DW == 1 and lanes > g.IC and few < g.KH * vectors * max(run, 8 / min(2, vectors))
 
 
 def backward_input(g, grad_output, weight):
