@@ -6,7 +6,8 @@ from checks import assert_same_bits, small_integers
 
 from fastconv import functional as F
 from fastconv import reference, set_num_threads, shapes
-from fastconv.functional import conv_direct
+from fastconv.functional import conv_direct, conv_pooled
+from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
 from fastconv.kernels import jit
 from fastconv.kernels.simd import VECTOR_BYTES
 
@@ -105,3 +106,45 @@ def test_jobs_of_the_weight_gradient_fit(N, channels, size):
     most = N * -(-vectors // 2) * CB
     assert jobs >= min(conv_direct.PARTS, most) // 2
     assert splits == 1 or splits * np.prod(packed) * 4 <= conv_direct.PART_BYTES
+
+
+# input, output channels, kernel, padding
+POOLED = {
+    "one channel": ((5, 1, 28, 28), 6, (5, 5), 2),
+    "six channels": ((5, 6, 14, 14), 16, (5, 5), 0),
+    "vectors of channels": ((3, 32, 12, 9), 17, (3, 3), 1),
+    "more than a vector": ((2, 33, 9, 12), 40, (3, 3), ((1, 0), (2, 1))),
+    "tall": ((2, 3, 61, 7), 5, (7, 3), 3),
+    "wide": ((1, 2, 5, 70), 5, (2, 11), 0),
+    "pointwise": ((2, 6, 8, 8), 9, (1, 1), 0),
+    "odd rows that no maximum sees": ((2, 6, 9, 11), 9, (2, 2), 0),
+}
+
+
+@pytest.mark.parametrize("blocks", ["", "small"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", POOLED)
+def test_gradients_behind_a_maximum(name, dtype, blocks, rng, monkeypatch, kernels_called):
+    if blocks:
+        monkeypatch.setattr(conv_pooled, "PANEL_BYTES", 1)
+        monkeypatch.setattr(conv_pooled, "INPUT_BYTES", 1)
+        monkeypatch.setattr(conv_pooled, "PART_BYTES", 1)
+    shape, OC, kernel, padding = POOLED[name]
+    x, w = small_integers(rng, shape, dtype), small_integers(rng, (OC, shape[1], *kernel), dtype)
+    bias = small_integers(rng, (OC,), dtype)
+    options = (1, padding, 1, 1)
+    before = reference.conv2d(x, w, bias, padding=padding)
+    output, argmax, before_shape = conv2d_relu_max_pool2d(x, w, bias, *options)
+    assert before_shape == before.shape
+    assert np.array_equal(output, reference.max_pool2d(np.maximum(before, 0), 2))
+    assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
+    grad_output = small_integers(rng, output.shape, dtype)
+    grad_before = reference.max_pool2d_backward(grad_output, np.maximum(before, 0), 2) * (before > 0)
+    expected = reference.conv2d_backward(grad_before, x, w, padding=padding)
+    kernels_called.clear()
+    results = conv2d_relu_max_pool2d_backward(grad_output, argmax, x, w, *options)
+    assert {"conv_pooled.backward_input", "conv_pooled.backward_weight"} <= kernels_called
+    set_num_threads(1)
+    for result, again, wanted in zip(results, conv2d_relu_max_pool2d_backward(grad_output, argmax, x, w, *options), expected, strict=True):
+        assert np.array_equal(result, wanted)
+        assert_same_bits(again, result)

@@ -1,8 +1,8 @@
 """Gradients of a convolution behind which ReLU and maxima of 2 x 2 lie: of four numbers of its output's gradient, three or four are 0.
 
-Only the others are looked at. `argmax` says where in its 2 x 2 outputs the gradient of a maximum belongs, 4 if nowhere; those that count
-are listed, with the place that they belong to, and a tile adds up the list. `window` and `taps` as in conv_direct; OH and OW are even, the
-dilation's DW is 1. A row of the filter is one run of KW * C numbers in memory.
+`argmax` says where in its 2 x 2 outputs the gradient of a maximum belongs, 4 if nowhere. The gradients are listed, with the place that they
+belong to, and a tile adds up the list. Strides and dilations are 1, OH and OW are even, `padding` = (PT, PL), `taps` = (KH, KW). A row of
+the filter is one run of KW * C numbers in memory.
 """
 
 import numpy as np
@@ -22,57 +22,58 @@ def line_start(array):
 
 
 @device
-def _fill_apart(panel, p, padded, rows, columns, width, step, row):
-    """What a row of the filter sees from each output column, `row` numbers each, from padded (rows, width) into panel[p]."""
+def _fill_apart(panel, p, padded, rows, columns, width, C, row):
+    """What a row of the filter sees from each output column, `row` numbers each, from padded (rows, width, C) into panel[p]."""
     lanes = VECTOR_BYTES // panel.itemsize
     for r in range(rows):
         for column in range(columns):
             for j in range(0, row, lanes):
-                store(panel, p, load(padded, r * width + column * step + j, lanes), lanes)
+                store(panel, p, load(padded, (r * width + column) * C + j, lanes), lanes)
                 p += lanes
 
 
 @device
-def _weight_split(s, X, G, argmax, parts, window, taps, images, rows, apart):
-    """Split s of `backward_weight`."""
+def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, apart):
+    """Job `job` of `backward_weight`."""
     N, H, W, C = X.shape
     _, GH, GW, OC = G.shape
-    _, _, SH, SW, PT, PL = window
-    KH, KW, DH, _ = taps
+    (PT, PL), (KH, KW) = padding, taps
     x, g, a, d = X.ravel(), G.ravel(), argmax.ravel(), parts.ravel()
     lanes, run, (splits, _, _, row) = VECTOR_BYTES // X.itemsize, KW * C, parts.shape
     filter_size, blocks = (KH + 1) * row, (GH + rows - 1) // rows
-    width, height = (2 * GW - 1) * SW + KW, (2 * rows - 1) * SH + (KH - 1) * DH + 1
-    step, line = (row, 2 * GW * row) if apart else (SW * C, width * C)
+    width, height = 2 * GW - 1 + KW, 2 * rows - 1 + KH
+    step, line = (row, 2 * GW * row) if apart else (C, width * C)
     size, most = height * line, images * rows * GW * lanes
     panel, padded = np.empty(images * size + 2 * lanes, X.dtype), np.empty(height * width * C + lanes, X.dtype)
     values, picks = np.empty(most, X.dtype), np.empty(most, np.int32)
     start = line_start(panel)
+    s, v0 = job % splits, job // splits * share * lanes
+    v1 = min(OC, v0 + share * lanes)
     first, last = s * N * blocks // splits, (s + 1) * N * blocks // splits
-    zero(d, s * OC * filter_size, OC * filter_size)
+    zero(d, (s * OC + v0) * filter_size, (v1 - v0) * filter_size)
     zero(padded, height * width * C, lanes)
     zero(panel, start + images * size, panel.size - start - images * size)
     for u0 in range(first, last, images):
         u1 = min(last, u0 + images)
         for u in range(u0, u1):
             n, gh0 = u // blocks, u % blocks * rows
-            top, into = 2 * gh0 * SH - PT, start + (u - u0) * size
+            top, into = 2 * gh0 - PT, start + (u - u0) * size
             if apart:
                 fill_panel(padded, 0, x, 0, n, top, height, H, W, C, 0, C, C, PL, width)
-                _fill_apart(panel, into, padded, height, 2 * GW, width * C, SW * C, row)
+                _fill_apart(panel, into, padded, height, 2 * GW, width, C, row)
             else:
                 fill_panel(panel, into, x, 0, n, top, height, H, W, C, 0, C, C, PL, width)
-        for v in range(0, OC, lanes):
+        for v in range(v0, v1, lanes):
             count, total = 0, splat(values, 0.0)
             for u in range(u0, u1):
                 n, gh0 = u // blocks, u % blocks * rows
                 for gh in range(gh0, min(GH, gh0 + rows)):
-                    origin, o = (u - u0) * size + 2 * (gh - gh0) * SH * line, (n * GH + gh) * GW * OC + v
+                    origin, o = (u - u0) * size + 2 * (gh - gh0) * line, (n * GH + gh) * GW * OC + v
                     for gw in range(GW):
                         value = load(g, o, OC - v)
                         place = load_unsigned(a, o, OC - v, value)
                         value = select(place == 4, 0.0, value)
-                        right, down = (0 - (place & 1)) & step, (0 - (place >> 1 & 1)) & (SH * line)  # where the bit is set, else 0
+                        right, down = (0 - (place & 1)) & step, (0 - (place >> 1 & 1)) & line  # where the bit is set, else 0
                         store(values, count * lanes, value, lanes)
                         store(picks, count * lanes, right + down + (origin + 2 * gw * step), lanes)
                         total = total + value
@@ -80,22 +81,24 @@ def _weight_split(s, X, G, argmax, parts, window, taps, images, rows, apart):
                         o += OC
             for lane in range(min(lanes, OC - v)):
                 target = (s * OC + v + lane) * filter_size
-                tiles_picked(KH, run, values, lane, picks, lane, lanes, count, panel, start, DH * line, d, target, row)
+                tiles_picked(KH, run, values, lane, picks, lane, lanes, count, panel, start, line, d, target, row)
             store(values, 0, total, lanes)
             for lane in range(min(lanes, OC - v)):
                 d[(s * OC + v + lane) * filter_size + KH * row] += values[lane]
 
 
 @kernel(uses=(TILES_PICKED, PANEL))
-def backward_weight(X, G, argmax, parts, window, taps, images, rows, apart):
+def backward_weight(X, G, argmax, parts, padding, taps, images, rows, share, apart):
     """Reads X (N, H, W, C), G and argmax (N, OH / 2, OW / 2, OC); writes parts (splits, OC, KH + 1, R), to be summed.
 
     The rows of an output channel's filter fill vectors, R numbers each; the one after the last starts with the gradient of the bias.
     With `apart` the panel has a row of the filter's numbers for each column of the output, so that none lies across two lines of the
-    cache. Parallel over splits of the images' blocks of `rows` rows of G; `images` blocks make one list.
+    cache. Parallel over splits of the images' blocks of `rows` rows of G, of which `images` make one list, and `share` vectors of output
+    channels.
     """
-    for s in prange(parts.shape[0]):  # whose index is a uint64: another signature to compile
-        _weight_split(np.int64(s), X, G, argmax, parts, window, taps, images, rows, apart)
+    lanes = VECTOR_BYTES // X.itemsize
+    for job in prange(parts.shape[0] * ((G.shape[3] + share * lanes - 1) // (share * lanes))):
+        _weight_job(np.int64(job), X, G, argmax, parts, padding, taps, images, rows, share, apart)  # prange's uint64 would compile it again
 
 
 @kernel
@@ -142,33 +145,23 @@ def pack(weight, packed):
 
 
 @device
-def _from_padded(panel, d, n, H, W, C, top, left, height, width, lanes):
-    """Image n of d (N, H, W, C) from a panel (height, width, C) that starts `top` rows and `left` columns before it; 0 beyond the panel."""
-    inside = width - left  # columns of the image that the panel has
-    for ih in range(H):
-        o = (n * H + ih) * W * C
-        for j in range(0, W * C, lanes):
-            v = splat(d, 0.0)
-            if ih + top < height:
-                v = load(panel, ((ih + top) * width + left) * C + j, inside * C - j)
-            store(d, o + j, v, W * C - j)
-
-
-@device
-def _input_image(n, G, argmax, weight, D, window, taps):
-    """Image n of `backward_input`."""
+def _input_job(job, G, argmax, weight, D, padding, taps, rows):
+    """Job `job` of `backward_input`."""
     _, GH, GW, OC = G.shape
     _, H, W, C = D.shape
-    _, _, _, _, PT, PL = window
-    KH, KW, _, _ = taps
+    (PT, PL), (KH, KW) = padding, taps
     g, a, w, d = G.ravel(), argmax.ravel(), weight.ravel(), D.ravel()
     lanes, run, row = VECTOR_BYTES // G.itemsize, KW * C, weight.shape[3]
-    width, height = 2 * GW - 1 + KW, 2 * GH - 1 + KH
-    line, filter_size = width * C, (KH + 1) * row
+    blocks, filter_size = (GH + rows - 1) // rows, (KH + 1) * row
+    n, block = job // blocks, job % blocks
+    top, bottom = 2 * block * rows, 2 * (block + 1) * rows if block < blocks - 1 else H + PT  # rows of the padded image that are its own
+    first, last = max(0, (top - KH + 1) // 2), min(GH, (bottom + 1) // 2)  # rows of G that send something there
+    width, height = 2 * GW - 1 + KW, 2 * (last - first) - 1 + KH
+    line = width * C
     panel = np.empty(height * line + lanes, d.dtype)
     zero(panel, 0, panel.size)
     values, picks = np.empty(2 * (OC + 1), d.dtype), np.empty(2 * (OC + 1), np.int32)
-    for gh in range(GH):
+    for gh in range(first, last):
         for gw in range(GW):
             o, left, right = ((n * GH + gh) * GW + gw) * OC, 0, OC + 1
             for oc in range(OC):
@@ -178,17 +171,22 @@ def _input_image(n, G, argmax, weight, D, window, taps):
                 picks[left] = picks[right] = pick
                 left += (place == 0) | (place == 2)
                 right += (place == 1) | (place == 3)
-            target = 2 * (gh * line + gw * C)
+            target = 2 * ((gh - first) * line + gw * C)
             tiles_picked(KH + 1, run, values, 0, picks, 0, 1, left, w, 0, row, panel, target, line)
             tiles_picked(KH + 1, run, values, OC + 1, picks, OC + 1, 1, right - OC - 1, w, 0, row, panel, target + C, line)
-    _from_padded(panel, d, n, H, W, C, PT, PL, height, width, lanes)
+    for ih in range(max(0, top - PT), bottom - PT):
+        source, target = ih + PT - 2 * first, (n * H + ih) * W * C
+        inside = max(0, min(W, width - PL)) * C if source < height else 0  # beyond the panel no window sees anything
+        copy(panel, (source * width + PL) * C, d, target, inside)
+        zero(d, target + inside, W * C - inside)
 
 
 @kernel(uses=(TILES_PICKED,))
-def backward_input(G, argmax, weight, D, window, taps):
-    """Reads G and argmax (N, OH / 2, OW / 2, OC) and packed filters; writes D (N, H, W, C). Strides and dilations are 1.
+def backward_input(G, argmax, weight, D, padding, taps, rows):
+    """Reads G and argmax (N, OH / 2, OW / 2, OC) and packed filters; writes D (N, H, W, C).
 
-    Two lists for each number of G's pixel: the gradients that belong to the left and to the right of its outputs. Parallel over images.
+    Two lists for each pixel of G: the gradients that belong to the left and to the right of its outputs. Parallel over images and blocks
+    of `rows` rows of G, each of which computes what its neighbours' last rows send into its own once more.
     """
-    for n in prange(G.shape[0]):
-        _input_image(np.int64(n), G, argmax, weight, D, window, taps)
+    for job in prange(G.shape[0] * ((G.shape[1] + rows - 1) // rows)):
+        _input_job(np.int64(job), G, argmax, weight, D, padding, taps, rows)
