@@ -53,21 +53,21 @@ def _blocks(N, C, OH, OW, taps, strides, itemsize):
 SMALL = 256
 """Pixels of the output up to which a tile takes one pixel of several images."""
 
-IMAGES, IMAGES_BYTES = 16, 1 << 21
-"""A job takes so many images then, or half as many where these would be larger."""
+IMAGES, IMAGES_BYTES = 16, 1 << 20
+"""A job takes so many images then, or half as many where these would not fit into L2."""
 
 
-def _by_images(N, OH, OW, taps):
-    """Whether a convolution should take its tiles across images."""
+def _by_images(N, image_bytes, OH, OW, taps):
+    """Whether a convolution of N images of `image_bytes` should take its tiles across images."""
     KH, KW, _, DW = taps
-    return N >= IMAGES // 2 and OH * OW <= SMALL and KH * KW > 1 and DW == 1
+    return N >= IMAGES // 2 and OH * OW <= SMALL and KH * KW > 1 and DW == 1 and IMAGES // 2 * image_bytes <= IMAGES_BYTES
 
 
 def _convolve(work, x, packed, y, bias, window, taps, place):
     """One dense convolution of x (N, H, W, C) into y (N, YH, YW, OC), by images or by rows."""
     N, C = x.shape[0], x.shape[3]
     OH, OW, SH, SW, _, _ = window
-    if _by_images(N, OH, OW, taps):
+    if _by_images(N, _image_bytes(x), OH, OW, taps):
         images, vectors = _images(x), packed.shape[1]
         shares = max(1, PARTS // -(-N // images))
         conv_images.convolve(work, x, packed, y, bias, window, taps, place, images, 2 * -(-vectors // (2 * shares)))
@@ -75,9 +75,13 @@ def _convolve(work, x, packed, y, bias, window, taps, place):
         conv_direct.convolve(work, x, packed, y, bias, window, taps, place, *_blocks(N, C, OH, OW, taps, (SH, SW), x.itemsize))
 
 
+def _image_bytes(x):
+    return math.prod(x.shape[1:]) * x.itemsize
+
+
 def _images(x):
     """How many images of x (N, H, W, C) a job takes."""
-    return IMAGES if IMAGES * x[:1].nbytes <= IMAGES_BYTES else IMAGES // 2
+    return IMAGES if IMAGES * _image_bytes(x) <= IMAGES_BYTES else IMAGES // 2
 
 
 def _packed_shape(groups, vectorised, summed, taps, itemsize):
@@ -108,7 +112,7 @@ def forward_relu_max(g, x, weight, bias, argmax):
     y = empty((g.N, OH // 2, OW // 2, g.OC), x.dtype)
     _, taps = window_and_taps(g)
     window = (OH, OW, g.SH, g.SW, g.PT, g.PL)  # without a last row or column that no maximum sees
-    if _by_images(g.N, OH, OW, taps):
+    if _by_images(g.N, _image_bytes(x), OH, OW, taps):
         conv_images.convolve_relu_max(g.flops, x, _packed(g, weight), y, argmax, bias, window, taps, _images(x))
     else:
         images, rows = _blocks(g.N, g.IC, OH, OW, taps, (g.SH, g.SW), x.itemsize)
@@ -157,7 +161,7 @@ def _few_for_input(g, itemsize):
 
     Small images it never is: their rows are short, and a tile across images has none to clip.
     """
-    if _by_images(g.N, g.H, g.W, (g.KH, g.KW, g.DH, g.DW)):
+    if _by_images(g.N, g.OH * g.OW * g.OC * itemsize, g.H, g.W, (g.KH, g.KW, g.DH, g.DW)):
         return False
     lanes = VECTOR_BYTES // itemsize
     rows = g.OH * g.OW * g.KH * -(-g.KW * g.IC // lanes) * (g.OC + 4)  # 4: adding a tile to the image
