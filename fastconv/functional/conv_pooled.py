@@ -8,6 +8,9 @@ from fastconv.memory import empty
 PANEL_BYTES = 1 << 15
 """Input that the gradients of one list see, which are added up while it is in the first cache."""
 
+SPLIT_PIXELS = 32
+"""Maxima of a split at least, to be worth a weight's gradient of its own."""
+
 INPUT_BYTES = 1 << 17
 """A job's rows of the input's gradient, which many lists are added to."""
 
@@ -36,7 +39,7 @@ def backward_weight(g, x, grad_output, argmax):
     rows = max(1, min(GH, (PANEL_BYTES // line + 1 - g.KH) // 2))
     images = max(1, PANEL_BYTES // (line * (2 * rows - 1 + g.KH)))
     part, vectors = g.OC * (g.KH + 1) * row, -(-g.OC // lanes)
-    splits = max(1, min(PARTS, g.N * -(-GH // rows), PART_BYTES // (part * x.itemsize)))
+    splits = max(1, min(PARTS, g.N * -(-GH // rows), g.N * GH * GW // SPLIT_PIXELS, PART_BYTES // (part * x.itemsize)))
     share = -(-vectors // -(-PARTS // splits))
     parts = empty((splits, g.OC, g.KH + 1, row), x.dtype)
     padding, taps = (g.PT, g.PL), (g.KH, g.KW)
