@@ -98,12 +98,12 @@ def test_jobs_of_the_weight_gradient_fit(N, channels, size):
     packed = conv_direct._packed_shape(1, OC, IC, (3, 3), 4)
     splits, images, rows, share, own = conv_direct._weight_jobs(g, packed, 4)
     vectors, CB = packed[1:3]
-    assert 1 <= splits <= N
+    assert 1 <= splits <= N * size
     assert 1 <= images <= N
     assert 1 <= rows <= size
     assert 1 <= own <= CB
     jobs = splits * -(-vectors // share) * -(-CB // own)
-    most = N * -(-vectors // 2) * CB
+    most = N * -(-vectors // 2) * CB  # of whole images
     assert jobs >= min(conv_direct.PARTS, most) // 2
     assert splits == 1 or splits * np.prod(packed) * 4 <= conv_direct.PART_BYTES
 

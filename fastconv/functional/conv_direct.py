@@ -246,19 +246,20 @@ def _weight_jobs(g, packed_shape, itemsize):
     groups, vectors, CB = packed_shape[:3]
     part = math.prod(packed_shape) * itemsize
     input_bytes, gradient_bytes = (g.N * pixels * itemsize for pixels in (g.IC * g.H * g.W, g.OC * g.OH * g.OW))
+    units = g.N * -(-g.OH * g.OW // (4 * PIXELS))  # an image, or some rows of a large one
     cuts = [
         (shares * input_bytes + owners * gradient_bytes + 4 * splits * part, splits, -(-vectors // shares), -(-CB // owners))
         for shares in _halvings(vectors // 2)
         for owners in _halvings(CB)
-        for splits in _halvings(min(g.N, PART_BYTES // part))
+        for splits in _halvings(min(units, PART_BYTES // part))
         if splits * groups * shares * owners >= PARTS
     ]
-    _, splits, share, own = min(cuts, default=(0, max(1, min(g.N, PART_BYTES // part)), 2, 1))
+    _, splits, share, own = min(cuts, default=(0, max(1, min(units, PART_BYTES // part)), 2, 1))
     row_bytes = ((g.OW - 1) * g.SW + (g.KW - 1) * g.DW + 1) * own * packed_shape[5] * itemsize
     rows = max(1, min(g.OH, -(-2 * PIXELS // g.OW), (PANEL_BYTES // row_bytes - (g.KH - 1) * g.DH - 1) // g.SH + 1))
     rows = -(-g.OH // -(-g.OH // rows))
     image_bytes = ((rows - 1) * g.SH + (g.KH - 1) * g.DH + 1) * row_bytes
-    images = max(1, min(g.N // splits, 4 * PIXELS // (rows * g.OW), PANEL_BYTES // image_bytes)) if rows == g.OH else 1
+    images = max(1, min(-(-g.N // splits), 4 * PIXELS // (rows * g.OW), PANEL_BYTES // image_bytes)) if rows == g.OH else 1
     return splits, images, rows, share + share % 2, own
 
 

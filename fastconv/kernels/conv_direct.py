@@ -152,8 +152,8 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
 def backward_weight(X, G, parts, window, taps, images, rows, share, own):
     """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, groups, vectors, CB, KH, KW, BC, lanes).
 
-    The sum of parts over splits is the packed gradient of the weight. Parallel over splits of the batch, groups, `share` vectors and
-    `own` of the CB blocks, which see the panels of `images` images and `rows` output rows one after the other.
+    The sum of parts over splits is the packed gradient of the weight. Parallel over splits of the blocks of `images` images and `rows`
+    output rows, whose panels a job sees one after the other, groups, `share` vectors and `own` of the CB blocks.
     """
     N, H, W, C = X.shape
     OC = G.shape[3]
@@ -165,7 +165,8 @@ def backward_weight(X, G, parts, window, taps, images, rows, share, own):
     width, height = (OW - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
     row_size, block_size, filter_size = width * BC, height * width * BC, KH * KW * BC * lanes
     M, T = (KW * BC, 1) if DW == 1 else (BC, KW)
-    batches = (N + images - 1) // images
+    row_blocks = (OH + rows - 1) // rows
+    units = (N + images - 1) // images * row_blocks
     for job in prange(splits * groups * shares * owners):
         s, group = job // (groups * shares * owners), job // (shares * owners) % groups
         v0, b0 = job // owners % shares * share, job % owners * own
@@ -176,34 +177,34 @@ def backward_weight(X, G, parts, window, taps, images, rows, share, own):
         packed = np.empty(2 * images * rows * OW * lanes, x.dtype)
         for v in range(v0, v1):
             zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
-        for batch in range(s * batches // splits, (s + 1) * batches // splits):
-            n0, n1 = batch * images, min(N, (batch + 1) * images)
-            for oh0 in range(0, OH, rows):
-                oh1 = min(OH, oh0 + rows)
-                ih0 = min(H, max(0, oh0 * SH - PT))
-                ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-                pixels = (oh1 - oh0) * OW
+        for unit in range(s * units // splits, (s + 1) * units // splits):
+            n0, oh0 = unit // row_blocks * images, unit % row_blocks * rows
+            n1 = min(N, n0 + images)
+            oh1 = min(OH, oh0 + rows)
+            ih0 = min(H, max(0, oh0 * SH - PT))
+            ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
+            pixels = (oh1 - oh0) * OW
+            for n in range(n0, n1):
+                for block in range(b0, b1):
+                    start = (n - n0) * image_size + (block - b0) * block_size
+                    fill_panel(panel, start, x, 0, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
+                               min(BC, CG - block * BC), BC, PL, width)
+            for v in range(v0, v1, 2):
+                wide = min(2, v1 - v)
                 for n in range(n0, n1):
+                    source = ((n * OH + oh0) * OW) * OC + group * OCG + v * lanes
+                    pack_gradient(packed, (n - n0) * pixels * lanes, g, source, pixels, OC, min(wide * lanes, OCG - v * lanes), wide,
+                                  (n1 - n0) * pixels * lanes, lanes)
+                for kh in range(KH):
+                    top = oh0 * SH + kh * DH - PT
+                    low, high = clip(top, SH, oh1 - oh0, H)
+                    over = (n1 - n0, image_size, pixels * lanes, high - low, SH * row_size, OW * lanes, OW, SW * BC, lanes)
                     for block in range(b0, b1):
-                        start = (n - n0) * image_size + (block - b0) * block_size
-                        fill_panel(panel, start, x, 0, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
-                                   min(BC, CG - block * BC), BC, PL, width)
-                for v in range(v0, v1, 2):
-                    wide = min(2, v1 - v)
-                    for n in range(n0, n1):
-                        source = ((n * OH + oh0) * OW) * OC + group * OCG + v * lanes
-                        pack_gradient(packed, (n - n0) * pixels * lanes, g, source, pixels, OC, min(wide * lanes, OCG - v * lanes), wide,
-                                      (n1 - n0) * pixels * lanes, lanes)
-                    for kh in range(KH):
-                        top = oh0 * SH + kh * DH - PT
-                        low, high = clip(top, SH, oh1 - oh0, H)
-                        over = (n1 - n0, image_size, pixels * lanes, high - low, SH * row_size, OW * lanes, OW, SW * BC, lanes)
-                        for block in range(b0, b1):
-                            for kw in range(T):
-                                a = (block - b0) * block_size + (top + low * SH - ih0) * row_size + kw * DW * BC
-                                c = d0 + (v * CB + block) * filter_size + (kh * KW + kw) * BC * lanes
-                                tiles(M, panel, a, 1, packed, low * OW * lanes, (n1 - n0) * pixels * lanes, d, c, lanes,
-                                      CB * filter_size, wide, wide * lanes, packed, 0, 1, over)
+                        for kw in range(T):
+                            a = (block - b0) * block_size + (top + low * SH - ih0) * row_size + kw * DW * BC
+                            c = d0 + (v * CB + block) * filter_size + (kh * KW + kw) * BC * lanes
+                            tiles(M, panel, a, 1, packed, low * OW * lanes, (n1 - n0) * pixels * lanes, d, c, lanes,
+                                  CB * filter_size, wide, wide * lanes, packed, 0, 1, over)
 
 
 @device
