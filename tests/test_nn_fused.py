@@ -252,6 +252,15 @@ def test_a_gradient_of_the_wrong_shape():
         net.backward(np.ones((2, 4, 3, 3), np.float64))
 
 
+def test_layers_of_different_passes():
+    """The convolution has seen other images since: an error, not a look beyond the end of an array."""
+    net = conv_relu_pool(1, 4, 3)
+    net(np.ones((2, 1, 8, 8), np.float32))
+    net[0].forward(np.ones((9, 1, 30, 30), np.float32))
+    with pytest.raises(ValueError, match="argmax must come from the forward pass of this input"):
+        net.backward(np.ones((9, 4, 14, 14), np.float32))
+
+
 def test_gradcheck(rng):
     net = nn.Sequential(
         nn.Conv2d(2, 3, 3, seed=1, padding=1, dtype=np.float64), nn.ReLU(), nn.MaxPool2d(2),

@@ -113,6 +113,8 @@ def conv2d_relu_max_pool2d_backward(
         return conv2d_backward(before, input, weight, stride, padding, dilation, groups, algorithm=algorithm, output_mask=output_mask)
     check_shape("grad_output", plain("grad_output", grad_output, 4), (g.N, g.OC, g.OH // 2, g.OW // 2))
     grad_output = channels_last("grad_output", grad_output, x.dtype)
+    if argmax.shape != grad_output.shape or argmax.dtype != UINT8:
+        raise ArgumentError(f"argmax must come from the forward pass of this input, got {argmax.dtype} of shape {argmax.shape}")
     need_input, need_weight, need_bias = output_mask
     grad_input = nchw(conv_pooled.backward_input(g, grad_output, argmax, weight)) if need_input else None
     grad_weight, grad_bias = conv_pooled.backward_weight(g, x, grad_output, argmax) if need_weight or need_bias else (None, None)
