@@ -14,6 +14,9 @@ from fastconv.memory import empty, zeros
 PIXELS, PANEL_BYTES = 256, 1 << 18
 """A job takes so many output pixels, that weights are read from L2 often enough, and a panel of input rows that leaves room for them."""
 
+SMALL_BYTES = 1 << 15
+"""An image of few channels, of which rows above and below a part would be copied twice for little."""
+
 PART_BYTES = 1 << 23
 """All private copies of a weight's gradient together."""
 
@@ -39,12 +42,14 @@ def _is_depthwise(g):
 
 @functools.lru_cache(maxsize=4096)
 def _blocks(N, C, OH, OW, taps, strides, itemsize):
-    """(images, rows) of one job: about PIXELS output pixels, in even parts."""
+    """(images, rows) of one job: about PIXELS output pixels, in even parts; a whole image where that is small and there are many."""
     KH, KW, DH, DW = taps
     SH, SW = strides
     row_bytes = ((OW - 1) * SW + (KW - 1) * DW + 1) * C * itemsize
+    image_bytes = ((OH - 1) * SH + (KH - 1) * DH + 1) * row_bytes
+    if N >= PARTS and image_bytes <= SMALL_BYTES:
+        return max(1, min(PIXELS // (OH * OW), N // PARTS)), OH
     if OH * OW <= PIXELS // 2:
-        image_bytes = ((OH - 1) * SH + (KH - 1) * DH + 1) * row_bytes
         return max(1, min(PIXELS // (OH * OW), N // PARTS, PANEL_BYTES // image_bytes)), OH
     rows = max(1, min(OH, -(-PIXELS // OW), (PANEL_BYTES // row_bytes - (KH - 1) * DH - 1) // SH + 1))
     return 1, -(-OH // -(-OH // rows))
