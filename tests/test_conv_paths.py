@@ -117,6 +117,8 @@ POOLED = {
     "tall": ((2, 3, 61, 7), 5, (7, 3), 3),
     "wide": ((1, 2, 5, 70), 5, (2, 11), 0),
     "pointwise": ((2, 6, 8, 8), 9, (1, 1), 0),
+    "padding far below and right": ((2, 3, 3, 4), 5, (2, 2), ((0, 21), (1, 23))),
+    "padding far above and left": ((2, 3, 3, 4), 5, (2, 2), ((21, 0), (23, 1))),
     "odd rows that no maximum sees": ((2, 6, 9, 11), 9, (2, 2), 0),
 }
 

@@ -14,8 +14,8 @@ from fastconv.memory import empty, zeros
 PIXELS, PANEL_BYTES = 256, 1 << 18
 """A job takes so many output pixels, that weights are read from L2 often enough, and a panel of input rows that leaves room for them."""
 
-SMALL_BYTES = 1 << 15
-"""An image of few channels, of which rows above and below a part would be copied twice for little."""
+WHOLE_BYTES = 1 << 15
+"""Images up to this size are not cut where there are many: the rows between two parts would be copied twice."""
 
 PART_BYTES = 1 << 23
 """All private copies of a weight's gradient together."""
@@ -47,15 +47,13 @@ def _blocks(N, C, OH, OW, taps, strides, itemsize):
     SH, SW = strides
     row_bytes = ((OW - 1) * SW + (KW - 1) * DW + 1) * C * itemsize
     image_bytes = ((OH - 1) * SH + (KH - 1) * DH + 1) * row_bytes
-    if N >= PARTS and image_bytes <= SMALL_BYTES:
-        return max(1, min(PIXELS // (OH * OW), N // PARTS)), OH
-    if OH * OW <= PIXELS // 2:
+    if OH * OW <= PIXELS // 2 or (N >= PARTS and image_bytes <= WHOLE_BYTES):
         return max(1, min(PIXELS // (OH * OW), N // PARTS, PANEL_BYTES // image_bytes)), OH
     rows = max(1, min(OH, -(-PIXELS // OW), (PANEL_BYTES // row_bytes - (KH - 1) * DH - 1) // SH + 1))
     return 1, -(-OH // -(-OH // rows))
 
 
-SMALL = 256
+SMALL_PIXELS = 256
 """Pixels of the output up to which a tile takes one pixel of several images."""
 
 IMAGES, IMAGES_BYTES = 16, 1 << 20
@@ -65,7 +63,7 @@ IMAGES, IMAGES_BYTES = 16, 1 << 20
 def _by_images(N, image_bytes, OH, OW, taps):
     """Whether a convolution of N images of `image_bytes` should take its tiles across images."""
     KH, KW, _, DW = taps
-    return N >= IMAGES // 2 and OH * OW <= SMALL and KH * KW > 1 and DW == 1 and IMAGES // 2 * image_bytes <= IMAGES_BYTES
+    return N >= IMAGES // 2 and OH * OW <= SMALL_PIXELS and KH * KW > 1 and DW == 1 and IMAGES // 2 * image_bytes <= IMAGES_BYTES
 
 
 def _convolve(work, x, packed, y, bias, window, taps, place):
@@ -164,7 +162,7 @@ def _phases(size, kernel, stride, dilation, before):
 def _few_for_input(g, itemsize):
     """Whether the input gradient is cheaper with rows of the filter as vectors, counted in multiplications of vectors.
 
-    Small images it never is: their rows are short, and a tile across images has none to clip.
+    Small images it never is: their tiles lie across images, and leave out taps beyond the border.
     """
     if _by_images(g.N, g.OH * g.OW * g.OC * itemsize, g.H, g.W, (g.KH, g.KW, g.DH, g.DW)):
         return False

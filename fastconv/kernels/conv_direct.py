@@ -16,7 +16,8 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import PANEL, clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.vector import load, store, transpose, zero
+from fastconv.kernels.transpose import transpose
+from fastconv.kernels.vector import load, store, zero
 
 
 @kernel

@@ -12,11 +12,12 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import PANEL, fill_panel
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES_PICKED, tiles_picked
-from fastconv.kernels.vector import copy, load, load_unsigned, select, splat, store, transpose, zero
+from fastconv.kernels.transpose import transpose
+from fastconv.kernels.vector import copy, load, load_unsigned, select, splat, store, zero
 
 
 @device
-def line_start(array):
+def _line_start(array):
     """Index of the first number of a flat array that starts a line of 64 bytes of the cache."""
     return (-array.ctypes.data & 63) // array.itemsize
 
@@ -46,7 +47,7 @@ def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, ap
     size, most = height * line, images * rows * GW * lanes
     panel, padded = np.empty(images * size + 2 * lanes, X.dtype), np.empty(height * width * C + lanes, X.dtype)
     values, picks = np.empty(most, X.dtype), np.empty(most, np.int32)
-    start = line_start(panel)
+    start = _line_start(panel)
     s, v0 = job % splits, job // splits * share * lanes
     v1 = min(OC, v0 + share * lanes)
     first, last = s * N * blocks // splits, (s + 1) * N * blocks // splits
@@ -154,7 +155,10 @@ def _input_job(job, G, argmax, weight, D, padding, taps, rows):
     lanes, run, row = VECTOR_BYTES // G.itemsize, KW * C, weight.shape[3]
     blocks, filter_size = (GH + rows - 1) // rows, (KH + 1) * row
     n, block = job // blocks, job % blocks
-    top, bottom = 2 * block * rows, 2 * (block + 1) * rows if block < blocks - 1 else H + PT  # rows of the padded image that are its own
+    # rows of the padded image that are its own; a filter and more may lie below the image
+    top, bottom = 2 * block * rows, H + PT if block == blocks - 1 else min(H + PT, 2 * (block + 1) * rows)
+    if bottom <= top:
+        return
     first, last = max(0, (top - KH + 1) // 2), min(GH, (bottom + 1) // 2)  # rows of G that send something there
     width, height = 2 * GW - 1 + KW, 2 * (last - first) - 1 + KH
     line = width * C

@@ -6,7 +6,8 @@ from numba import prange
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES
 from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.vector import load, splat, store, transpose
+from fastconv.kernels.transpose import transpose
+from fastconv.kernels.vector import load, splat, store
 
 ROWS, COLUMNS, DEPTH = 8 * MAX_ROWS, 256, 512
 """A job's block of the result, and how much of the sum it takes at once: ROWS x DEPTH of A and DEPTH x 32 of B stay in L2."""

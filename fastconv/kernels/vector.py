@@ -25,14 +25,14 @@ def _element(context, builder, array_type, array, index):
     return builder.gep(data, [index])
 
 
-def _pointer(context, builder, array_type, array, index, lanes):
+def vector_pointer(context, builder, array_type, array, index, lanes):
     pointer = _element(context, builder, array_type, array, index)
     return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
 
 
-def _masked_load(context, builder, array_type, array, index, count, fill):
+def masked_load(context, builder, array_type, array, index, count, fill):
     lanes = fill.type.count
-    pointer = _pointer(context, builder, array_type, array, index, lanes)
+    pointer = vector_pointer(context, builder, array_type, array, index, lanes)
     align = ir.Constant(I32, array_type.dtype.bitwidth // 8)
     return call(builder, f"llvm.masked.load.{suffix(fill.type)}.p0", fill.type, [pointer, align, first_lanes(builder, count, lanes), fill])
 
@@ -54,7 +54,7 @@ def load(typingctx, array, index, count):
     vector = float_vector(array)
 
     def codegen(context, builder, sig, args):
-        return _masked_load(context, builder, array, *args, ir.Constant(llvm_type(vector), None))
+        return masked_load(context, builder, array, *args, ir.Constant(llvm_type(vector), None))
 
     return vector(array, types.int64, types.int64), codegen
 
@@ -65,7 +65,7 @@ def load_or(typingctx, array, index, count, fill):
     vector = float_vector(array)
 
     def codegen(context, builder, sig, args):
-        return _masked_load(context, builder, array, *args[:3], splat_lanes(builder, args[3], vector.lanes))
+        return masked_load(context, builder, array, *args[:3], splat_lanes(builder, args[3], vector.lanes))
 
     return vector(array, types.int64, types.int64, vector.dtype), codegen
 
@@ -77,7 +77,7 @@ def load_unsigned(typingctx, array, index, count, like):
 
     def codegen(context, builder, sig, args):
         zero = ir.Constant(ir.VectorType(ir.IntType(array.dtype.bitwidth), like.lanes), None)
-        value = _masked_load(context, builder, array, *args[:3], zero)
+        value = masked_load(context, builder, array, *args[:3], zero)
         return value if array.dtype.bitwidth == 32 else builder.zext(value, llvm_type(vector))
 
     return vector(array, types.int64, types.int64, like), codegen
@@ -92,7 +92,7 @@ def store(typingctx, array, index, value, count):
         element = ir.VectorType(context.get_data_type(array.dtype), value.lanes)
         if result.type != element:
             result = builder.trunc(result, element)
-        pointer = _pointer(context, builder, array, target, index, value.lanes)
+        pointer = vector_pointer(context, builder, array, target, index, value.lanes)
         align = ir.Constant(I32, array.dtype.bitwidth // 8)
         mask = first_lanes(builder, count, value.lanes)
         call(builder, f"llvm.masked.store.{suffix(element)}.p0", ir.VoidType(), [result, pointer, align, mask])
@@ -309,49 +309,6 @@ def _larger_or_nan(builder, a, b):
 
 sum_lanes = intrinsic(_reduce(lambda builder, a, b: builder.fadd(a, b)))
 max_lanes = intrinsic(_reduce(_larger_or_nan))
-
-
-# --- transposing ---------------------------------------------------------------------------------------------------------
-
-
-@intrinsic
-def transpose(typingctx, X, x, x_stride, rows, cols, Y, y, y_stride, width):
-    """Y[y + j*y_stride + i] = X[x + i*x_stride + j] for i < rows and j < cols, both at most a vector's lanes; 0 for rows <= i < width.
-
-    In registers: log2(lanes) rounds in which rows that lie 1, 2, 4, ... apart exchange halves.
-    """
-    count = float_vector(X).lanes
-
-    def codegen(context, builder, sig, args):
-        source, x, x_stride, rows, cols, target, y, y_stride, width = args
-        nothing, zero = ir.Constant(ir.IntType(64), 0), ir.Constant(llvm_type(float_vector(X)), None)
-
-        def place(start, stride, i):
-            return builder.add(start, builder.mul(stride, ir.Constant(ir.IntType(64), i)))
-
-        def present(i, limit, own):
-            return builder.select(builder.icmp_signed("<", ir.Constant(ir.IntType(64), i), limit), own, nothing)
-
-        values = [_masked_load(context, builder, X, source, place(x, x_stride, i), present(i, rows, cols), zero) for i in range(count)]
-        distance = 1
-        while distance < count:
-            first = [lane if not lane & distance else count + lane - distance for lane in range(count)]
-            second = [lane + distance if not lane & distance else count + lane for lane in range(count)]
-            masks = [ir.Constant(ir.VectorType(I32, count), mask) for mask in (first, second)]
-            for i in range(count):
-                if not i & distance:
-                    a, b = values[i], values[i + distance]
-                    values[i], values[i + distance] = (builder.shuffle_vector(a, b, mask) for mask in masks)
-            distance *= 2
-        for j, value in enumerate(values):
-            pointer = _pointer(context, builder, Y, target, place(y, y_stride, j), count)
-            mask = first_lanes(builder, present(j, cols, width), count)
-            align = ir.Constant(I32, Y.dtype.bitwidth // 8)
-            call(builder, f"llvm.masked.store.{suffix(value.type)}.p0", ir.VoidType(), [value, pointer, align, mask])
-        return context.get_dummy_value()
-
-    n = types.int64
-    return types.void(X, n, n, n, n, Y, n, n, n), codegen
 
 
 # --- flat arrays ---------------------------------------------------------------------------------------------------------
