@@ -150,3 +150,21 @@ def test_gradients_behind_a_maximum(name, dtype, blocks, rng, monkeypatch, kerne
     for result, again, wanted in zip(results, conv2d_relu_max_pool2d_backward(grad_output, argmax, x, w, *options), expected, strict=True):
         assert np.array_equal(result, wanted)
         assert_same_bits(again, result)
+
+
+@pytest.mark.parametrize("images", [16, 37])
+def test_images_as_lanes(images, rng, kernels_called):
+    """As forward, ReLU and maxima one after the other, to the bit, whatever the rows of a job are."""
+    x, w = rng.standard_normal((images, 2, 23, 20), dtype=np.float32), rng.standard_normal((5, 2, 4, 3), dtype=np.float32)
+    bias = rng.standard_normal(5, dtype=np.float32)
+    expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, padding=1)), 2)
+    results = []
+    for size in (conv_direct.PANEL_BYTES, 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(conv_direct, "PANEL_BYTES", size)
+            kernels_called.clear()
+            results.append(conv2d_relu_max_pool2d(x, w, bias, 1, 1, 1, 1)[:2])
+            assert "conv_lanes.convolve_relu_max" in kernels_called
+    for output, argmax in results:
+        assert_same_bits(output, expected)
+        assert_same_bits(argmax, results[0][1])

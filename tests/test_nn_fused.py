@@ -49,6 +49,11 @@ SHAPES = {
     "groups": ((2, 6, 8, 8), 9, 3, {"groups": 3}),
     "depthwise": ((2, 6, 8, 8), 6, 3, {"groups": 6, "padding": 1}),
     "pointwise": ((2, 6, 8, 8), 9, 1, {}),
+    "images as lanes": ((37, 1, 13, 12), 6, 5, {"padding": 2}),
+    "images as lanes, odd": ((19, 2, 11, 9), 7, (3, 2), {"padding": ((1, 0), (0, 3)), "stride": (2, 1)}),
+    "images as lanes, rows dilated": ((16, 2, 12, 12), 3, (3, 1), {"dilation": (2, 1), "stride": (1, 2)}),
+    "images as lanes, padding beyond the image": ((17, 1, 3, 4), 2, 2, {"padding": ((7, 5), (6, 9))}),
+    "images as lanes, many rows": ((16, 3, 70, 9), 33, 2, {}),
     "no bias": ((2, 3, 8, 8), 9, 3, {"bias": False}),
     "empty batch": ((0, 3, 8, 8), 9, 3, {}),
     "one output": ((2, 3, 4, 4), 9, 3, {}),
@@ -80,7 +85,7 @@ def test_conv_relu_pool(name, dtype, rng):
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("name", ["lenet conv1", "lenet conv2", "small images", "many channels"])
+@pytest.mark.parametrize("name", ["lenet conv1", "lenet conv2", "small images", "many channels", "images as lanes, odd"])
 def test_gradients_are_the_same_bits_on_any_number_of_threads(name, threads, rng):
     shape, OC, kernel, options = SHAPES[name]
     net = conv_relu_pool(shape[1], OC, kernel, **options)

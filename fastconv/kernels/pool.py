@@ -99,6 +99,13 @@ def _largest(x, i, C, below, own):
     return select(down, lower, upper), select(down, select(lower_right, one + 2, one + 1), select(right, one, one - 1))
 
 
+@device(forceinline=True)
+def relu_largest(x, i, C, below, own):
+    """As `_largest` after ReLU: 0 and 4, which is no tap, where the maximum is not above 0; no gradient goes anywhere then."""
+    best, tap = _largest(x, i, C, below, own)
+    return select(best <= 0.0, 0.0, best), select(best <= 0.0, splat_int(best, 4), tap)
+
+
 @device
 def _max_forward_row_2x2(job, x, y, argmax):
     (H, W, C), (OH, OW) = x.shape[1:], y.shape[1:3]
@@ -121,17 +128,14 @@ def max_forward_2x2(x, y, argmax):
 
 @device
 def relu_max_row_2x2(x, i, W, C, y, argmax, o):
-    """A row of outputs, at y[o], of the two rows of W pixels at x[i]: their maximum, and 0 where that is not above 0.
-
-    There argmax becomes 4, which is no tap: no gradient goes anywhere. All arrays are flat.
-    """
+    """A row of outputs, at y[o], of the two rows of W pixels at x[i]: their maximum, and 0 where that is not above 0. All arrays are flat."""
     for pixel in range(W // 2):
         for c in range(0, C, lanes(x)):
             a, b, own = i + 2 * pixel * C + c, o + pixel * C + c, C - c
-            best, tap = _largest(x, a, C, W * C, own)
-            store(y, b, select(best <= 0.0, 0.0, best), own)
+            best, tap = relu_largest(x, a, C, W * C, own)
+            store(y, b, best, own)
             if argmax.size > 0:
-                store(argmax, b, select(best <= 0.0, splat_int(best, 4), tap), own)
+                store(argmax, b, tap, own)
 
 
 @kernel

@@ -12,7 +12,11 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.kernels.jit import device
+from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.vector_type import I32, VectorType, as_vector, call, first_lanes, float_vector, llvm_type, splat_lanes, suffix
+
+MASK_REGISTERS = VECTOR_BYTES == 64
+"""Whether a masked store costs as much as any other. Without mask registers it takes 12 cycles (AMD) or a branch for each lane (bytes, NEON)."""
 
 BLOCK = 4096  # elements of a flat array that one job takes: 16 KB of float32, half of a small L1 cache
 
@@ -30,11 +34,33 @@ def vector_pointer(context, builder, array_type, array, index, lanes):
     return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
 
 
-def masked_load(context, builder, array_type, array, index, count, fill):
-    lanes = fill.type.count
-    pointer = vector_pointer(context, builder, array_type, array, index, lanes)
-    align = ir.Constant(I32, array_type.dtype.bitwidth // 8)
-    return call(builder, f"llvm.masked.load.{suffix(fill.type)}.p0", fill.type, [pointer, align, first_lanes(builder, count, lanes), fill])
+def masked_load(builder, pointer, count, fill, align):
+    """The first `count` lanes from `pointer`, the others from the vector `fill`."""
+    mask = first_lanes(builder, count, fill.type.count)
+    return call(builder, f"llvm.masked.load.{suffix(fill.type)}.p0", fill.type, [pointer, ir.Constant(I32, align), mask, fill])
+
+
+def _load(context, builder, array_type, array, index, count, fill):
+    pointer = vector_pointer(context, builder, array_type, array, index, fill.type.count)
+    return masked_load(builder, pointer, count, fill, array_type.dtype.bitwidth // 8)
+
+
+def masked_store(builder, value, pointer, count, align):
+    """The first `count` lanes of `value` to `pointer`; whole vectors without a mask, see `MASK_REGISTERS`."""
+    if MASK_REGISTERS:
+        _store_lanes(builder, value, pointer, count, align)
+        return
+    whole = builder.icmp_signed(">=", count, ir.Constant(count.type, value.type.count))
+    with builder.if_else(whole, likely=True) as (then, otherwise):
+        with then:
+            builder.store(value, pointer, align=align)
+        with otherwise:
+            _store_lanes(builder, value, pointer, count, align)
+
+
+def _store_lanes(builder, value, pointer, count, align):
+    mask = first_lanes(builder, count, value.type.count)
+    call(builder, f"llvm.masked.store.{suffix(value.type)}.p0", ir.VoidType(), [value, pointer, ir.Constant(I32, align), mask])
 
 
 @intrinsic
@@ -54,7 +80,7 @@ def load(typingctx, array, index, count):
     vector = float_vector(array)
 
     def codegen(context, builder, sig, args):
-        return masked_load(context, builder, array, *args, ir.Constant(llvm_type(vector), None))
+        return _load(context, builder, array, *args, ir.Constant(llvm_type(vector), None))
 
     return vector(array, types.int64, types.int64), codegen
 
@@ -65,7 +91,7 @@ def load_or(typingctx, array, index, count, fill):
     vector = float_vector(array)
 
     def codegen(context, builder, sig, args):
-        return masked_load(context, builder, array, *args[:3], splat_lanes(builder, args[3], vector.lanes))
+        return _load(context, builder, array, *args[:3], splat_lanes(builder, args[3], vector.lanes))
 
     return vector(array, types.int64, types.int64, vector.dtype), codegen
 
@@ -77,7 +103,7 @@ def load_unsigned(typingctx, array, index, count, like):
 
     def codegen(context, builder, sig, args):
         zero = ir.Constant(ir.VectorType(ir.IntType(array.dtype.bitwidth), like.lanes), None)
-        value = masked_load(context, builder, array, *args[:3], zero)
+        value = _load(context, builder, array, *args[:3], zero)
         return value if array.dtype.bitwidth == 32 else builder.zext(value, llvm_type(vector))
 
     return vector(array, types.int64, types.int64, like), codegen
@@ -92,10 +118,7 @@ def store(typingctx, array, index, value, count):
         element = ir.VectorType(context.get_data_type(array.dtype), value.lanes)
         if result.type != element:
             result = builder.trunc(result, element)
-        pointer = vector_pointer(context, builder, array, target, index, value.lanes)
-        align = ir.Constant(I32, array.dtype.bitwidth // 8)
-        mask = first_lanes(builder, count, value.lanes)
-        call(builder, f"llvm.masked.store.{suffix(element)}.p0", ir.VoidType(), [result, pointer, align, mask])
+        masked_store(builder, result, vector_pointer(context, builder, array, target, index, value.lanes), count, array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value, types.int64), codegen
@@ -227,8 +250,8 @@ def to_int(typingctx, v):
 
 @intrinsic
 def to_float(typingctx, v):
-    """int32 vector to float32."""
-    vector = VectorType(types.float32, v.lanes)
+    """int32 vector to the float vector that it belongs to."""
+    vector = VectorType(types.float32 if v.lanes == VECTOR_BYTES // 4 else types.float64, v.lanes)
 
     def codegen(context, builder, sig, args):
         return builder.sitofp(args[0], llvm_type(vector))

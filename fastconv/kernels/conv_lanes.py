@@ -1,0 +1,93 @@
+"""Direct convolution of few channels: a vector is the same number of as many images as it has lanes.
+
+Where the output's channels would fill a vector badly, and the input's make short runs, images always fill it. A tile is some output
+channels times two neighbouring pixels; the weight is read as it is. Images are transposed on the way in and out. `window` and `taps` as
+in conv_direct, groups are 1, the dilation's DW is 1.
+"""
+
+import numpy as np
+from numba import prange
+
+from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.panel import clip
+from fastconv.kernels.pool import relu_largest
+from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.tiles import TILES, tiles
+from fastconv.kernels.transpose import transpose
+from fastconv.kernels.vector import load, splat, store, to_float, to_int, zero
+
+
+@device
+def fill_lanes(x, n0, images, ih0, rows, H, W, C, panel, left, width, lanes):
+    """Rows ih0 .. ih0 + rows of images n0 .. n0 + images into panel (rows, width, C, lanes), zeros left and right of them."""
+    first, last = min(width, max(0, left)), max(0, min(width, W + left))  # columns of the panel that show the image
+    for row in range(rows):
+        p = row * width * C * lanes
+        zero(panel, p, first * C * lanes)
+        source = ((n0 * H + ih0 + row) * W + first - left) * C
+        run = (last - first) * C
+        for k in range(0, run, lanes):
+            transpose(x, source + k, H * W * C, images, min(lanes, run - k), panel, p + (first * C + k) * lanes, lanes, lanes)
+        zero(panel, p + max(first, last) * C * lanes, (width - max(first, last)) * C * lanes)
+
+
+@device
+def convolve_row(panel, ih0, H, C, w, b, OC, before, start, width, oh, window, taps, lanes):
+    """Output row oh, (OW, OC, lanes), into before[start:]."""
+    _, OW, SH, SW, PT, _ = window
+    KH, KW, DH, _ = taps
+    low, high = clip(oh * SH - PT, DH, KH, H)
+    for channel in range(OC):
+        bias = splat(before, b[channel])
+        for ow in range(OW):
+            store(before, start + (ow * OC + channel) * lanes, bias, lanes)
+    over = (1, 0, 0, high - low, KW * C, DH * width * C * lanes, KW * C, 1, lanes)
+    a = (oh * SH - PT + low * DH - ih0) * width * C * lanes
+    tiles(OC, w, low * KW * C, KH * KW * C, panel, a, SW * C * lanes, before, start, lanes, OC * lanes, OW, OW * lanes, b, 0, 1, over)
+
+
+@device
+def relu_max_row(before, size, OW, numbers, pooled, taken, lanes):
+    """As pool.relu_max_row_2x2, of pixels of `numbers` vectors, the second row `size` numbers after the first; taps as floats."""
+    for pixel in range(OW // 2):
+        for k in range(numbers):
+            i, o = (2 * pixel * numbers + k) * lanes, (pixel * numbers + k) * lanes
+            best, tap = relu_largest(before, i, numbers * lanes, size, lanes)
+            store(pooled, o, best, lanes)
+            store(taken, o, to_float(tap), lanes)
+
+
+@kernel(uses=(TILES,))
+def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, rows):
+    """As conv_direct.convolve_relu_max, weight (OC, KH, KW, C). Parallel over blocks of a vector's images and `rows` rows before pooling."""
+    N, H, W, C = X.shape
+    OH, OW, SH, SW, PT, PL = window
+    KH, KW, DH, DW = taps
+    OC, lanes = Y.shape[3], VECTOR_BYTES // X.itemsize
+    x, w, b, y, arg = X.ravel(), weight.ravel(), bias.ravel(), Y.ravel(), argmax.ravel()
+    width, row_blocks = (OW - 1) * SW + KW, (OH + rows - 1) // rows
+    height = min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
+    size, image_size = OW * OC * lanes, OH // 2 * (OW // 2) * OC
+    run = OW // 2 * OC
+    for job in prange((N + lanes - 1) // lanes * row_blocks):
+        n0, oh0 = job // row_blocks * lanes, job % row_blocks * rows
+        images, oh1 = min(lanes, N - n0), min(OH, oh0 + rows)
+        ih0 = min(H, max(0, oh0 * SH - PT))
+        ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
+        panel = np.empty(height * width * C * lanes, x.dtype)
+        before = np.empty(2 * size, x.dtype)
+        pooled, taken = np.empty(size // 4 * 2, x.dtype), np.empty(size // 4 * 2, x.dtype)
+        part = np.empty(lanes * lanes, x.dtype)
+        fill_lanes(x, n0, images, ih0, ih1 - ih0, H, W, C, panel, PL, width, lanes)
+        for oh in range(oh0, oh1, 2):
+            for half in range(2):
+                convolve_row(panel, ih0, H, C, w, b, OC, before, half * size, width, oh + half, window, taps, lanes)
+            relu_max_row(before, size, OW, OC, pooled, taken, lanes)
+            target = n0 * image_size + oh // 2 * run
+            for k in range(0, run, lanes):
+                count = min(lanes, run - k)
+                transpose(pooled, k * lanes, lanes, count, images, y, target + k, image_size, count)
+                if arg.size > 0:
+                    transpose(taken, k * lanes, lanes, count, images, part, 0, lanes, count)
+                    for n in range(images):
+                        store(arg, target + n * image_size + k, to_int(load(part, n * lanes, lanes)), count)
