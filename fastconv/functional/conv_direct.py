@@ -8,7 +8,7 @@ import numpy as np
 from fastconv.functional.linear import PARTS, sum_parts, times, times_transposed, transposed_times
 from fastconv.functional.pool import relu_max_halves
 from fastconv.kernels import conv_depthwise, conv_direct, conv_few, conv_images, conv_lanes
-from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES
 from fastconv.memory import empty, zeros
 
 PIXELS, PANEL_BYTES = 256, 1 << 18
@@ -56,8 +56,8 @@ def _blocks(N, C, OH, OW, taps, strides, itemsize):
 SMALL_PIXELS = 256
 """Pixels of the output up to which a tile takes one pixel of several images."""
 
-IMAGES, IMAGES_BYTES = 16, 1 << 20
-"""A job takes so many images then, or half as many where these would not fit into L2."""
+IMAGES, IMAGES_BYTES = 16, 1 << 20 if MAX_ROWS > 8 else 1 << 17
+"""A job takes so many images then, or half as many where these would take more bytes: L2, and less for low tiles, which even short rows fill."""
 
 
 def _by_images(N, image_bytes, OH, OW, taps):
