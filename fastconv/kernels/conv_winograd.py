@@ -1,0 +1,384 @@
+"""Winograd's F(4x4, 3x3): 3 x 3 convolutions of stride 1 with 36 multiplications for 16 outputs, where the formula has 144.
+
+A tile of 6 x 6 inputs and the 3 x 3 filter are transformed, multiplied element by element and summed over channels, which for each of the
+36 elements is a matrix product of many tiles, and the product is transformed into 4 x 4 outputs (Lavin and Gray 2015, arXiv 1509.09308,
+section 4). A job keeps the transformed input of its tiles near, and never writes it to memory for others.
+
+`tiling` = (PT, PL, TY, TX): padding above and left, and how many tiles stand in a column and in a row of the output. Tile t of a batch is
+(n, ty, tx), its outputs start at (4*ty, 4*tx). Transformed weights are (vectors, 36, IC * lanes + LINE), elements by rows of the tile.
+"""
+
+import numpy as np
+from numba import prange
+
+from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.pool import relu_largest
+from fastconv.kernels.tiles import TILES, tiles
+from fastconv.kernels.transpose import transpose
+from fastconv.kernels.vector import copy, fma, load, select, splat, store, zero
+
+ELEMENTS = 36
+LINE = 16
+"""Numbers between arrays of which 36 are written side by side: without them all may fall on the same few lines of the cache."""
+
+# Points 0, +-P, +-Q and infinity. 5/8 and 3/2 halve the error of the usual 1 and 2 (5e-7 against 1.1e-6, root mean square, 64 channels), at
+# the same number of operations, and all products of them that stand below are exact: Alam et al. 2022 (ACM TODS 48, section 4) search so.
+P, Q = 5 / 8, 3 / 2
+P2, Q2, P3, Q3 = P**2, Q**2, P**3, Q**3
+BOTH, PRODUCT = P2 + Q2, P2 * Q2
+SHARE_P, SHARE_Q = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
+
+
+# --- one row or column -----------------------------------------------------------------------------------------------------
+
+
+@device(forceinline=True)
+def input_row(d0, d1, d2, d3, d4, d5):
+    """B^T d, six numbers to six: the polynomials that are zero at all points but one."""
+    even_p, odd_p = fma(d2, -Q2, d4), fma(d1, -Q2, d3)
+    even_q, odd_q = fma(d2, -P2, d4), fma(d1, -P2, d3)
+    return (fma(d0, PRODUCT, fma(d2, -BOTH, d4)), fma(odd_p, P, even_p), fma(odd_p, -P, even_p), fma(odd_q, Q, even_q),
+            fma(odd_q, -Q, even_q), fma(d1, PRODUCT, fma(d3, -BOTH, d5)))
+
+
+@device(forceinline=True)
+def output_row(m0, m1, m2, m3, m4, m5):
+    """A^T m, six numbers to four: the polynomial's coefficients from its values."""
+    even_p, odd_p, even_q, odd_q = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return m0 + even_p + even_q, fma(odd_q, Q, odd_p * P), fma(even_q, Q2, even_p * P2), fma(odd_q, Q3, fma(odd_p, P3, m5))
+
+
+@device(forceinline=True)
+def gradient_row(g0, g1, g2, g3):
+    """A g, four numbers to six: the transpose of `output_row`."""
+    even_p, odd_p = fma(g2, P2, g0), fma(g3, P2, g1)
+    even_q, odd_q = fma(g2, Q2, g0), fma(g3, Q2, g1)
+    return g0, fma(odd_p, P, even_p), fma(odd_p, -P, even_p), fma(odd_q, Q, even_q), fma(odd_q, -Q, even_q), g3
+
+
+@device(forceinline=True)
+def weight_row(w0, w1, w2):
+    """G w, three numbers to six: the filter's values at the points, each over what B^T leaves of its own polynomial there."""
+    even_p, even_q = fma(w2, P2, w0) * SHARE_P, fma(w2, Q2, w0) * SHARE_Q
+    odd_p, odd_q = w1 * (P * SHARE_P), w1 * (Q * SHARE_Q)
+    return w0 * (1 / PRODUCT), even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, w2
+
+
+@device(forceinline=True)
+def weight_gradient_row(m0, m1, m2, m3, m4, m5):
+    """G^T m, six numbers to three: the transpose of `weight_row`."""
+    even_p, odd_p = (m1 + m2) * SHARE_P, (m1 - m2) * SHARE_P
+    even_q, odd_q = (m3 + m4) * SHARE_Q, (m3 - m4) * SHARE_Q
+    return fma(m0, 1 / PRODUCT, even_p + even_q), fma(odd_p, P, odd_q * Q), fma(even_p, P2, fma(even_q, Q2, m5))
+
+
+# --- one tile of one vector of channels ------------------------------------------------------------------------------------
+
+
+@device(forceinline=True)
+def load_six(x, i, step, own):
+    return (load(x, i, own), load(x, i + step, own), load(x, i + 2 * step, own),
+            load(x, i + 3 * step, own), load(x, i + 4 * step, own), load(x, i + 5 * step, own))
+
+
+@device(forceinline=True)
+def store_six(values, target, i, step, lanes):
+    for k, value in enumerate(values):
+        store(target, i + k * step, value, lanes)
+
+
+@device
+def input_tile(x, i, row, pixel, own, half, v, o, step, lanes):
+    """B^T d B of the 6 x 6 pixels at x[i], `own` of a vector's channels; element e goes to v[o + e * step]. `half` is scratch."""
+    for column in range(6):
+        store_six(input_row(*load_six(x, i + column * pixel, row, own)), half, column * lanes, 6 * lanes, lanes)
+    for r in range(6):
+        store_six(input_row(*load_six(half, r * 6 * lanes, lanes, lanes)), v, o + r * 6 * step, step, lanes)
+
+
+@device
+def gradient_tile(g, i, row, pixel, own, half, v, o, step, lanes):
+    """A g A^T of the 4 x 4 pixels at g[i], otherwise as `input_tile`."""
+    for column in range(4):
+        a = i + column * pixel
+        values = gradient_row(load(g, a, own), load(g, a + row, own), load(g, a + 2 * row, own), load(g, a + 3 * row, own))
+        store_six(values, half, column * lanes, 4 * lanes, lanes)
+    for r in range(6):
+        a = r * 4 * lanes
+        values = gradient_row(load(half, a, lanes), load(half, a + lanes, lanes), load(half, a + 2 * lanes, lanes),
+                              load(half, a + 3 * lanes, lanes))
+        store_six(values, v, o + r * 6 * step, step, lanes)
+
+
+@device
+def output_tile(m, i, step, bias, low, half, y, o, row, pixel, own, lanes):
+    """A^T m A + bias, and at least `low`, of the 36 vectors that lie `step` apart at m[i]; writes 4 x 4 pixels at y[o]."""
+    for column in range(6):
+        values = output_row(*load_six(m, i + column * step, 6 * step, lanes))
+        for k, value in enumerate(values):
+            store(half, (k * 6 + column) * lanes, value, lanes)
+    for r in range(4):
+        values = output_row(*load_six(half, r * 6 * lanes, lanes, lanes))
+        for k, value in enumerate(values):
+            value = value + bias
+            store(y, o + r * row + k * pixel, select(value < low, low, value), own)
+
+
+# --- blocks of tiles -------------------------------------------------------------------------------------------------------
+
+
+@device
+def place(t, tiling):
+    """(n, ty, tx) of tile t."""
+    _, _, TY, TX = tiling
+    return t // (TY * TX), t // TX % TY, t % TX
+
+
+@device
+def cut_out(x, n, ih, iw, size, H, W, C, c0, channels, patch):
+    """`size` x `size` pixels from (ih, iw) on, channels c0 .. c0 + channels, into patch, with zeros outside the image."""
+    left, right = min(size, max(0, -iw)), max(0, min(size, W - iw))
+    for r in range(size):
+        p = r * size * channels
+        if ih + r < 0 or ih + r >= H or right <= left:
+            zero(patch, p, size * channels)
+            continue
+        zero(patch, p, left * channels)
+        for column in range(left, right):
+            copy(x, ((n * H + ih + r) * W + iw + column) * C + c0, patch, p + column * channels, channels)
+        zero(patch, p + right * channels, (size - right) * channels)
+
+
+@device
+def input_tiles(X, t0, t1, tiling, V, stride, step, lanes):
+    """Transforms tiles t0 .. t1: element e of channel c of tile t0 + i goes to V[e * step + i * stride + c]."""
+    N, H, W, C = X.shape
+    x, (PT, PL, _, _) = X.ravel(), tiling
+    patch, half = np.empty(ELEMENTS * C, X.dtype), np.empty(ELEMENTS * lanes, X.dtype)
+    whole = C - C % lanes
+    for t in range(t0, t1):
+        n, ty, tx = place(t, tiling)
+        ih, iw, o = 4 * ty - PT, 4 * tx - PL, (t - t0) * stride
+        if ih >= 0 and iw >= 0 and ih + 6 <= H and iw + 6 <= W:
+            source, i, row = x, ((n * H + ih) * W + iw) * C, W * C
+        else:
+            cut_out(x, n, ih, iw, 6, H, W, C, 0, C, patch)
+            source, i, row = patch, 0, 6 * C
+        for c in range(0, whole, lanes):
+            input_tile(source, i + c, row, C, lanes, half, V, o + c, step, lanes)
+        if whole < C:
+            input_tile(source, i + whole, row, C, C - whole, half, V, o + whole, step, lanes)
+
+
+@device
+def gradient_tiles(G, c0, channels, t0, t1, tiling, V, stride, step, lanes):
+    """As `input_tiles` with `gradient_tile`, channels c0 .. c0 + channels of G (N, OH, OW, OC), to whose corner tiles are aligned."""
+    N, OH, OW, OC = G.shape
+    g = G.ravel()
+    patch, half = np.empty(16 * channels, G.dtype), np.empty(ELEMENTS * lanes, G.dtype)
+    whole = channels - channels % lanes
+    for t in range(t0, t1):
+        n, ty, tx = place(t, tiling)
+        o = (t - t0) * stride
+        if 4 * ty + 4 <= OH and 4 * tx + 4 <= OW:
+            source, i, row, pixel = g, ((n * OH + 4 * ty) * OW + 4 * tx) * OC + c0, OW * OC, OC
+        else:
+            cut_out(g, n, 4 * ty, 4 * tx, 4, OH, OW, OC, c0, channels, patch)
+            source, i, row, pixel = patch, 0, 4 * channels, channels
+        for c in range(0, whole, lanes):
+            gradient_tile(source, i + c, row, pixel, lanes, half, V, o + c, step, lanes)
+        if whole < channels:
+            gradient_tile(source, i + whole, row, pixel, channels - whole, half, V, o + whole, step, lanes)
+
+
+@device
+def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, start, lanes):
+    """Element by element, the products of `count` tiles (count, IC) and vectors v .. v + wide of the weights, into M (count, 2 * lanes)."""
+    over = (1, 0, 0, 1, 0, 0, IC, 1, lanes)
+    for e in range(ELEMENTS):
+        tiles(count, V, e * v_step, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, e * m_step, 2 * lanes, lanes,
+              wide, wide * lanes, start, 0, 0, over)
+
+
+@device
+def job_tiles(job, blocks, total):
+    """Tiles t0 .. t1 of a job; all tiles are cut into `blocks` even parts."""
+    return job * total // blocks, (job + 1) * total // blocks
+
+
+@kernel(uses=(TILES,))
+def convolve(X, U, Y, bias, low, tiling, blocks, share):
+    """Reads X (N, H, W, IC), transformed weights U, bias (OC,); writes Y (N, OH, OW, OC), numbers below `low` as `low`.
+
+    Parallel over `blocks` blocks of tiles and `share` vectors of output channels.
+    """
+    _, _, TY, TX = tiling
+    N, OH, OW, OC = Y.shape
+    IC, (vectors, _, u_step) = X.shape[3], U.shape
+    u, b, y = U.ravel(), bias.ravel(), Y.ravel()
+    lanes, total, shares = (u_step - LINE) // IC, N * TY * TX, (vectors + share - 1) // share
+    stride, most = (IC + lanes - 1) // lanes * lanes + (LINE if IC % 256 == 0 else 0), (total + blocks - 1) // blocks
+    v_step, m_step = most * stride + LINE, most * 2 * lanes + LINE
+    for job in prange(blocks * shares):
+        t0, t1 = job_tiles(job // shares, blocks, total)
+        v0 = job % shares * share
+        V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
+        half, start = np.empty(ELEMENTS * lanes, y.dtype), np.zeros(2 * lanes, y.dtype)
+        clipped = np.empty(16 * lanes, y.dtype)
+        input_tiles(X, t0, t1, tiling, V, stride, v_step, lanes)
+        for v in range(v0, min(vectors, v0 + share), 2):
+            wide = min(2, vectors - v)
+            multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, lanes)
+            for t in range(t0, t1):
+                n, ty, tx = place(t, tiling)
+                oh, ow = 4 * ty, 4 * tx
+                inside = oh + 4 <= OH and ow + 4 <= OW
+                for c in range(v * lanes, min(OC, (v + wide) * lanes), lanes):
+                    m, o, own = (t - t0) * 2 * lanes + c - v * lanes, ((n * OH + oh) * OW + ow) * OC + c, OC - c
+                    if inside and own >= lanes:
+                        output_tile(M, m, m_step, load(b, c, lanes), low, half, y, o, OW * OC, OC, lanes, lanes)
+                    else:
+                        output_tile(M, m, m_step, load(b, c, own), low, half, clipped, 0, 4 * lanes, lanes, lanes, lanes)
+                        for r in range(min(4, OH - oh)):
+                            for k in range(min(4, OW - ow)):
+                                store(y, o + (r * OW + k) * OC, load(clipped, (r * 4 + k) * lanes, lanes), own)
+
+
+@kernel(uses=(TILES,))
+def convolve_relu_max(X, U, Y, argmax, bias, tiling, blocks, share):
+    """Convolution, ReLU, and maxima of 2 x 2 with stride 2: writes Y (N, OH / 2, OW / 2, OC) and argmax as pool.relu_max_forward_2x2 does.
+
+    Parallel as `convolve`.
+    """
+    _, _, TY, TX = tiling
+    N, GH, GW, OC = Y.shape
+    IC, (vectors, _, u_step) = X.shape[3], U.shape
+    u, b, y, a = U.ravel(), bias.ravel(), Y.ravel(), argmax.ravel()
+    lanes, total, shares = (u_step - LINE) // IC, N * TY * TX, (vectors + share - 1) // share
+    stride, most = (IC + lanes - 1) // lanes * lanes + (LINE if IC % 256 == 0 else 0), (total + blocks - 1) // blocks
+    v_step, m_step = most * stride + LINE, most * 2 * lanes + LINE
+    for job in prange(blocks * shares):
+        t0, t1 = job_tiles(job // shares, blocks, total)
+        v0 = job % shares * share
+        V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
+        half, start = np.empty(ELEMENTS * lanes, y.dtype), np.zeros(2 * lanes, y.dtype)
+        before = np.empty(16 * lanes, y.dtype)
+        input_tiles(X, t0, t1, tiling, V, stride, v_step, lanes)
+        for v in range(v0, min(vectors, v0 + share), 2):
+            wide = min(2, vectors - v)
+            multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, lanes)
+            for t in range(t0, t1):
+                n, ty, tx = place(t, tiling)
+                for c in range(v * lanes, min(OC, (v + wide) * lanes), lanes):
+                    own = OC - c
+                    output_tile(M, (t - t0) * 2 * lanes + c - v * lanes, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * lanes,
+                                lanes, lanes, lanes)
+                    for r in range(min(2, GH - 2 * ty)):
+                        for k in range(min(2, GW - 2 * tx)):
+                            best, tap = relu_largest(before, (r * 8 + k * 2) * lanes, lanes, 4 * lanes, lanes)
+                            o = ((n * GH + 2 * ty + r) * GW + 2 * tx + k) * OC + c
+                            store(y, o, best, own)
+                            if a.size > 0:
+                                store(a, o, tap, own)
+
+
+@kernel(uses=(TILES,))
+def backward_weight(X, G, parts, tiling, block, share):
+    """Reads X (N, H, W, IC) and grad_output G (N, OH, OW, OC); writes parts (splits, vectors, 36, IC * lanes + LINE), whose sum over splits
+    is the gradient of the transformed weights.
+
+    Parallel over splits of the tiles, which a job takes `block` at a time, and `share` vectors of output channels.
+    """
+    _, _, TY, TX = tiling
+    N, IC, OC = X.shape[0], X.shape[3], G.shape[3]
+    splits, vectors, _, d_step = parts.shape
+    d, total, lanes = parts.ravel(), N * TY * TX, (d_step - LINE) // IC
+    shares = (vectors + share - 1) // share
+    stride, g_stride = (IC + lanes - 1) // lanes * lanes + (LINE if IC % 256 == 0 else 0), share * lanes
+    v_step, g_step = block * stride + LINE, block * g_stride + LINE
+    for job in prange(splits * shares):
+        s, v0 = job // shares, job % shares * share
+        wide = min(share, vectors - v0)
+        first, last = job_tiles(s, splits, total)
+        V, D = np.empty(ELEMENTS * v_step, d.dtype), np.empty(ELEMENTS * g_step, d.dtype)
+        start = np.zeros(g_stride, d.dtype)
+        for t0 in range(first, last, block):
+            t1 = min(last, t0 + block)
+            input_tiles(X, t0, t1, tiling, V, stride, v_step, lanes)
+            gradient_tiles(G, v0 * lanes, min(wide * lanes, OC - v0 * lanes), t0, t1, tiling, D, g_stride, g_step, lanes)
+            over = (1, 0, 0, 1, 0, 0, t1 - t0, stride, g_stride)
+            for e in range(ELEMENTS):
+                tiles(IC, V, e * v_step, 1, D, e * g_step, lanes, d, ((s * vectors + v0) * ELEMENTS + e) * d_step, lanes,
+                      ELEMENTS * d_step, wide, wide * lanes, start, 0, t0 - first, over)
+
+
+@kernel
+def transform_weight(weight, U, by_input):
+    """Reads weight (OC, IC, 3, 3), writes U: G w G^T, the lanes output channels, elements in the order of a product.
+
+    With `by_input` the lanes are input channels, what is summed are output channels, and filters are turned by 180 degrees.
+    Parallel over vectors.
+    """
+    OC, IC = weight.shape[:2]
+    vectors, _, u_step = U.shape
+    summed, vectorised = (OC, IC) if by_input else (IC, OC)
+    w, u, lanes = weight.ravel(), U.ravel(), (u_step - LINE) // summed
+    for v in prange(vectors):
+        j0 = v * lanes
+        cols = min(lanes, vectorised - j0)
+        taps, half = np.empty(9 * lanes * lanes, w.dtype), np.empty(18 * lanes, w.dtype)  # (summed channel, tap, lane)
+        for r0 in range(0, summed, lanes):
+            own = min(lanes, summed - r0)
+            if by_input:
+                for r in range(own):
+                    for e in range(0, 9, lanes):
+                        transpose(w, ((r0 + r) * IC + j0) * 9 + e, 9, cols, min(lanes, 9 - e), taps, (r * 9 + e) * lanes, lanes, lanes)
+            else:
+                for e in range(0, own * 9, lanes):
+                    transpose(w, (j0 * IC + r0) * 9 + e, IC * 9, cols, min(lanes, own * 9 - e), taps, e * lanes, lanes, lanes)
+            first, step = (8, -1) if by_input else (0, 1)
+            for r in range(own):
+                for column in range(3):
+                    i = (r * 9 + first + column * step) * lanes
+                    values = weight_row(load(taps, i, lanes), load(taps, i + 3 * step * lanes, lanes), load(taps, i + 6 * step * lanes, lanes))
+                    store_six(values, half, column * lanes, 3 * lanes, lanes)
+                for k in range(6):
+                    i = k * 3 * lanes
+                    values = weight_row(load(half, i, lanes), load(half, i + lanes, lanes), load(half, i + 2 * lanes, lanes))
+                    store_six(values, u, (v * ELEMENTS + 6 * k) * u_step + (r0 + r) * lanes, u_step, lanes)
+
+
+@kernel
+def transform_gradient(parts, grad_weight):
+    """Reads parts (splits, vectors, 36, IC * lanes + LINE), writes G^T (their ordered sum) G as grad_weight (OC, IC, 3, 3).
+
+    Parallel over vectors of output channels and blocks of as many input channels as a vector has lanes.
+    """
+    OC, IC = grad_weight.shape[:2]
+    splits, vectors, _, d_step = parts.shape
+    p, d, lanes = parts.ravel(), grad_weight.ravel(), (d_step - LINE) // IC
+    split, blocks = vectors * ELEMENTS * d_step, (IC + lanes - 1) // lanes
+    for job in prange(vectors * blocks):
+        v, c0 = job // blocks, job % blocks * lanes
+        own = min(lanes, IC - c0)
+        element, half = np.empty(ELEMENTS * lanes * lanes, p.dtype), np.empty(18 * lanes, p.dtype)
+        taps = np.empty(9 * lanes * lanes, p.dtype)  # (input channel, tap, lane)
+        for e in range(ELEMENTS):
+            source = (v * ELEMENTS + e) * d_step + c0 * lanes
+            for r in range(own):
+                total = load(p, source + r * lanes, lanes)
+                for s in range(1, splits):
+                    total = total + load(p, source + r * lanes + s * split, lanes)
+                store(element, (r * ELEMENTS + e) * lanes, total, lanes)
+        for r in range(own):
+            for column in range(6):
+                values = weight_gradient_row(*load_six(element, (r * ELEMENTS + column) * lanes, 6 * lanes, lanes))
+                for k, value in enumerate(values):
+                    store(half, (k * 6 + column) * lanes, value, lanes)
+            for k in range(3):
+                values = weight_gradient_row(*load_six(half, k * 6 * lanes, lanes, lanes))
+                for column, value in enumerate(values):
+                    store(taps, (r * 9 + k * 3 + column) * lanes, value, lanes)
+        for e in range(0, own * 9, lanes):
+            count = min(lanes, own * 9 - e)
+            transpose(taps, e * lanes, lanes, count, min(lanes, OC - v * lanes), d, (v * lanes * IC + c0) * 9 + e, IC * 9, count)
