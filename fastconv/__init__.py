@@ -3,6 +3,7 @@
 from fastconv import datasets, functional, models, nn, optim
 from fastconv import functional as F
 from fastconv.errors import FastconvError
+from fastconv.functional.conv import get_winograd, set_winograd
 from fastconv.gradcheck import gradcheck
 from fastconv.kernels.jit import get_num_threads, set_num_threads
 from fastconv.nn.init import manual_seed
@@ -20,6 +21,7 @@ __all__ = [
     "datasets",
     "functional",
     "get_num_threads",
+    "get_winograd",
     "gradcheck",
     "load",
     "load_metadata",
@@ -29,5 +31,6 @@ __all__ = [
     "optim",
     "save",
     "set_num_threads",
+    "set_winograd",
     "warm_up",
 ]

@@ -1,23 +1,56 @@
 """2-D convolution and its transpose: checks, the choice of the algorithm, and results in (N, C, H, W)."""
 
+import os
+
 import numpy as np
 
 from fastconv import shapes
-from fastconv.errors import ArgumentError
-from fastconv.functional import conv_direct, conv_im2col, conv_loops, conv_pooled
-from fastconv.functional.arrays import channels_last, check_shape, nchw, plain, same_dtype
+from fastconv.errors import ArgumentError, ArgumentTypeError
+from fastconv.functional import conv_direct, conv_im2col, conv_loops, conv_pooled, conv_winograd
+from fastconv.functional.arrays import FLOAT32, channels_last, check_shape, nchw, plain, same_dtype
 from fastconv.functional.linear import sum_rows, zeros_bias
 from fastconv.functional.options import three
 from fastconv.functional.pool import max_pool2d_backward_argmax, relu_max_halves
 from fastconv.memory import empty
 
 UINT8 = np.dtype(np.uint8)
-ALGORITHMS = {"loops": conv_loops, "direct": conv_direct, "im2col": conv_im2col}
+ALGORITHMS = {"loops": conv_loops, "direct": conv_direct, "im2col": conv_im2col, "winograd": conv_winograd}
 
 
-def _algorithm(name, geometry):
+_winograd_allowed = os.environ.get("FASTCONV_WINOGRAD", "1") != "0"
+
+
+def set_winograd(allowed):
+    """Let algorithm="auto" take Winograd's algorithm where it is the fastest, or not, in the whole process.
+
+    It is allowed at first, unless the environment has ``FASTCONV_WINOGRAD=0``. Winograd's rounding errors are larger, see
+    docs/algorithms.md. A call or a layer forbids it for itself with algorithm="direct".
+
+    Parameters
+    ----------
+    allowed : bool
+
+    Raises
+    ------
+    TypeError
+        When `allowed` is no bool.
+    """
+    global _winograd_allowed
+    if not isinstance(allowed, (bool, np.bool_)):
+        raise ArgumentTypeError(f"allowed must be True or False, got {allowed!r}")
+    _winograd_allowed = bool(allowed)
+
+
+def get_winograd():
+    """Return whether algorithm="auto" may take Winograd's algorithm (bool)."""
+    return _winograd_allowed
+
+
+def _algorithm(name, geometry, dtype):
     """The module that computes, for an algorithm's name."""
     if name == "auto":
+        if _winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and conv_winograd.pays(geometry):
+            return conv_winograd
         return conv_loops if conv_direct.unfit(geometry) else conv_direct
     if name not in ALGORITHMS:
         known = ", ".join(f'"{a}"' for a in ("auto", *ALGORITHMS))
@@ -42,7 +75,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         Zeros around the input. "same" needs stride 1 and puts an odd row or column at the end.
     groups : int
         Divides IC and OC; output channels of a group see the input channels of that group.
-    algorithm : {"auto", "loops", "direct", "im2col"}
+    algorithm : {"auto", "loops", "direct", "im2col", "winograd"}
 
     Returns
     -------
@@ -74,7 +107,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    compute = _algorithm(algorithm, g)
+    compute = _algorithm(algorithm, g, x.dtype)
     return nchw(compute.forward(g, x, weight, zeros_bias(bias, g.OC, x.dtype)))
 
 
@@ -87,12 +120,12 @@ def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, group
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    compute, bias = _algorithm(algorithm, g), zeros_bias(bias, g.OC, x.dtype)
+    compute, bias = _algorithm(algorithm, g, x.dtype), zeros_bias(bias, g.OC, x.dtype)
     if g.OH < 2 or g.OW < 2:
         return None
     argmax = empty((g.N, g.OH // 2, g.OW // 2, g.OC) if with_argmax else (0, 0, 0, 0), UINT8)
-    if compute is conv_direct:
-        y = conv_direct.forward_relu_max(g, x, weight, bias, argmax)
+    if compute in (conv_direct, conv_winograd):
+        y = compute.forward_relu_max(g, x, weight, bias, argmax)
     else:
         y = relu_max_halves(compute.forward(g, x, weight, bias), argmax)
     return nchw(y), argmax, g.output_shape
@@ -108,7 +141,7 @@ def conv2d_relu_max_pool2d_backward(
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    if _algorithm(algorithm, g) is not conv_direct or not conv_pooled.fits(g):
+    if algorithm not in ("auto", "direct") or not conv_pooled.fits(g):
         before = max_pool2d_backward_argmax(grad_output, argmax, g.output_shape, 2)
         return conv2d_backward(before, input, weight, stride, padding, dilation, groups, algorithm=algorithm, output_mask=output_mask)
     check_shape("grad_output", plain("grad_output", grad_output, 4), (g.N, g.OC, g.OH // 2, g.OW // 2))
@@ -154,7 +187,7 @@ def conv2d_backward(
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    compute = _algorithm(algorithm, g)
+    compute = _algorithm(algorithm, g, x.dtype)
     need_input, need_weight, need_bias = three("output_mask", output_mask)
     check_shape("grad_output", plain("grad_output", grad_output, 4), g.output_shape)
     grad_output = channels_last("grad_output", grad_output, x.dtype)
@@ -178,7 +211,7 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
     output_padding : int or (height, width)
         Rows and columns added at the end of the output, fewer than stride or dilation.
     groups : int
-    algorithm : {"auto", "loops", "direct", "im2col"}
+    algorithm : {"auto", "loops", "direct", "im2col", "winograd"}
 
     Returns
     -------
@@ -197,7 +230,7 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
-    y = _algorithm(algorithm, g).backward_input(g, x, weight)
+    y = _algorithm(algorithm, g, x.dtype).backward_input(g, x, weight)
     if bias is not None:
         y += zeros_bias(bias, g.IC, x.dtype)
     return nchw(y)
@@ -241,7 +274,7 @@ def conv_transpose2d_backward(
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
-    compute = _algorithm(algorithm, g)
+    compute = _algorithm(algorithm, g, x.dtype)
     need_input, need_weight, need_bias = three("output_mask", output_mask)
     check_shape("grad_output", plain("grad_output", grad_output, 4), g.input_shape)
     grad_output = channels_last("grad_output", grad_output, x.dtype)

@@ -13,6 +13,7 @@ from numba import prange
 
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
+from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES, tiles
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import copy, fma, load, select, splat, store, zero
@@ -20,6 +21,9 @@ from fastconv.kernels.vector import copy, fma, load, select, splat, store, zero
 ELEMENTS = 36
 LINE = 16
 """Numbers between arrays of which 36 are written side by side: without them all may fall on the same few lines of the cache."""
+
+BLOCK = 8
+"""Tiles, or vectors of channels, of a job where work is shared out finely."""
 
 # Points 0, +-P, +-Q and infinity. 5/8 and 3/2 halve the error of the usual 1 and 2 (5e-7 against 1.1e-6, root mean square, 64 channels), at
 # the same number of operations, and all products of them that stand below are exact: Alam et al. 2022 (ACM TODS 48, section 4) search so.
@@ -135,34 +139,39 @@ def place(t, tiling):
 
 
 @device
-def cut_out(x, n, ih, iw, size, H, W, C, c0, channels, patch):
-    """`size` x `size` pixels from (ih, iw) on, channels c0 .. c0 + channels, into patch, with zeros outside the image."""
+def cut_out(x, n, ih, iw, size, H, W, C, patch):
+    """`size` x `size` pixels of x (N, H, W, C) from (ih, iw) of image n on into patch, with zeros outside the image."""
     left, right = min(size, max(0, -iw)), max(0, min(size, W - iw))
     for r in range(size):
-        p = r * size * channels
+        p = r * size * C
         if ih + r < 0 or ih + r >= H or right <= left:
-            zero(patch, p, size * channels)
-            continue
-        zero(patch, p, left * channels)
-        for column in range(left, right):
-            copy(x, ((n * H + ih + r) * W + iw + column) * C + c0, patch, p + column * channels, channels)
-        zero(patch, p + right * channels, (size - right) * channels)
+            zero(patch, p, size * C)
+        else:
+            zero(patch, p, left * C)
+            copy(x, ((n * H + ih + r) * W + iw + left) * C, patch, p + left * C, (right - left) * C)
+            zero(patch, p + right * C, (size - right) * C)
 
 
 @device
-def input_tiles(X, t0, t1, tiling, V, stride, step, lanes):
-    """Transforms tiles t0 .. t1: element e of channel c of tile t0 + i goes to V[e * step + i * stride + c]."""
+def padded(C, lanes):
+    """Numbers from tile to tile of C transformed channels: whole vectors, and a line more where tiles would fall on the same few lines."""
+    return (C + lanes - 1) // lanes * lanes + (LINE if C % 256 == 0 else 0)
+
+
+@device
+def input_tiles(X, t0, t1, tiling, V, start, stride, step, lanes):
+    """Transforms tiles t0 .. t1: element e of channel c of tile t0 + i goes to V[start + e * step + i * stride + c]."""
     N, H, W, C = X.shape
     x, (PT, PL, _, _) = X.ravel(), tiling
     patch, half = np.empty(ELEMENTS * C, X.dtype), np.empty(ELEMENTS * lanes, X.dtype)
     whole = C - C % lanes
     for t in range(t0, t1):
         n, ty, tx = place(t, tiling)
-        ih, iw, o = 4 * ty - PT, 4 * tx - PL, (t - t0) * stride
+        ih, iw, o = 4 * ty - PT, 4 * tx - PL, start + (t - t0) * stride
         if ih >= 0 and iw >= 0 and ih + 6 <= H and iw + 6 <= W:
             source, i, row = x, ((n * H + ih) * W + iw) * C, W * C
         else:
-            cut_out(x, n, ih, iw, 6, H, W, C, 0, C, patch)
+            cut_out(x, n, ih, iw, 6, H, W, C, patch)
             source, i, row = patch, 0, 6 * C
         for c in range(0, whole, lanes):
             input_tile(source, i + c, row, C, lanes, half, V, o + c, step, lanes)
@@ -171,24 +180,24 @@ def input_tiles(X, t0, t1, tiling, V, stride, step, lanes):
 
 
 @device
-def gradient_tiles(G, c0, channels, t0, t1, tiling, V, stride, step, lanes):
-    """As `input_tiles` with `gradient_tile`, channels c0 .. c0 + channels of G (N, OH, OW, OC), to whose corner tiles are aligned."""
+def gradient_tiles(G, t0, t1, tiling, V, start, stride, step, lanes):
+    """As `input_tiles` with `gradient_tile`, of G (N, OH, OW, OC), at whose corner tiles begin."""
     N, OH, OW, OC = G.shape
     g = G.ravel()
-    patch, half = np.empty(16 * channels, G.dtype), np.empty(ELEMENTS * lanes, G.dtype)
-    whole = channels - channels % lanes
+    patch, half = np.empty(16 * OC, G.dtype), np.empty(ELEMENTS * lanes, G.dtype)
+    whole = OC - OC % lanes
     for t in range(t0, t1):
         n, ty, tx = place(t, tiling)
-        o = (t - t0) * stride
+        o = start + (t - t0) * stride
         if 4 * ty + 4 <= OH and 4 * tx + 4 <= OW:
-            source, i, row, pixel = g, ((n * OH + 4 * ty) * OW + 4 * tx) * OC + c0, OW * OC, OC
+            source, i, row = g, ((n * OH + 4 * ty) * OW + 4 * tx) * OC, OW * OC
         else:
-            cut_out(g, n, 4 * ty, 4 * tx, 4, OH, OW, OC, c0, channels, patch)
-            source, i, row, pixel = patch, 0, 4 * channels, channels
+            cut_out(g, n, 4 * ty, 4 * tx, 4, OH, OW, OC, patch)
+            source, i, row = patch, 0, 4 * OC
         for c in range(0, whole, lanes):
-            gradient_tile(source, i + c, row, pixel, lanes, half, V, o + c, step, lanes)
-        if whole < channels:
-            gradient_tile(source, i + whole, row, pixel, channels - whole, half, V, o + whole, step, lanes)
+            gradient_tile(source, i + c, row, OC, lanes, half, V, o + c, step, lanes)
+        if whole < OC:
+            gradient_tile(source, i + whole, row, OC, OC - whole, half, V, o + whole, step, lanes)
 
 
 @device
@@ -217,7 +226,7 @@ def convolve(X, U, Y, bias, low, tiling, blocks, share):
     IC, (vectors, _, u_step) = X.shape[3], U.shape
     u, b, y = U.ravel(), bias.ravel(), Y.ravel()
     lanes, total, shares = (u_step - LINE) // IC, N * TY * TX, (vectors + share - 1) // share
-    stride, most = (IC + lanes - 1) // lanes * lanes + (LINE if IC % 256 == 0 else 0), (total + blocks - 1) // blocks
+    stride, most = padded(IC, lanes), (total + blocks - 1) // blocks
     v_step, m_step = most * stride + LINE, most * 2 * lanes + LINE
     for job in prange(blocks * shares):
         t0, t1 = job_tiles(job // shares, blocks, total)
@@ -225,7 +234,7 @@ def convolve(X, U, Y, bias, low, tiling, blocks, share):
         V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
         half, start = np.empty(ELEMENTS * lanes, y.dtype), np.zeros(2 * lanes, y.dtype)
         clipped = np.empty(16 * lanes, y.dtype)
-        input_tiles(X, t0, t1, tiling, V, stride, v_step, lanes)
+        input_tiles(X, t0, t1, tiling, V, 0, stride, v_step, lanes)
         for v in range(v0, min(vectors, v0 + share), 2):
             wide = min(2, vectors - v)
             multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, lanes)
@@ -255,7 +264,7 @@ def convolve_relu_max(X, U, Y, argmax, bias, tiling, blocks, share):
     IC, (vectors, _, u_step) = X.shape[3], U.shape
     u, b, y, a = U.ravel(), bias.ravel(), Y.ravel(), argmax.ravel()
     lanes, total, shares = (u_step - LINE) // IC, N * TY * TX, (vectors + share - 1) // share
-    stride, most = (IC + lanes - 1) // lanes * lanes + (LINE if IC % 256 == 0 else 0), (total + blocks - 1) // blocks
+    stride, most = padded(IC, lanes), (total + blocks - 1) // blocks
     v_step, m_step = most * stride + LINE, most * 2 * lanes + LINE
     for job in prange(blocks * shares):
         t0, t1 = job_tiles(job // shares, blocks, total)
@@ -263,7 +272,7 @@ def convolve_relu_max(X, U, Y, argmax, bias, tiling, blocks, share):
         V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
         half, start = np.empty(ELEMENTS * lanes, y.dtype), np.zeros(2 * lanes, y.dtype)
         before = np.empty(16 * lanes, y.dtype)
-        input_tiles(X, t0, t1, tiling, V, stride, v_step, lanes)
+        input_tiles(X, t0, t1, tiling, V, 0, stride, v_step, lanes)
         for v in range(v0, min(vectors, v0 + share), 2):
             wide = min(2, vectors - v)
             multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, lanes)
@@ -283,33 +292,73 @@ def convolve_relu_max(X, U, Y, argmax, bias, tiling, blocks, share):
 
 
 @kernel(uses=(TILES,))
-def backward_weight(X, G, parts, tiling, block, share):
+def backward_weight(X, G, parts, tiling, block):
     """Reads X (N, H, W, IC) and grad_output G (N, OH, OW, OC); writes parts (splits, vectors, 36, IC * lanes + LINE), whose sum over splits
-    is the gradient of the transformed weights.
-
-    Parallel over splits of the tiles, which a job takes `block` at a time, and `share` vectors of output channels.
+    is the gradient of the transformed weights. Parallel over splits of the tiles, which a job takes `block` at a time.
     """
     _, _, TY, TX = tiling
     N, IC, OC = X.shape[0], X.shape[3], G.shape[3]
     splits, vectors, _, d_step = parts.shape
-    d, total, lanes = parts.ravel(), N * TY * TX, (d_step - LINE) // IC
-    shares = (vectors + share - 1) // share
-    stride, g_stride = (IC + lanes - 1) // lanes * lanes + (LINE if IC % 256 == 0 else 0), share * lanes
+    p, total, lanes = parts.ravel(), N * TY * TX, (d_step - LINE) // IC
+    stride, g_stride = padded(IC, lanes), padded(OC, lanes)
     v_step, g_step = block * stride + LINE, block * g_stride + LINE
-    for job in prange(splits * shares):
-        s, v0 = job // shares, job % shares * share
-        wide = min(share, vectors - v0)
+    for s in prange(splits):
         first, last = job_tiles(s, splits, total)
-        V, D = np.empty(ELEMENTS * v_step, d.dtype), np.empty(ELEMENTS * g_step, d.dtype)
-        start = np.zeros(g_stride, d.dtype)
-        for t0 in range(first, last, block):
+        V, D = np.empty(ELEMENTS * v_step, p.dtype), np.empty(ELEMENTS * g_step, p.dtype)
+        start = np.zeros(2 * lanes, p.dtype)
+        for t0 in range(first, max(last, first + 1), block):
             t1 = min(last, t0 + block)
-            input_tiles(X, t0, t1, tiling, V, stride, v_step, lanes)
-            gradient_tiles(G, v0 * lanes, min(wide * lanes, OC - v0 * lanes), t0, t1, tiling, D, g_stride, g_step, lanes)
-            over = (1, 0, 0, 1, 0, 0, t1 - t0, stride, g_stride)
+            input_tiles(X, t0, t1, tiling, V, 0, stride, v_step, lanes)
+            gradient_tiles(G, t0, t1, tiling, D, 0, g_stride, g_step, lanes)
             for e in range(ELEMENTS):
-                tiles(IC, V, e * v_step, 1, D, e * g_step, lanes, d, ((s * vectors + v0) * ELEMENTS + e) * d_step, lanes,
-                      ELEMENTS * d_step, wide, wide * lanes, start, 0, t0 - first, over)
+                add_products(V, e * v_step, stride, D, e * g_step, g_stride, t1 - t0, p, s * vectors, e, d_step, IC, 0, vectors,
+                             start, t0 - first, lanes)
+
+
+@device
+def add_products(V, v, stride, D, d, g_stride, count, p, vector, e, d_step, IC, first, last, start, accumulate, lanes):
+    """Sums over `count` tiles of products of V[v] (count, IC) and vectors first .. last of D[d], into, or added to, element e of p."""
+    over = (1, 0, 0, 1, 0, 0, count, stride, g_stride)
+    for w in range(first, last, 2):
+        wide = min(2, last - w)
+        tiles(IC, V, v, 1, D, d + w * lanes, lanes, p, ((vector + w) * ELEMENTS + e) * d_step, lanes, ELEMENTS * d_step, wide, wide * lanes,
+              start, 0, accumulate, over)
+
+
+@kernel
+def transform_input(X, V, t0, tiling):
+    """Reads X (N, H, W, C), writes its tiles from t0 on, transformed, to V (36, count * padded(C) + LINE). Parallel over blocks of tiles."""
+    C, v, lanes = X.shape[3], V.ravel(), VECTOR_BYTES // X.itemsize
+    stride = padded(C, lanes)
+    count = (V.shape[1] - LINE) // stride
+    for job in prange((count + BLOCK - 1) // BLOCK):
+        first, last = job * BLOCK, min(count, (job + 1) * BLOCK)
+        input_tiles(X, t0 + first, t0 + last, tiling, v, first * stride, stride, V.shape[1], lanes)
+
+
+@kernel
+def transform_gradient(G, D, t0, tiling):
+    """As `transform_input`, of grad_output G (N, OH, OW, C)."""
+    C, d, lanes = G.shape[3], D.ravel(), VECTOR_BYTES // G.itemsize
+    stride = padded(C, lanes)
+    count = (D.shape[1] - LINE) // stride
+    for job in prange((count + BLOCK - 1) // BLOCK):
+        first, last = job * BLOCK, min(count, (job + 1) * BLOCK)
+        gradient_tiles(G, t0 + first, t0 + last, tiling, d, first * stride, stride, D.shape[1], lanes)
+
+
+@kernel(uses=(TILES,))
+def sum_products(V, D, part, count, IC, OC, accumulate):
+    """Reads `count` transformed tiles of the input and of the gradient; writes their products' sums to part (vectors, 36, IC * lanes + LINE),
+    or adds them. Parallel over elements and blocks of vectors of output channels.
+    """
+    vectors, _, d_step = part.shape
+    v, d, p, lanes = V.ravel(), D.ravel(), part.ravel(), (d_step - LINE) // IC
+    shares = (vectors + BLOCK - 1) // BLOCK
+    for job in prange(ELEMENTS * shares):
+        e, first, start = job // shares, job % shares * BLOCK, np.zeros(2 * lanes, p.dtype)
+        add_products(v, e * V.shape[1], padded(IC, lanes), d, e * D.shape[1], padded(OC, lanes), count, p, 0, e, d_step, IC,
+                     first, min(vectors, first + BLOCK), start, accumulate, lanes)
 
 
 @kernel
@@ -349,7 +398,7 @@ def transform_weight(weight, U, by_input):
 
 
 @kernel
-def transform_gradient(parts, grad_weight):
+def transform_back(parts, grad_weight):
     """Reads parts (splits, vectors, 36, IC * lanes + LINE), writes G^T (their ordered sum) G as grad_weight (OC, IC, 3, 3).
 
     Parallel over vectors of output channels and blocks of as many input channels as a vector has lanes.

@@ -1,0 +1,156 @@
+"""The algorithm "winograd", F(4x4, 3x3): how its work is cut, and weights transformed for each call.
+
+A training step uses each weight once forward and, turned, once backward: there is nothing to keep between calls but for evaluation,
+where nobody tells when a weight changes.
+"""
+
+import functools
+
+import numpy as np
+
+from fastconv.functional.linear import PARTS
+from fastconv.kernels import conv_winograd
+from fastconv.kernels.conv_winograd import ELEMENTS, LINE
+from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES
+from fastconv.memory import empty
+
+BLOCK_BYTES = 1 << 18
+"""Transformed input of a job, half of a small L2."""
+
+FEWEST, MOST = -(-48 // MAX_ROWS) * MAX_ROWS, 96
+"""Tiles of a job: enough to read the weights seldom."""
+
+JOBS, SHARE = 8, 32
+"""Where there are fewer blocks of tiles than JOBS, jobs share the output channels, SHARE each at least: all transform the same input."""
+
+SMALL = 64 * 64
+"""Filters from which on a weight's gradient is large enough that jobs had better share it than have one each."""
+
+CHUNK, CHUNK_BYTES = 64, 5 << 19
+"""Tiles that are transformed at once for all jobs then, in L3: so many, or as many as take so many bytes."""
+
+
+def unfit(g):
+    """Why this algorithm cannot take the geometry, or None."""
+    if (g.KH, g.KW, g.SH, g.SW, g.DH, g.DW, g.groups) != (3, 3, 1, 1, 1, 1, 1):
+        return "it takes 3x3 filters with stride, dilation and groups of 1 only"
+    return None
+
+
+TILE_COST, WEIGHT_COST = 460, 1200
+"""What transforming a tile of one channel, and one filter, costs, in multiply-adds of the register tile: fitted to measured times."""
+
+
+def pays(g):
+    """Whether this algorithm is the faster one, counted in multiply-adds: a quarter of them, but tiles over the border, and transforms."""
+    T = g.N * -(-g.OH // 4) * -(-g.OW // 4)
+    filters = g.IC * g.OC
+    return 1.1 * (T * (ELEMENTS * filters + TILE_COST * (g.IC + g.OC)) + WEIGHT_COST * filters) < 9 * g.N * g.OH * g.OW * filters
+
+
+def _tiling(PT, PL, OH, OW):
+    return PT, PL, -(-OH // 4), -(-OW // 4)
+
+
+def _even(n):
+    """Vectors are taken by twos."""
+    return n + n % 2
+
+
+def _block(channels, itemsize):
+    """Tiles that a job transforms at once."""
+    return max(FEWEST, min(MOST, BLOCK_BYTES // (ELEMENTS * channels * itemsize)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _cut(T, IC, vectors, itemsize):
+    """(blocks, share) of `T` tiles and `vectors` vectors of output channels: the blocks of tiles, and the vectors of one job."""
+    blocks = -(-T // _block(IC, itemsize))
+    least = max(1, SHARE * itemsize // VECTOR_BYTES)
+    shares = min(-(-JOBS // blocks), max(1, vectors // least)) if blocks else 1
+    return blocks, _even(-(-vectors // shares))
+
+
+def _transformed(weight, vectorised, summed, by_input):
+    lanes = VECTOR_BYTES // weight.itemsize
+    U = empty((-(-vectorised // lanes), ELEMENTS, summed * lanes + LINE), weight.dtype)
+    conv_winograd.transform_weight(16 * weight.size, weight, U, by_input)
+    return U
+
+
+def _convolve(x, U, y, bias, tiling):
+    N, _, _, IC = x.shape
+    blocks, share = _cut(N * tiling[2] * tiling[3], IC, U.shape[0], x.itemsize)
+    conv_winograd.convolve(_work(N, tiling, IC, y.shape[3]), x, U, y, bias, -np.inf, tiling, blocks, share)
+    return y
+
+
+def _work(N, tiling, IC, OC):
+    return 2 * ELEMENTS * N * tiling[2] * tiling[3] * IC * OC
+
+
+def forward(g, x, weight, bias):
+    """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
+    y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
+    return _convolve(x, _transformed(weight, g.OC, g.IC, False), y, bias, _tiling(g.PT, g.PL, g.OH, g.OW))
+
+
+def forward_relu_max(g, x, weight, bias, argmax):
+    """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
+    y, tiling = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype), _tiling(g.PT, g.PL, g.OH // 2 * 2, g.OW // 2 * 2)
+    U = _transformed(weight, g.OC, g.IC, False)
+    cut = _cut(g.N * tiling[2] * tiling[3], g.IC, U.shape[0], x.itemsize)
+    conv_winograd.convolve_relu_max(_work(g.N, tiling, g.IC, g.OC), x, U, y, argmax, bias, tiling, *cut)
+    return y
+
+
+def backward_input(g, grad_output, weight):
+    """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC): the convolution with the filters turned by 180 degrees."""
+    d = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    U = _transformed(weight, g.IC, g.OC, True)
+    return _convolve(grad_output, U, d, np.zeros(g.IC, d.dtype), _tiling(2 - g.PT, 2 - g.PL, g.H, g.W))
+
+
+def backward_weight(g, x, grad_output):
+    """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
+    sums = _sums_of_splits if g.IC * g.OC < SMALL else _sums_of_chunks
+    parts = sums(g, x, grad_output, _tiling(g.PT, g.PL, g.OH, g.OW))
+    grad_weight = empty(g.weight_shape, x.dtype)
+    conv_winograd.transform_back(4 * parts.size, parts, grad_weight)
+    return grad_weight
+
+
+def _sums_of_splits(g, x, grad_output, tiling):
+    """Gradients of the transformed weights, one from each part of the tiles."""
+    T = g.N * tiling[2] * tiling[3]
+    splits = max(1, min(PARTS, T // FEWEST))
+    parts = _parts(splits, g, x.dtype)
+    block = min(-(-T // splits), _block(g.IC + g.OC, x.itemsize))
+    conv_winograd.backward_weight(_work(g.N, tiling, g.IC, g.OC), x, grad_output, parts, tiling, max(1, block))
+    return parts
+
+
+def _sums_of_chunks(g, x, grad_output, tiling):
+    """The gradient of the transformed weights, its elements shared among the jobs, to which chunks of tiles are added one by one."""
+    T = g.N * tiling[2] * tiling[3]
+    parts = _parts(1, g, x.dtype)
+    chunks = max(1, -(-T // max(CHUNK, CHUNK_BYTES // (ELEMENTS * (g.IC + g.OC) * x.itemsize))))
+    for k in range(chunks):
+        first, last = k * T // chunks, (k + 1) * T // chunks
+        V = empty((ELEMENTS, (last - first) * _stride(g.IC, x.itemsize) + LINE), x.dtype)
+        D = empty((ELEMENTS, (last - first) * _stride(g.OC, x.itemsize) + LINE), x.dtype)
+        conv_winograd.transform_input(16 * V.size, x, V, first, tiling)
+        conv_winograd.transform_gradient(16 * D.size, grad_output, D, first, tiling)
+        work = 2 * ELEMENTS * (last - first) * g.IC * g.OC
+        conv_winograd.sum_products(work, V, D, parts[0], last - first, g.IC, g.OC, k > 0)
+    return parts
+
+
+def _parts(splits, g, dtype):
+    lanes = VECTOR_BYTES // dtype.itemsize
+    return empty((splits, -(-g.OC // lanes), ELEMENTS, g.IC * lanes + LINE), dtype)
+
+
+def _stride(C, itemsize):
+    """Numbers from tile to tile of C transformed channels, as kernels.conv_winograd.padded."""
+    return conv_winograd.padded.py_func(C, VECTOR_BYTES // itemsize)

@@ -1,0 +1,207 @@
+"""Winograd's algorithm: error bounds of every pass against float64, shapes, cuts, bits, and the ways to forbid it."""
+
+import numpy as np
+import pytest
+from checks import assert_same_bits
+
+import fastconv
+from fastconv import functional as F
+from fastconv import nn, reference, shapes
+from fastconv.errors import ArgumentError, ArgumentTypeError
+from fastconv.functional import conv, conv_direct, conv_winograd
+from fastconv.functional.conv import conv2d_relu_max_pool2d
+from fastconv.kernels import conv_winograd as kernels
+
+EPS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
+GROWTH = 20  # of the error by the transforms, in terms of the bound of a plain sum; docs/algorithms.md
+
+# input (N, IC, H, W), OC, padding
+SHAPES = {
+    "whole tiles": ((2, 8, 6, 10), 16, 0),
+    "tiles over the border": ((3, 17, 9, 11), 21, 1),
+    "one pixel": ((3, 5, 1, 1), 3, 1),
+    "one channel": ((2, 1, 12, 7), 1, 1),
+    "as small as the filter": ((2, 3, 3, 3), 5, 0),
+    "asymmetric": ((2, 9, 8, 7), 33, ((0, 2), (1, 3))),
+    "padding beyond the filter": ((2, 6, 5, 4), 9, 5),
+    "same": ((1, 30, 13, 14), 40, "same"),
+    "many channels": ((3, 256, 7, 7), 72, 1),
+    "many tiles": ((3, 8, 40, 41), 8, 1),
+    "large filters": ((5, 65, 9, 8), 80, 1),
+}
+
+
+def magnitudes(x, w, grad_output, padding):
+    """What each pass would give if nothing cancelled, and how many terms it sums."""
+    sizes = [np.abs(a).astype(np.float64) for a in (x, w, grad_output)]
+    y = reference.conv2d(sizes[0], sizes[1], padding=padding)
+    gradients = reference.conv2d_backward(sizes[2], sizes[0], sizes[1], padding=padding)
+    terms = 9 * x.shape[1], 9 * w.shape[0], grad_output.size // w.shape[0]
+    return [(a.max(), n) for a, n in zip((y, *gradients[:2]), terms, strict=True)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_pass_within_its_bound(name, dtype, rng):
+    shape, OC, padding = SHAPES[name]
+    x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((OC, shape[1], 3, 3)).astype(dtype)
+    bias = rng.standard_normal(OC).astype(dtype)
+    x64, w64 = x.astype(np.float64), w.astype(np.float64)
+    expected = reference.conv2d(x64, w64, bias.astype(np.float64), padding=padding)
+    grad_output = rng.standard_normal(expected.shape).astype(dtype)
+    gradients = reference.conv2d_backward(grad_output.astype(np.float64), x64, w64, padding=padding)
+    results = F.conv2d(x, w, bias, padding=padding, algorithm="winograd"), *F.conv2d_backward(
+        grad_output, x, w, padding=padding, algorithm="winograd"
+    )
+    bounds = magnitudes(x, w, grad_output, padding)
+    for what, result, wanted, (largest, terms) in zip(("output", "grad_input", "grad_weight"), results, (expected, *gradients), bounds, strict=False):
+        assert result.dtype == dtype
+        assert result.shape == wanted.shape
+        error = np.abs(result - wanted).max()
+        assert error <= GROWTH * np.sqrt(terms) * EPS[dtype] * largest, f"{what}: {error / (np.sqrt(terms) * EPS[dtype] * largest):.1f}"
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("name", ["tiles over the border", "large filters", "many tiles"])
+def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
+    shape, OC, padding = SHAPES[name]
+    x, w = rng.standard_normal((17, *shape[1:]), np.float32), rng.standard_normal((OC, shape[1], 3, 3), np.float32)
+    results = []
+    for n in (2, threads):
+        fastconv.set_num_threads(n)
+        y = F.conv2d(x, w, padding=padding, algorithm="winograd")
+        results.append([y, *F.conv2d_backward(y, x, w, padding=padding, algorithm="winograd")])
+    for one, other in zip(*results, strict=True):
+        assert_same_bits(one, other)
+
+
+@pytest.mark.parametrize("blocks", [(1, 2), (3, 4), (40, 40)])
+def test_how_tiles_are_cut_changes_no_bit_of_forward(blocks, monkeypatch, rng):
+    x, w = rng.standard_normal((10, 19, 9, 9), np.float32), rng.standard_normal((70, 19, 3, 3), np.float32)
+    expected = F.conv2d(x, w, padding=1, algorithm="winograd")
+    monkeypatch.setattr(conv_winograd, "_cut", lambda *arguments: blocks)
+    assert_same_bits(F.conv2d(x, w, padding=1, algorithm="winograd"), expected)
+
+
+@pytest.mark.parametrize("small", [0, 1 << 40])
+def test_both_ways_to_the_weight_gradient(small, monkeypatch, rng):
+    x, w = rng.standard_normal((37, 19, 9, 9), np.float32), np.zeros((21, 19, 3, 3), np.float32)
+    grad_output = rng.standard_normal((37, 21, 9, 9), np.float32)
+    expected = reference.conv2d_backward_weight(grad_output.astype(np.float64), x.astype(np.float64), w.shape, padding=1)
+    monkeypatch.setattr(conv_winograd, "SMALL", small)
+    monkeypatch.setattr(conv_winograd, "CHUNK_BYTES", 1)
+    result = F.conv2d_backward(grad_output, x, w, padding=1, algorithm="winograd", output_mask=(False, True, False))[1]
+    assert np.abs(result - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_transposed(rng):
+    x, w = rng.standard_normal((2, 9, 7, 8)), rng.standard_normal((9, 12, 3, 3))
+    expected = F.conv_transpose2d(x, w, padding=1, algorithm="direct")
+    np.testing.assert_allclose(F.conv_transpose2d(x, w, padding=1, algorithm="winograd"), expected, atol=1e-11)
+    gradients = [F.conv_transpose2d_backward(expected, x, w, padding=1, algorithm=a) for a in ("winograd", "direct")]
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 13, 14), (2, 33, 8, 8), (0, 6, 8, 8)])
+def test_maxima_behind_relu(shape, rng):
+    x, w = rng.standard_normal(shape, np.float32), rng.standard_normal((21, shape[1], 3, 3), np.float32)
+    bias = rng.standard_normal(21, np.float32)
+    expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, padding=1, algorithm="winograd")), 2)
+    output, argmax, _ = conv2d_relu_max_pool2d(x, w, bias, 1, 1, 1, 1, algorithm="winograd")
+    assert_same_bits(output, expected)
+    assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
+
+
+def test_empty_batch(rng):
+    x, w = np.zeros((0, 4, 6, 6), np.float32), rng.standard_normal((5, 4, 3, 3), np.float32)
+    y = F.conv2d(x, w, algorithm="winograd")
+    gradients = F.conv2d_backward(y, x, w, algorithm="winograd")
+    assert y.shape == (0, 5, 4, 4)
+    assert gradients[0].shape == x.shape
+    assert not gradients[1].any()
+
+
+def test_transforms_are_those_of_cook_and_toom():
+    """The one-dimensional transforms, multiplied out, are the convolution of four outputs by three taps."""
+    rows = {
+        "B": (kernels.input_row, 6),
+        "G": (kernels.weight_row, 3),
+        "A": (kernels.gradient_row, 4),
+        "A^T": (kernels.output_row, 6),
+        "G^T": (kernels.weight_gradient_row, 6),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "fma", lambda a, b, c: a * b + c)
+        B, G, A, AT, GT = (np.array(function.py_func(*np.eye(size))) for function, size in rows.values())
+    assert np.allclose(AT, A.T)
+    assert np.allclose(GT, G.T)
+    for output in range(4):
+        for tap in range(3):
+            for place in range(6):
+                assert np.isclose((AT[output] * G[:, tap] * B[:, place]).sum(), place == output + tap, atol=1e-12)
+
+
+# --- choosing and forbidding ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Names of the modules whose forward ran."""
+    names = []
+    for name, module in conv.ALGORITHMS.items():
+        original = module.forward
+        monkeypatch.setattr(module, "forward", lambda *a, name=name, original=original: names.append(name) or original(*a))
+    return names
+
+
+LARGE = (8, 64, 16, 16), (64, 64, 3, 3)
+
+
+def test_auto_takes_it_where_it_pays(chosen, rng):
+    x, w = (rng.standard_normal(shape, np.float32) for shape in LARGE)
+    F.conv2d(x, w, padding=1)
+    F.conv2d(x[:, :3], w[:, :3], padding=1)
+    F.conv2d(x, w, padding=1, stride=2)
+    F.conv2d(x.astype(np.float64), w.astype(np.float64), padding=1)
+    assert chosen == ["winograd", "direct", "direct", "direct"]
+
+
+def test_it_can_be_forbidden(chosen, rng):
+    x, w = (rng.standard_normal(shape, np.float32) for shape in LARGE)
+    layer = nn.Conv2d(64, 64, 3, padding=1, algorithm="direct")
+    layer(x)
+    F.conv2d(x, w, padding=1, algorithm="direct")
+    assert fastconv.get_winograd() is True
+    fastconv.set_winograd(False)
+    try:
+        assert fastconv.get_winograd() is False
+        F.conv2d(x, w, padding=1)
+        F.conv2d(x, w, padding=1, algorithm="winograd")  # asked for by name
+    finally:
+        fastconv.set_winograd(True)
+    assert chosen == ["direct", "direct", "direct", "winograd"]
+    with pytest.raises(ArgumentTypeError, match="allowed must be True or False, got 'no'"):
+        fastconv.set_winograd("no")
+
+
+@pytest.mark.parametrize(
+    ("weight", "options"),
+    [((4, 4, 3, 3), {"stride": 2}), ((4, 4, 3, 3), {"dilation": (1, 2)}), ((4, 2, 3, 3), {"groups": 2}), ((4, 4, 3, 1), {}), ((4, 4, 5, 5), {})],
+)
+def test_what_it_cannot_take(weight, options):
+    with pytest.raises(ArgumentError, match='algorithm="winograd" does not fit: it takes 3x3 filters'):
+        F.conv2d(np.zeros((1, 4, 8, 8)), np.zeros(weight), **options, algorithm="winograd")
+
+
+def test_the_rule_counts_what_is_left(rng):
+    """Many channels and many tiles pay; one small image does not, as all filters would be transformed for it."""
+
+    def pays(N, C, size):
+        return conv_winograd.pays(shapes.conv2d((N, C, size, size), (C, C, 3, 3), 1, 1, 1, 1))
+
+    assert pays(64, 16, 32)
+    assert pays(16, 512, 8)
+    assert not pays(1, 512, 7)
+    assert not pays(64, 4, 32)
+    assert conv_direct.unfit(shapes.conv2d((1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)) is None
