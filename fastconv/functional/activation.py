@@ -3,6 +3,8 @@
 Results have the shape of the input and its memory order, C or channels-last; NaN stays NaN.
 """
 
+import numpy as np
+
 from fastconv.functional.flat import TRANSCENDENTAL, Flat
 from fastconv.functional.options import choice, number
 from fastconv.kernels import activation as kernels
@@ -55,6 +57,14 @@ def relu_in_place(output):
     x = Flat("output", output)
     kernels.relu_forward(x.values.size, x.values, x.values)
     return x.restore(x.values)
+
+
+def add(a, b, *, relu=False):
+    """a + b of two arrays of the same shape and dtype, or `relu` of it; in the memory order of a."""
+    x = Flat("a", a)
+    y = empty(x.values.shape, x.values.dtype)
+    kernels.add(2 * y.size, x.values, x.beside("b", b), 0.0 if relu else -np.inf, y)
+    return x.restore(y)
 
 
 def relu_backward(grad_output, input):

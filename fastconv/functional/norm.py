@@ -57,9 +57,9 @@ def _parts(x, fold):
     return empty((_jobs(len(x) // fold, W), 2, W), x.dtype)
 
 
-def _elementwise(kernel, work, x, arguments, factors, result):
-    """Call a kernel that writes `result` from x and so many factors per channel."""
-    fold = _fold(x)
+def _elementwise(kernel, work, x, arguments, factors):
+    """The result, like x, of a kernel that computes it from `arguments` and so many factors per channel."""
+    fold, result = _fold(x), empty(x.shape, x.dtype)
     W = fold * x.shape[1]
     kernel(work, *arguments, empty((factors, W), x.dtype), result, _jobs(-(-len(x) // fold), W))
     return result
@@ -99,8 +99,10 @@ def _check_batch(x):
         raise ArgumentError("input must have more than one value per channel in training: the variance of one number is not defined")
 
 
-def batch_norm_forward_saved(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    """As `batch_norm`; returns (output, saved), where saved is opaque and what `batch_norm_backward_saved` needs."""
+def batch_norm_forward_saved(
+    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, *, relu=False
+):
+    """As `batch_norm`; returns (output, saved), where saved is opaque and what `batch_norm_backward_saved` needs. With `relu`, ReLU follows."""
     input = _checked(input)
     x = _rows(input)
     momentum, eps = number("momentum", momentum), number("eps", eps, 0)
@@ -117,7 +119,7 @@ def batch_norm_forward_saved(input, running_mean, running_var, weight=None, bias
                 array[...] = vectors[name]
     else:
         saved = _running_statistics(x, running_mean, running_var, eps)
-    y = _elementwise(kernels.normalize, 3 * x.size, x, (x, saved, weight, bias), 3, empty(x.shape, x.dtype))
+    y = _elementwise(kernels.normalize, 3 * x.size, x, (x, saved, weight, bias, 0.0 if relu else -np.inf), 3)
     return _restored(y, input.shape), saved
 
 
@@ -161,11 +163,13 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 # --- gradient ------------------------------------------------------------------------------------------------------------
 
 
-def batch_norm_backward_saved(grad_output, input, saved, weight=None, training=False, *, output_mask=(True, True, True)):
-    """As `batch_norm_backward`, from what `batch_norm_forward_saved` returned."""
+def batch_norm_backward_saved(
+    grad_output, input, saved, weight=None, bias=None, training=False, *, relu=False, output_mask=(True, True, True)
+):
+    """As `batch_norm_backward`, from what `batch_norm_forward_saved` returned, with the same `relu`, for which it needs the bias."""
     input = _checked(input)
     x = _rows(input)
-    weight = _vector("weight", weight, x)
+    weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
     grad_output = plain("grad_output", grad_output)
     check_shape("grad_output", grad_output, input.shape)
     if grad_output.dtype != x.dtype:
@@ -175,10 +179,11 @@ def batch_norm_backward_saved(grad_output, input, saved, weight=None, training=F
     totals = np.zeros((2, C))
     if len(x) and (training or need_weight or need_bias):
         fold = _fold(x)
-        kernels.gradient_sums(4 * x.size, g, x, saved, fold, empty((fold * C,), x.dtype), _parts(x, fold), totals)
+        factors = empty((5, fold * C), x.dtype)
+        kernels.gradient_sums(4 * x.size, g, x, saved, weight, bias, relu, fold, factors, _parts(x, fold), totals)
     d = None
     if need_input:
-        d = _elementwise(kernels.backward, 4 * x.size, x, (g, x, saved, weight, totals), 4 if training else 1, empty(x.shape, x.dtype))
+        d = _elementwise(kernels.backward, 4 * x.size, x, (g, x, saved, weight, bias, relu, bool(training), totals), 5)
         d = _restored(d, input.shape)
     grad_bias, grad_weight = totals.astype(x.dtype)
     return d, grad_weight if need_weight else None, grad_bias if need_bias else None
@@ -226,4 +231,4 @@ def batch_norm_backward(
         saved = _batch_statistics(x, nothing, nothing, 0.0, eps)
     else:
         saved = _running_statistics(x, running_mean, running_var, eps)
-    return batch_norm_backward_saved(grad_output, input, saved, weight, training, output_mask=output_mask)
+    return batch_norm_backward_saved(grad_output, input, saved, weight, None, training, output_mask=output_mask)

@@ -35,6 +35,16 @@ def relu_backward(g, x, d):
 
 
 @kernel
+def add(a, b, low, y):
+    """a + b, at least `low`: 0 is ReLU of the sum, -inf nothing."""
+    for job in prange(blocks(y)):
+        start, stop = block(y, job)
+        for i in range(start, stop, lanes(y)):
+            v = load(a, i, stop - i) + load(b, i, stop - i)
+            store(y, i, select(v <= low, low, v), stop - i)
+
+
+@kernel
 def leaky_relu_forward(x, y, slope):
     """x where x > 0, else slope * x."""
     for job in prange(blocks(x)):

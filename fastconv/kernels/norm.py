@@ -8,10 +8,11 @@ that remain are added one by one.
 
 import math
 
+import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.vector import fma, lanes, load, splat, store
+from fastconv.kernels.vector import fma, lanes, load, select, splat, store
 
 ELEMENTS, ROWS = 8192, 32  # of a block, at least: it stays in the first two caches, and its sums are few beside it
 
@@ -26,6 +27,26 @@ def _rows(job, M, C):
 # --- statistics ----------------------------------------------------------------------------------------------------------
 
 
+@device(forceinline=True)
+def _statistics_of_four(x, first, last, W, c, share, parts, to, n0, n1, n2, n3):
+    """Down the wide rows that start at first .. last, mean and squared distances of four vectors of columns, from c on."""
+    L = lanes(x)
+    s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
+    for i in range(first + c, last + c, W):
+        s0, s1 = s0 + load(x, i, n0), s1 + load(x, i + L, n1)
+        s2, s3 = s2 + load(x, i + 2 * L, n2), s3 + load(x, i + 3 * L, n3)
+    m0, m1, m2, m3 = s0 * share, s1 * share, s2 * share, s3 * share
+    s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
+    q0, q1, q2, q3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
+    for i in range(first + c, last + c, W):
+        d0, d1 = load(x, i, n0) - m0, load(x, i + L, n1) - m1
+        d2, d3 = load(x, i + 2 * L, n2) - m2, load(x, i + 3 * L, n3) - m3
+        s0, s1, s2, s3 = s0 + d0, s1 + d1, s2 + d2, s3 + d3
+        q0, q1, q2, q3 = fma(d0, d0, q0), fma(d1, d1, q1), fma(d2, d2, q2), fma(d3, d3, q3)
+    _store_four(parts, to + c, fma(s0, share, m0), fma(s1, share, m1), fma(s2, share, m2), fma(s3, share, m3), W - c)
+    _store_four(parts, to + W + c, q0 - s0 * s0 * share, q1 - s1 * s1 * share, q2 - s2 * s2 * share, q3 - s3 * s3 * share, W - c)
+
+
 @device
 def _block_statistics(job, x, fold, parts):
     """Mean and sum of squared distances from it, of one block; the sum of the distances takes the rounding error of the mean away."""
@@ -33,22 +54,11 @@ def _block_statistics(job, x, fold, parts):
     start, stop = _rows(job, x.shape[0] // fold, W)
     share = 1.0 / (stop - start)
     for c in range(0, W, 4 * L):
-        n0, n1, n2, n3 = W - c, W - c - L, W - c - 2 * L, W - c - 3 * L
-        s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-        for i in range(start * W + c, stop * W + c, W):
-            s0, s1 = s0 + load(x, i, n0), s1 + load(x, i + L, n1)
-            s2, s3 = s2 + load(x, i + 2 * L, n2), s3 + load(x, i + 3 * L, n3)
-        m0, m1, m2, m3 = s0 * share, s1 * share, s2 * share, s3 * share
-        s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-        q0, q1, q2, q3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-        for i in range(start * W + c, stop * W + c, W):
-            d0, d1 = load(x, i, n0) - m0, load(x, i + L, n1) - m1
-            d2, d3 = load(x, i + 2 * L, n2) - m2, load(x, i + 3 * L, n3) - m3
-            s0, s1, s2, s3 = s0 + d0, s1 + d1, s2 + d2, s3 + d3
-            q0, q1, q2, q3 = fma(d0, d0, q0), fma(d1, d1, q1), fma(d2, d2, q2), fma(d3, d3, q3)
-        to = 2 * job * W + c
-        _store_four(parts, to, fma(s0, share, m0), fma(s1, share, m1), fma(s2, share, m2), fma(s3, share, m3), n0)
-        _store_four(parts, to + W, q0 - s0 * s0 * share, q1 - s1 * s1 * share, q2 - s2 * s2 * share, q3 - s3 * s3 * share, n0)
+        first, last, to = start * W, stop * W, 2 * job * W
+        if W - c >= 4 * L:  # without masks, which would not stay in registers
+            _statistics_of_four(x, first, last, W, c, share, parts, to, L, L, L, L)
+        else:
+            _statistics_of_four(x, first, last, W, c, share, parts, to, W - c, W - c - L, W - c - 2 * L, W - c - 3 * L)
 
 
 @device(forceinline=True)
@@ -114,21 +124,31 @@ def constants(mean, variance, saved, eps):
 # --- forward -------------------------------------------------------------------------------------------------------------
 
 
+@device(forceinline=True)
+def _normal(x, i, factors, c, count, low, y):
+    """`count` numbers of y[i + c:], which belong to column c of the wide row."""
+    W = factors.shape[1]
+    v = fma(load(x, i + c, count) - load(factors, c, count), load(factors, W + c, count), load(factors, 2 * W + c, count))
+    store(y, i + c, select(v <= low, low, v), count)
+
+
 @device
-def _normalize_block(job, x, factors, y):
+def _normalize_block(job, x, factors, low, y):
     W = factors.shape[1]
     start, stop = _rows(job, (x.size + W - 1) // W, W)
     for i in range(start * W, stop * W, W):
         end = min(W, x.size - i)
-        for c in range(0, end, lanes(x)):
-            distance = load(x, i + c, end - c) - load(factors, c, end - c)
-            store(y, i + c, fma(distance, load(factors, W + c, end - c), load(factors, 2 * W + c, end - c)), end - c)
+        whole = end - end % lanes(x)
+        for c in range(0, whole, lanes(x)):
+            _normal(x, i, factors, c, lanes(x), low, y)
+        if whole < end:
+            _normal(x, i, factors, whole, end - whole, low, y)
 
 
 @kernel
-def normalize(x, saved, weight, bias, factors, y, jobs):
-    """Reads x and saved (2, C), writes y = (x - saved[0]) * saved[1] * weight + bias; weight and bias (C,) may be empty.
-    factors (3, fold * C) is scratch."""
+def normalize(x, saved, weight, bias, low, factors, y, jobs):
+    """Reads x and saved (2, C), writes y = (x - saved[0]) * saved[1] * weight + bias, at least `low`: 0 is ReLU, -inf nothing.
+    weight and bias (C,) may be empty; factors (3, fold * C) is scratch."""
     C = x.shape[1]
     for c in range(factors.shape[1]):
         inverse = saved[1, c % C]
@@ -136,80 +156,129 @@ def normalize(x, saved, weight, bias, factors, y, jobs):
         factors[1, c] = inverse * weight[c % C] if weight.size > 0 else inverse
         factors[2, c] = bias[c % C] if bias.size > 0 else 0.0
     for job in prange(jobs):
-        _normalize_block(job, x, factors, y)
+        _normalize_block(job, x, factors, low, y)
 
 
 # --- backward ------------------------------------------------------------------------------------------------------------
 
+# With `relu`, g is the gradient behind ReLU: it counts where the output, computed once more by the same operations, is above 0 or NaN.
+
+
+@device(forceinline=True)
+def _behind_relu(g, i, distance, factors, c, count, relu):
+    """Numbers g[i:], 0 where the output that belongs to `distance` is not above 0. factors (5, W): scale, mean, ., ., bias."""
+    gradient = load(g, i, count)
+    if relu:
+        W = factors.shape[1]
+        gradient = select(fma(distance, load(factors, c, count), load(factors, 4 * W + c, count)) <= 0.0, 0.0, gradient)
+    return gradient
+
+
+@device(forceinline=True)
+def _terms(g, x, i, factors, c, count, relu, total, product):
+    """The sums of g and of g * (x - mean), with one vector more."""
+    distance = load(x, i, count) - load(factors, factors.shape[1] + c, count)
+    gradient = _behind_relu(g, i, distance, factors, c, count, relu)
+    return total + gradient, fma(gradient, distance, product)
+
+
+@device(forceinline=True)
+def _sum_four(g, x, first, last, factors, c, relu, parts, to, n0, n1, n2, n3):
+    """Down the wide rows that start at first .. last, the sums of four vectors of columns, from c on."""
+    W, L = factors.shape[1], lanes(x)
+    s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
+    p0, p1, p2, p3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
+    for i in range(first + c, last + c, W):
+        s0, p0 = _terms(g, x, i, factors, c, n0, relu, s0, p0)
+        s1, p1 = _terms(g, x, i + L, factors, c + L, n1, relu, s1, p1)
+        s2, p2 = _terms(g, x, i + 2 * L, factors, c + 2 * L, n2, relu, s2, p2)
+        s3, p3 = _terms(g, x, i + 3 * L, factors, c + 3 * L, n3, relu, s3, p3)
+    _store_four(parts, to + c, s0, s1, s2, s3, W - c)
+    _store_four(parts, to + W + c, p0, p1, p2, p3, W - c)
+
 
 @device
-def _block_gradient_sums(job, g, x, fold, mean, parts):
+def _block_gradient_sums(job, g, x, fold, factors, relu, parts):
     W, L = parts.shape[2], lanes(x)
     start, stop = _rows(job, x.shape[0] // fold, W)
     for c in range(0, W, 4 * L):
-        n0, n1, n2, n3 = W - c, W - c - L, W - c - 2 * L, W - c - 3 * L
-        m0, m1, m2, m3 = load(mean, c, n0), load(mean, c + L, n1), load(mean, c + 2 * L, n2), load(mean, c + 3 * L, n3)
-        s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-        p0, p1, p2, p3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-        for i in range(start * W + c, stop * W + c, W):
-            g0, g1, g2, g3 = load(g, i, n0), load(g, i + L, n1), load(g, i + 2 * L, n2), load(g, i + 3 * L, n3)
-            s0, s1, s2, s3 = s0 + g0, s1 + g1, s2 + g2, s3 + g3
-            p0, p1 = fma(g0, load(x, i, n0) - m0, p0), fma(g1, load(x, i + L, n1) - m1, p1)
-            p2, p3 = fma(g2, load(x, i + 2 * L, n2) - m2, p2), fma(g3, load(x, i + 3 * L, n3) - m3, p3)
-        _store_four(parts, 2 * job * W + c, s0, s1, s2, s3, n0)
-        _store_four(parts, (2 * job + 1) * W + c, p0, p1, p2, p3, n0)
+        if W - c >= 4 * L:  # without masks, which would not stay in registers
+            _sum_four(g, x, start * W, stop * W, factors, c, relu, parts, 2 * job * W, L, L, L, L)
+        else:
+            _sum_four(g, x, start * W, stop * W, factors, c, relu, parts, 2 * job * W, W - c, W - c - L, W - c - 2 * L, W - c - 3 * L)
+
+
+@device
+def _fill_factors(saved, weight, bias, factors):
+    """factors (5, fold * C): scale, mean, two rows that `backward` fills, bias."""
+    C = saved.shape[1]
+    for c in range(factors.shape[1]):
+        inverse = saved[1, c % C]
+        factors[0, c] = inverse * weight[c % C] if weight.size > 0 else inverse
+        factors[1, c] = saved[0, c % C]
+        factors[4, c] = bias[c % C] if bias.size > 0 else 0.0
 
 
 @kernel
-def gradient_sums(g, x, saved, fold, mean, parts, totals):
+def gradient_sums(g, x, saved, weight, bias, relu, fold, factors, parts, totals):
     """Reads g and x, writes to totals (2, C), float64, the sums of g, which is the bias's gradient, and of g * (x - saved[0]) * saved[1],
-    which is the weight's. mean (fold * C) and parts (blocks, 2, fold * C) are scratch."""
+    which is the weight's. factors (5, fold * C) and parts (blocks, 2, fold * C) are scratch."""
     M, C = x.shape
-    for c in range(mean.size):
-        mean[c] = saved[0, c % C]
+    _fill_factors(saved, weight, bias, factors)
     for job in prange(parts.shape[0]):
-        _block_gradient_sums(job, g, x, fold, mean, parts)
+        _block_gradient_sums(job, g, x, fold, factors, relu, parts)
     totals[:] = 0.0
     for job in range(parts.shape[0]):
         for p in range(fold):
             for c in range(C):
                 totals[0, c] += parts[job, 0, p * C + c]
                 totals[1, c] += parts[job, 1, p * C + c]
+    rest, nothing = np.empty((2, C), x.dtype), splat(x, 0.0)
     for m in range(M // fold * fold, M):
+        for c in range(0, C, lanes(x)):
+            gradient, product = _terms(g, x, m * C + c, factors, c, C - c, relu, nothing, nothing)
+            store(rest, c, gradient, C - c)
+            store(rest, C + c, product, C - c)
         for c in range(C):
-            totals[0, c] += g[m, c]
-            totals[1, c] += g[m, c] * (x[m, c] - saved[0, c])
+            totals[0, c] += rest[0, c]
+            totals[1, c] += rest[1, c]
     for c in range(C):
         totals[1, c] *= saved[1, c]
 
 
+@device(forceinline=True)
+def _gradient(g, x, i, factors, c, count, relu, training, d):
+    """`count` numbers of d[i + c:], which belong to column c of the wide row."""
+    W = factors.shape[1]
+    distance = load(x, i + c, count) - load(factors, W + c, count)
+    gradient = _behind_relu(g, i + c, distance, factors, c, count, relu) * load(factors, c, count)
+    if training:
+        gradient = gradient + fma(distance, load(factors, 2 * W + c, count), load(factors, 3 * W + c, count))
+    store(d, i + c, gradient, count)
+
+
 @device
-def _block_gradient(job, g, x, factors, d):
+def _block_gradient(job, g, x, factors, relu, training, d):
     W = factors.shape[1]
     start, stop = _rows(job, (x.size + W - 1) // W, W)
     for i in range(start * W, stop * W, W):
         end = min(W, x.size - i)
-        for c in range(0, end, lanes(x)):
-            gradient = load(g, i + c, end - c) * load(factors, c, end - c)
-            if factors.shape[0] == 4:
-                distance = load(x, i + c, end - c) - load(factors, W + c, end - c)
-                gradient = gradient + fma(distance, load(factors, 2 * W + c, end - c), load(factors, 3 * W + c, end - c))
-            store(d, i + c, gradient, end - c)
+        whole = end - end % lanes(x)
+        for c in range(0, whole, lanes(x)):
+            _gradient(g, x, i, factors, c, lanes(x), relu, training, d)
+        if whole < end:
+            _gradient(g, x, i, factors, whole, end - whole, relu, training, d)
 
 
 @kernel
-def backward(g, x, saved, weight, totals, factors, d, jobs):
-    """Reads g, writes d = a * g + b * (x - saved[0]) + shift with a = weight * saved[1]. factors is scratch: (1, fold * C) when the
-    statistics are constants, so that b and shift are 0; (4, fold * C) when they are those of x, of which totals, from gradient_sums,
-    tells how they move."""
+def backward(g, x, saved, weight, bias, relu, training, totals, factors, d, jobs):
+    """Reads g, writes d = a * g, a = weight * saved[1], when the statistics are constants; in training + b * (x - saved[0]) + shift, as they
+    are those of x, of which totals, from gradient_sums, tells how they move. factors (5, fold * C) is scratch."""
     M, C = x.shape
+    _fill_factors(saved, weight, bias, factors)
     for c in range(factors.shape[1]):
-        inverse = saved[1, c % C]
-        a = inverse * weight[c % C] if weight.size > 0 else inverse
-        factors[0, c] = a
-        if factors.shape[0] == 4:
-            factors[1, c] = saved[0, c % C]
-            factors[2, c] = -a * inverse * (totals[1, c % C] / M)
-            factors[3, c] = -a * (totals[0, c % C] / M)
+        a = factors[0, c]
+        factors[2, c] = -a * saved[1, c % C] * (totals[1, c % C] / M)
+        factors[3, c] = -a * (totals[0, c % C] / M)
     for job in prange(jobs):
-        _block_gradient(job, g, x, factors, d)
+        _block_gradient(job, g, x, factors, relu, training, d)

@@ -16,7 +16,7 @@ class ReLU(Module):
 
     def backward(self, grad_output):
         (output,) = self.recall()
-        if output is None:  # fused with the maximum after it, whose backward has left out what ReLU would
+        if output is None:  # fused with a neighbour, whose backward leaves out what ReLU would
             return grad_output
         return F.relu_backward(grad_output, output)
 

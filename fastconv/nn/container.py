@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from fastconv.errors import ArgumentError, ArgumentTypeError, FastconvError
+from fastconv.functional.activation import add
 from fastconv.functional.arrays import check_shape
 from fastconv.nn import fused
+from fastconv.nn.activation import ReLU
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
 
@@ -173,7 +173,11 @@ class Residual(Module):
         shortcut = input if self.shortcut is None else self.shortcut.forward(input)
         if main.shape != shortcut.shape:
             raise ArgumentError(f"main and shortcut must give the same shape, got {main.shape} and {shortcut.shape}")
-        output = np.add(main, shortcut)
+        if type(self.activation) is ReLU and fused.as_they_are((self.activation,), "forward"):
+            output = add(main, shortcut, relu=True)
+            self.activation.remember(output)
+            return output
+        output = add(main, shortcut)
         return output if self.activation is None else self.activation.forward(output)
 
     def backward(self, grad_output):
@@ -182,7 +186,7 @@ class Residual(Module):
         grad_main = self.main.backward(grad_output)
         grad_shortcut = grad_output if self.shortcut is None else self.shortcut.backward(grad_output)
         check_shape("grad_output", grad_shortcut, grad_main.shape)
-        return np.add(grad_main, grad_shortcut)
+        return add(grad_main, grad_shortcut)
 
     def backward_parameters(self, grad_output):
         if self.activation is not None:

@@ -55,16 +55,23 @@ def _relu_in_place(input, layer, relu):
     return output
 
 
+def _batch_norm_relu(input, norm, relu):
+    """ReLU in the pass of the normalization; backward, the sign of its output is computed again rather than read."""
+    output = norm.forward_relu(input)
+    relu.remember(None)
+    return output
+
+
 _PATTERNS: dict[tuple[type, ...], Callable[..., Any]] = {
     (Conv2d, ReLU, MaxPool2d): _conv_relu_max,
     (ReLU, MaxPool2d): _relu_max,
     (Conv2d, ReLU): _relu_in_place,
     (Linear, ReLU): _relu_in_place,
-    (BatchNorm2d, ReLU): _relu_in_place,
+    (BatchNorm2d, ReLU): _batch_norm_relu,
 }
 
 
-def _as_they_are(group, method):
+def as_they_are(group, method):
     """Whether nobody has put a function of his own in the place of a layer's `method`."""
     return not any(method in vars(layer) for layer in group)
 
@@ -74,7 +81,7 @@ def forward(layers, i, input):
     for count in (3, 2):
         group = layers[i : i + count]
         together = _PATTERNS.get(tuple(type(layer) for layer in group))
-        if together and _as_they_are(group, "forward"):
+        if together and as_they_are(group, "forward"):
             output = together(input, *group)
             if output is not None:
                 return output, count
@@ -87,7 +94,7 @@ def backward(layers, grad_output, input_gradient):
     The gradient is None where `input_gradient` is False and no layer is left.
     """
     group = layers[-3:]
-    if tuple(type(layer) for layer in group) == (Conv2d, ReLU, MaxPool2d) and _as_they_are(group, "backward"):
+    if tuple(type(layer) for layer in group) == (Conv2d, ReLU, MaxPool2d) and as_they_are(group, "backward"):
         conv, relu, pool = group
         if pool.recall() and relu.recall()[0] is None:  # ReLU's gradient is in the argmax
             need_input, bias = input_gradient or len(layers) > 3, conv.bias is not None

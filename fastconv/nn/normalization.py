@@ -64,29 +64,40 @@ class BatchNorm2d(Module):
         self.register_buffer("num_batches_tracked", np.array(0, np.int64) if track_running_stats else None)
 
     def forward(self, input):
+        return self._forward(input, False)
+
+    def forward_relu(self, input):
+        """ReLU of `forward`, in the same pass over memory; backward then takes the gradient of that."""
+        return self._forward(input, True)
+
+    def _forward(self, input, relu):
         use_batch = self.training or not self.track_running_stats
         momentum = self.momentum
         if self.training and self.track_running_stats:
             count = int(self.num_batches_tracked) + 1
             momentum = 1 / count if momentum is None else momentum
-        weight, bias = (self.weight.data, self.bias.data) if self.affine else (None, None)
+        weight, bias = self._arrays()
         output, statistics = batch_norm_forward_saved(
-            input, self.running_mean, self.running_var, weight, bias, use_batch, momentum or 0.0, self.eps
+            input, self.running_mean, self.running_var, weight, bias, use_batch, momentum or 0.0, self.eps, relu=relu
         )
         if self.training and self.track_running_stats:
             self.num_batches_tracked[...] = count
-        self.remember(input, statistics, use_batch)
+        self.remember(input, statistics, use_batch, relu)
         return output
 
     def backward(self, grad_output):
-        input, statistics, use_batch = self.recall()
-        weight = self.weight.data if self.affine else None
-        mask = (True, self.affine, self.affine)
-        grad_input, grad_weight, grad_bias = batch_norm_backward_saved(grad_output, input, statistics, weight, use_batch, output_mask=mask)
+        input, statistics, use_batch, relu = self.recall()
+        weight, bias = self._arrays()
+        grad_input, grad_weight, grad_bias = batch_norm_backward_saved(
+            grad_output, input, statistics, weight, bias, use_batch, relu=relu, output_mask=(True, self.affine, self.affine)
+        )
         if self.affine:
             self.weight.accumulate(grad_weight)
             self.bias.accumulate(grad_bias)
         return grad_input
+
+    def _arrays(self):
+        return (self.weight.data, self.bias.data) if self.affine else (None, None)
 
     def extra_repr(self):
         return (
