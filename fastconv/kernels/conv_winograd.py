@@ -13,10 +13,9 @@ from numba import prange
 
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
-from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES, tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import copy, fma, load, select, splat, store, zero
+from fastconv.kernels.vector import copy, fma, lanes, load, select, store, zero
 
 ELEMENTS = 36
 LINE = 16
@@ -86,46 +85,57 @@ def load_six(x, i, step, own):
 
 
 @device(forceinline=True)
-def store_six(values, target, i, step, lanes):
-    for k, value in enumerate(values):
-        store(target, i + k * step, value, lanes)
+def store_six(values, target, i, step):
+    store(target, i, values[0], lanes(target))
+    store(target, i + step, values[1], lanes(target))
+    store(target, i + 2 * step, values[2], lanes(target))
+    store(target, i + 3 * step, values[3], lanes(target))
+    store(target, i + 4 * step, values[4], lanes(target))
+    store(target, i + 5 * step, values[5], lanes(target))
 
 
-@device
-def input_tile(x, i, row, pixel, own, half, v, o, step, lanes):
+@device(forceinline=True)
+def input_tile(x, i, row, pixel, own, half, v, o, step):
     """B^T d B of the 6 x 6 pixels at x[i], `own` of a vector's channels; element e goes to v[o + e * step]. `half` is scratch."""
+    L = lanes(half)  # a constant: whole vectors need no mask
     for column in range(6):
-        store_six(input_row(*load_six(x, i + column * pixel, row, own)), half, column * lanes, 6 * lanes, lanes)
+        store_six(input_row(*load_six(x, i + column * pixel, row, own)), half, column * L, 6 * L)
     for r in range(6):
-        store_six(input_row(*load_six(half, r * 6 * lanes, lanes, lanes)), v, o + r * 6 * step, step, lanes)
+        store_six(input_row(*load_six(half, r * 6 * L, L, L)), v, o + r * 6 * step, step)
 
 
-@device
-def gradient_tile(g, i, row, pixel, own, half, v, o, step, lanes):
+@device(forceinline=True)
+def gradient_tile(g, i, row, pixel, own, half, v, o, step):
     """A g A^T of the 4 x 4 pixels at g[i], otherwise as `input_tile`."""
+    L = lanes(half)
     for column in range(4):
         a = i + column * pixel
         values = gradient_row(load(g, a, own), load(g, a + row, own), load(g, a + 2 * row, own), load(g, a + 3 * row, own))
-        store_six(values, half, column * lanes, 4 * lanes, lanes)
+        store_six(values, half, column * L, 4 * L)
     for r in range(6):
-        a = r * 4 * lanes
-        values = gradient_row(load(half, a, lanes), load(half, a + lanes, lanes), load(half, a + 2 * lanes, lanes),
-                              load(half, a + 3 * lanes, lanes))
-        store_six(values, v, o + r * 6 * step, step, lanes)
+        a = r * 4 * L
+        values = gradient_row(load(half, a, L), load(half, a + L, L), load(half, a + 2 * L, L), load(half, a + 3 * L, L))
+        store_six(values, v, o + r * 6 * step, step)
 
 
-@device
-def output_tile(m, i, step, bias, low, half, y, o, row, pixel, own, lanes):
+@device(forceinline=True)
+def output_tile(m, i, step, bias, low, half, y, o, row, pixel):
     """A^T m A + bias, and at least `low`, of the 36 vectors that lie `step` apart at m[i]; writes 4 x 4 pixels at y[o]."""
+    L = lanes(half)
     for column in range(6):
-        values = output_row(*load_six(m, i + column * step, 6 * step, lanes))
-        for k, value in enumerate(values):
-            store(half, (k * 6 + column) * lanes, value, lanes)
+        values = output_row(*load_six(m, i + column * step, 6 * step, L))
+        store(half, column * L, values[0], L)
+        store(half, (6 + column) * L, values[1], L)
+        store(half, (12 + column) * L, values[2], L)
+        store(half, (18 + column) * L, values[3], L)
     for r in range(4):
-        values = output_row(*load_six(half, r * 6 * lanes, lanes, lanes))
-        for k, value in enumerate(values):
-            value = value + bias
-            store(y, o + r * row + k * pixel, select(value < low, low, value), own)
+        v0, v1, v2, v3 = output_row(*load_six(half, r * 6 * L, L, L))
+        v0, v1, v2, v3 = v0 + bias, v1 + bias, v2 + bias, v3 + bias
+        p = o + r * row
+        store(y, p, select(v0 < low, low, v0), L)
+        store(y, p + pixel, select(v1 < low, low, v1), L)
+        store(y, p + 2 * pixel, select(v2 < low, low, v2), L)
+        store(y, p + 3 * pixel, select(v3 < low, low, v3), L)
 
 
 # --- blocks of tiles -------------------------------------------------------------------------------------------------------
@@ -153,18 +163,18 @@ def cut_out(x, n, ih, iw, size, H, W, C, patch):
 
 
 @device
-def padded(C, lanes):
+def padded(C, L):
     """Numbers from tile to tile of C transformed channels: whole vectors, and a line more where tiles would fall on the same few lines."""
-    return (C + lanes - 1) // lanes * lanes + (LINE if C % 256 == 0 else 0)
+    return (C + L - 1) // L * L + (LINE if C % 256 == 0 else 0)
 
 
 @device
-def input_tiles(X, t0, t1, tiling, V, start, stride, step, lanes):
+def input_tiles(X, t0, t1, tiling, V, start, stride, step):
     """Transforms tiles t0 .. t1: element e of channel c of tile t0 + i goes to V[start + e * step + i * stride + c]."""
     N, H, W, C = X.shape
-    x, (PT, PL, _, _) = X.ravel(), tiling
-    patch, half = np.empty(ELEMENTS * C, X.dtype), np.empty(ELEMENTS * lanes, X.dtype)
-    whole = C - C % lanes
+    x, (PT, PL, _, _), L = X.ravel(), tiling, lanes(V)
+    patch, half = np.empty(ELEMENTS * C, X.dtype), np.empty(ELEMENTS * L, X.dtype)
+    whole = C - C % L
     for t in range(t0, t1):
         n, ty, tx = place(t, tiling)
         ih, iw, o = 4 * ty - PT, 4 * tx - PL, start + (t - t0) * stride
@@ -173,19 +183,19 @@ def input_tiles(X, t0, t1, tiling, V, start, stride, step, lanes):
         else:
             cut_out(x, n, ih, iw, 6, H, W, C, patch)
             source, i, row = patch, 0, 6 * C
-        for c in range(0, whole, lanes):
-            input_tile(source, i + c, row, C, lanes, half, V, o + c, step, lanes)
+        for c in range(0, whole, L):
+            input_tile(source, i + c, row, C, L, half, V, o + c, step)
         if whole < C:
-            input_tile(source, i + whole, row, C, C - whole, half, V, o + whole, step, lanes)
+            input_tile(source, i + whole, row, C, C - whole, half, V, o + whole, step)
 
 
 @device
-def gradient_tiles(G, t0, t1, tiling, V, start, stride, step, lanes):
+def gradient_tiles(G, t0, t1, tiling, V, start, stride, step):
     """As `input_tiles` with `gradient_tile`, of G (N, OH, OW, OC), at whose corner tiles begin."""
     N, OH, OW, OC = G.shape
-    g = G.ravel()
-    patch, half = np.empty(16 * OC, G.dtype), np.empty(ELEMENTS * lanes, G.dtype)
-    whole = OC - OC % lanes
+    g, L = G.ravel(), lanes(V)
+    patch, half = np.empty(16 * OC, G.dtype), np.empty(ELEMENTS * L, G.dtype)
+    whole = OC - OC % L
     for t in range(t0, t1):
         n, ty, tx = place(t, tiling)
         o = start + (t - t0) * stride
@@ -194,19 +204,19 @@ def gradient_tiles(G, t0, t1, tiling, V, start, stride, step, lanes):
         else:
             cut_out(g, n, 4 * ty, 4 * tx, 4, OH, OW, OC, patch)
             source, i, row = patch, 0, 4 * OC
-        for c in range(0, whole, lanes):
-            gradient_tile(source, i + c, row, OC, lanes, half, V, o + c, step, lanes)
+        for c in range(0, whole, L):
+            gradient_tile(source, i + c, row, OC, L, half, V, o + c, step)
         if whole < OC:
-            gradient_tile(source, i + whole, row, OC, OC - whole, half, V, o + whole, step, lanes)
+            gradient_tile(source, i + whole, row, OC, OC - whole, half, V, o + whole, step)
 
 
 @device
-def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, start, lanes):
-    """Element by element, the products of `count` tiles (count, IC) and vectors v .. v + wide of the weights, into M (count, 2 * lanes)."""
-    over = (1, 0, 0, 1, 0, 0, IC, 1, lanes)
+def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, start, L):
+    """Element by element, the products of `count` tiles (count, IC) and vectors v .. v + wide of the weights, into M (count, 2 * L)."""
+    over = (1, 0, 0, 1, 0, 0, IC, 1, L)
     for e in range(ELEMENTS):
-        tiles(count, V, e * v_step, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, e * m_step, 2 * lanes, lanes,
-              wide, wide * lanes, start, 0, 0, over)
+        tiles(count, V, e * v_step, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, e * m_step, 2 * L, L,
+              wide, wide * L, start, 0, 0, over)
 
 
 @device
@@ -225,32 +235,32 @@ def convolve(X, U, Y, bias, low, tiling, blocks, share):
     N, OH, OW, OC = Y.shape
     IC, (vectors, _, u_step) = X.shape[3], U.shape
     u, b, y = U.ravel(), bias.ravel(), Y.ravel()
-    lanes, total, shares = (u_step - LINE) // IC, N * TY * TX, (vectors + share - 1) // share
-    stride, most = padded(IC, lanes), (total + blocks - 1) // blocks
-    v_step, m_step = most * stride + LINE, most * 2 * lanes + LINE
+    L, total, shares = lanes(y), N * TY * TX, (vectors + share - 1) // share
+    stride, most = padded(IC, L), (total + blocks - 1) // blocks
+    v_step, m_step = most * stride + LINE, most * 2 * L + LINE
     for job in prange(blocks * shares):
         t0, t1 = job_tiles(job // shares, blocks, total)
         v0 = job % shares * share
         V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
-        half, start = np.empty(ELEMENTS * lanes, y.dtype), np.zeros(2 * lanes, y.dtype)
-        clipped = np.empty(16 * lanes, y.dtype)
-        input_tiles(X, t0, t1, tiling, V, 0, stride, v_step, lanes)
+        half, start = np.empty(ELEMENTS * L, y.dtype), np.zeros(2 * L, y.dtype)
+        clipped = np.empty(16 * L, y.dtype)
+        input_tiles(X, t0, t1, tiling, V, 0, stride, v_step)
         for v in range(v0, min(vectors, v0 + share), 2):
             wide = min(2, vectors - v)
-            multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, lanes)
+            multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, L)
             for t in range(t0, t1):
                 n, ty, tx = place(t, tiling)
                 oh, ow = 4 * ty, 4 * tx
                 inside = oh + 4 <= OH and ow + 4 <= OW
-                for c in range(v * lanes, min(OC, (v + wide) * lanes), lanes):
-                    m, o, own = (t - t0) * 2 * lanes + c - v * lanes, ((n * OH + oh) * OW + ow) * OC + c, OC - c
-                    if inside and own >= lanes:
-                        output_tile(M, m, m_step, load(b, c, lanes), low, half, y, o, OW * OC, OC, lanes, lanes)
+                for c in range(v * L, min(OC, (v + wide) * L), L):
+                    m, o, own = (t - t0) * 2 * L + c - v * L, ((n * OH + oh) * OW + ow) * OC + c, OC - c
+                    if inside and own >= L:
+                        output_tile(M, m, m_step, load(b, c, L), low, half, y, o, OW * OC, OC)
                     else:
-                        output_tile(M, m, m_step, load(b, c, own), low, half, clipped, 0, 4 * lanes, lanes, lanes, lanes)
+                        output_tile(M, m, m_step, load(b, c, own), low, half, clipped, 0, 4 * L, L)
                         for r in range(min(4, OH - oh)):
                             for k in range(min(4, OW - ow)):
-                                store(y, o + (r * OW + k) * OC, load(clipped, (r * 4 + k) * lanes, lanes), own)
+                                store(y, o + (r * OW + k) * OC, load(clipped, (r * 4 + k) * L, L), own)
 
 
 @kernel(uses=(TILES,))
@@ -263,28 +273,27 @@ def convolve_relu_max(X, U, Y, argmax, bias, tiling, blocks, share):
     N, GH, GW, OC = Y.shape
     IC, (vectors, _, u_step) = X.shape[3], U.shape
     u, b, y, a = U.ravel(), bias.ravel(), Y.ravel(), argmax.ravel()
-    lanes, total, shares = (u_step - LINE) // IC, N * TY * TX, (vectors + share - 1) // share
-    stride, most = padded(IC, lanes), (total + blocks - 1) // blocks
-    v_step, m_step = most * stride + LINE, most * 2 * lanes + LINE
+    L, total, shares = lanes(y), N * TY * TX, (vectors + share - 1) // share
+    stride, most = padded(IC, L), (total + blocks - 1) // blocks
+    v_step, m_step = most * stride + LINE, most * 2 * L + LINE
     for job in prange(blocks * shares):
         t0, t1 = job_tiles(job // shares, blocks, total)
         v0 = job % shares * share
         V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
-        half, start = np.empty(ELEMENTS * lanes, y.dtype), np.zeros(2 * lanes, y.dtype)
-        before = np.empty(16 * lanes, y.dtype)
-        input_tiles(X, t0, t1, tiling, V, 0, stride, v_step, lanes)
+        half, start = np.empty(ELEMENTS * L, y.dtype), np.zeros(2 * L, y.dtype)
+        before = np.empty(16 * L, y.dtype)
+        input_tiles(X, t0, t1, tiling, V, 0, stride, v_step)
         for v in range(v0, min(vectors, v0 + share), 2):
             wide = min(2, vectors - v)
-            multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, lanes)
+            multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, L)
             for t in range(t0, t1):
                 n, ty, tx = place(t, tiling)
-                for c in range(v * lanes, min(OC, (v + wide) * lanes), lanes):
+                for c in range(v * L, min(OC, (v + wide) * L), L):
                     own = OC - c
-                    output_tile(M, (t - t0) * 2 * lanes + c - v * lanes, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * lanes,
-                                lanes, lanes, lanes)
+                    output_tile(M, (t - t0) * 2 * L + c - v * L, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * L, L)
                     for r in range(min(2, GH - 2 * ty)):
                         for k in range(min(2, GW - 2 * tx)):
-                            best, tap = relu_largest(before, (r * 8 + k * 2) * lanes, lanes, 4 * lanes, lanes)
+                            best, tap = relu_largest(before, (r * 8 + k * 2) * L, L, 4 * L, L)
                             o = ((n * GH + 2 * ty + r) * GW + 2 * tx + k) * OC + c
                             store(y, o, best, own)
                             if a.size > 0:
@@ -299,52 +308,52 @@ def backward_weight(X, G, parts, tiling, block):
     _, _, TY, TX = tiling
     N, IC, OC = X.shape[0], X.shape[3], G.shape[3]
     splits, vectors, _, d_step = parts.shape
-    p, total, lanes = parts.ravel(), N * TY * TX, (d_step - LINE) // IC
-    stride, g_stride = padded(IC, lanes), padded(OC, lanes)
+    p, total, L = parts.ravel(), N * TY * TX, lanes(X)
+    stride, g_stride = padded(IC, L), padded(OC, L)
     v_step, g_step = block * stride + LINE, block * g_stride + LINE
     for s in prange(splits):
         first, last = job_tiles(s, splits, total)
         V, D = np.empty(ELEMENTS * v_step, p.dtype), np.empty(ELEMENTS * g_step, p.dtype)
-        start = np.zeros(2 * lanes, p.dtype)
+        start = np.zeros(2 * L, p.dtype)
         for t0 in range(first, max(last, first + 1), block):
             t1 = min(last, t0 + block)
-            input_tiles(X, t0, t1, tiling, V, 0, stride, v_step, lanes)
-            gradient_tiles(G, t0, t1, tiling, D, 0, g_stride, g_step, lanes)
+            input_tiles(X, t0, t1, tiling, V, 0, stride, v_step)
+            gradient_tiles(G, t0, t1, tiling, D, 0, g_stride, g_step)
             for e in range(ELEMENTS):
                 add_products(V, e * v_step, stride, D, e * g_step, g_stride, t1 - t0, p, s * vectors, e, d_step, IC, 0, vectors,
-                             start, t0 - first, lanes)
+                             start, t0 - first, L)
 
 
 @device
-def add_products(V, v, stride, D, d, g_stride, count, p, vector, e, d_step, IC, first, last, start, accumulate, lanes):
+def add_products(V, v, stride, D, d, g_stride, count, p, vector, e, d_step, IC, first, last, start, accumulate, L):
     """Sums over `count` tiles of products of V[v] (count, IC) and vectors first .. last of D[d], into, or added to, element e of p."""
     over = (1, 0, 0, 1, 0, 0, count, stride, g_stride)
     for w in range(first, last, 2):
         wide = min(2, last - w)
-        tiles(IC, V, v, 1, D, d + w * lanes, lanes, p, ((vector + w) * ELEMENTS + e) * d_step, lanes, ELEMENTS * d_step, wide, wide * lanes,
+        tiles(IC, V, v, 1, D, d + w * L, L, p, ((vector + w) * ELEMENTS + e) * d_step, L, ELEMENTS * d_step, wide, wide * L,
               start, 0, accumulate, over)
 
 
 @kernel
 def transform_input(X, V, t0, tiling):
     """Reads X (N, H, W, C), writes its tiles from t0 on, transformed, to V (36, count * padded(C) + LINE). Parallel over blocks of tiles."""
-    C, v, lanes = X.shape[3], V.ravel(), VECTOR_BYTES // X.itemsize
-    stride = padded(C, lanes)
+    C, v, L = X.shape[3], V.ravel(), lanes(X)
+    stride = padded(C, L)
     count = (V.shape[1] - LINE) // stride
     for job in prange((count + BLOCK - 1) // BLOCK):
         first, last = job * BLOCK, min(count, (job + 1) * BLOCK)
-        input_tiles(X, t0 + first, t0 + last, tiling, v, first * stride, stride, V.shape[1], lanes)
+        input_tiles(X, t0 + first, t0 + last, tiling, v, first * stride, stride, V.shape[1])
 
 
 @kernel
 def transform_gradient(G, D, t0, tiling):
     """As `transform_input`, of grad_output G (N, OH, OW, C)."""
-    C, d, lanes = G.shape[3], D.ravel(), VECTOR_BYTES // G.itemsize
-    stride = padded(C, lanes)
+    C, d, L = G.shape[3], D.ravel(), lanes(G)
+    stride = padded(C, L)
     count = (D.shape[1] - LINE) // stride
     for job in prange((count + BLOCK - 1) // BLOCK):
         first, last = job * BLOCK, min(count, (job + 1) * BLOCK)
-        gradient_tiles(G, t0 + first, t0 + last, tiling, d, first * stride, stride, D.shape[1], lanes)
+        gradient_tiles(G, t0 + first, t0 + last, tiling, d, first * stride, stride, D.shape[1])
 
 
 @kernel(uses=(TILES,))
@@ -353,81 +362,81 @@ def sum_products(V, D, part, count, IC, OC, accumulate):
     or adds them. Parallel over elements and blocks of vectors of output channels.
     """
     vectors, _, d_step = part.shape
-    v, d, p, lanes = V.ravel(), D.ravel(), part.ravel(), (d_step - LINE) // IC
+    v, d, p, L = V.ravel(), D.ravel(), part.ravel(), lanes(V)
     shares = (vectors + BLOCK - 1) // BLOCK
     for job in prange(ELEMENTS * shares):
-        e, first, start = job // shares, job % shares * BLOCK, np.zeros(2 * lanes, p.dtype)
-        add_products(v, e * V.shape[1], padded(IC, lanes), d, e * D.shape[1], padded(OC, lanes), count, p, 0, e, d_step, IC,
-                     first, min(vectors, first + BLOCK), start, accumulate, lanes)
+        e, first, start = job // shares, job % shares * BLOCK, np.zeros(2 * L, p.dtype)
+        add_products(v, e * V.shape[1], padded(IC, L), d, e * D.shape[1], padded(OC, L), count, p, 0, e, d_step, IC,
+                     first, min(vectors, first + BLOCK), start, accumulate, L)
 
 
 @kernel
 def transform_weight(weight, U, by_input):
-    """Reads weight (OC, IC, 3, 3), writes U: G w G^T, the lanes output channels, elements in the order of a product.
+    """Reads weight (OC, IC, 3, 3), writes U: G w G^T, the L output channels, elements in the order of a product.
 
-    With `by_input` the lanes are input channels, what is summed are output channels, and filters are turned by 180 degrees.
+    With `by_input` the L are input channels, what is summed are output channels, and filters are turned by 180 degrees.
     Parallel over vectors.
     """
     OC, IC = weight.shape[:2]
     vectors, _, u_step = U.shape
     summed, vectorised = (OC, IC) if by_input else (IC, OC)
-    w, u, lanes = weight.ravel(), U.ravel(), (u_step - LINE) // summed
+    w, u, L = weight.ravel(), U.ravel(), lanes(weight)
     for v in prange(vectors):
-        j0 = v * lanes
-        cols = min(lanes, vectorised - j0)
-        taps, half = np.empty(9 * lanes * lanes, w.dtype), np.empty(18 * lanes, w.dtype)  # (summed channel, tap, lane)
-        for r0 in range(0, summed, lanes):
-            own = min(lanes, summed - r0)
+        j0 = v * L
+        cols = min(L, vectorised - j0)
+        taps, half = np.empty(9 * L * L, w.dtype), np.empty(18 * L, w.dtype)  # (summed channel, tap, lane)
+        for r0 in range(0, summed, L):
+            own = min(L, summed - r0)
             if by_input:
                 for r in range(own):
-                    for e in range(0, 9, lanes):
-                        transpose(w, ((r0 + r) * IC + j0) * 9 + e, 9, cols, min(lanes, 9 - e), taps, (r * 9 + e) * lanes, lanes, lanes)
+                    for e in range(0, 9, L):
+                        transpose(w, ((r0 + r) * IC + j0) * 9 + e, 9, cols, min(L, 9 - e), taps, (r * 9 + e) * L, L, L)
             else:
-                for e in range(0, own * 9, lanes):
-                    transpose(w, (j0 * IC + r0) * 9 + e, IC * 9, cols, min(lanes, own * 9 - e), taps, e * lanes, lanes, lanes)
+                for e in range(0, own * 9, L):
+                    transpose(w, (j0 * IC + r0) * 9 + e, IC * 9, cols, min(L, own * 9 - e), taps, e * L, L, L)
             first, step = (8, -1) if by_input else (0, 1)
             for r in range(own):
                 for column in range(3):
-                    i = (r * 9 + first + column * step) * lanes
-                    values = weight_row(load(taps, i, lanes), load(taps, i + 3 * step * lanes, lanes), load(taps, i + 6 * step * lanes, lanes))
-                    store_six(values, half, column * lanes, 3 * lanes, lanes)
+                    i = (r * 9 + first + column * step) * L
+                    values = weight_row(load(taps, i, L), load(taps, i + 3 * step * L, L), load(taps, i + 6 * step * L, L))
+                    store_six(values, half, column * L, 3 * L)
                 for k in range(6):
-                    i = k * 3 * lanes
-                    values = weight_row(load(half, i, lanes), load(half, i + lanes, lanes), load(half, i + 2 * lanes, lanes))
-                    store_six(values, u, (v * ELEMENTS + 6 * k) * u_step + (r0 + r) * lanes, u_step, lanes)
+                    i = k * 3 * L
+                    values = weight_row(load(half, i, L), load(half, i + L, L), load(half, i + 2 * L, L))
+                    store_six(values, u, (v * ELEMENTS + 6 * k) * u_step + (r0 + r) * L, u_step)
 
 
 @kernel
 def transform_back(parts, grad_weight):
     """Reads parts (splits, vectors, 36, IC * lanes + LINE), writes G^T (their ordered sum) G as grad_weight (OC, IC, 3, 3).
 
-    Parallel over vectors of output channels and blocks of as many input channels as a vector has lanes.
+    Parallel over vectors of output channels and blocks of as many input channels as a vector has L.
     """
     OC, IC = grad_weight.shape[:2]
     splits, vectors, _, d_step = parts.shape
-    p, d, lanes = parts.ravel(), grad_weight.ravel(), (d_step - LINE) // IC
-    split, blocks = vectors * ELEMENTS * d_step, (IC + lanes - 1) // lanes
+    p, d, L = parts.ravel(), grad_weight.ravel(), lanes(parts)
+    split, blocks = vectors * ELEMENTS * d_step, (IC + L - 1) // L
     for job in prange(vectors * blocks):
-        v, c0 = job // blocks, job % blocks * lanes
-        own = min(lanes, IC - c0)
-        element, half = np.empty(ELEMENTS * lanes * lanes, p.dtype), np.empty(18 * lanes, p.dtype)
-        taps = np.empty(9 * lanes * lanes, p.dtype)  # (input channel, tap, lane)
+        v, c0 = job // blocks, job % blocks * L
+        own = min(L, IC - c0)
+        element, half = np.empty(ELEMENTS * L * L, p.dtype), np.empty(18 * L, p.dtype)
+        taps = np.empty(9 * L * L, p.dtype)  # (input channel, tap, lane)
         for e in range(ELEMENTS):
-            source = (v * ELEMENTS + e) * d_step + c0 * lanes
+            source = (v * ELEMENTS + e) * d_step + c0 * L
             for r in range(own):
-                total = load(p, source + r * lanes, lanes)
+                total = load(p, source + r * L, L)
                 for s in range(1, splits):
-                    total = total + load(p, source + r * lanes + s * split, lanes)
-                store(element, (r * ELEMENTS + e) * lanes, total, lanes)
+                    total = total + load(p, source + r * L + s * split, L)
+                store(element, (r * ELEMENTS + e) * L, total, L)
         for r in range(own):
             for column in range(6):
-                values = weight_gradient_row(*load_six(element, (r * ELEMENTS + column) * lanes, 6 * lanes, lanes))
+                values = weight_gradient_row(*load_six(element, (r * ELEMENTS + column) * L, 6 * L, L))
                 for k, value in enumerate(values):
-                    store(half, (k * 6 + column) * lanes, value, lanes)
+                    store(half, (k * 6 + column) * L, value, L)
             for k in range(3):
-                values = weight_gradient_row(*load_six(half, k * 6 * lanes, lanes, lanes))
+                values = weight_gradient_row(*load_six(half, k * 6 * L, L, L))
                 for column, value in enumerate(values):
-                    store(taps, (r * 9 + k * 3 + column) * lanes, value, lanes)
-        for e in range(0, own * 9, lanes):
-            count = min(lanes, own * 9 - e)
-            transpose(taps, e * lanes, lanes, count, min(lanes, OC - v * lanes), d, (v * lanes * IC + c0) * 9 + e, IC * 9, count)
+                    store(taps, (r * 9 + k * 3 + column) * L, value, L)
+        for e in range(0, own * 9, L):
+            count = min(L, own * 9 - e)
+            transpose(taps, e * L, L, count, min(L, OC - v * L), d, (v * L * IC + c0) * 9 + e, IC * 9, count)
