@@ -24,34 +24,34 @@ def zeros_bias(bias, size, dtype):
 
 
 def times_transposed(x, weight, bias):
-    """x (M, K) @ weight.T (K, N) + bias: packs the weight so that N is the vector."""
-    (M, K), N = x.shape, weight.shape[0]
-    lanes = VECTOR_BYTES // x.itemsize
-    packed = empty((-(-N // lanes), K, lanes), x.dtype)
-    dense.pack_transposed(4 * weight.size, weight, packed)
-    y = empty((M, N), x.dtype)
-    dense.product(2 * M * N * K, x.reshape(-1), K, 1, packed.reshape(-1), K * lanes, lanes, y.reshape(-1), M, N, K, 1, bias)
-    return y
+    """x (M, K) @ weight.T (K, N) + bias."""
+    return _times_packed(x, weight, len(weight), dense.pack_transposed, bias)
 
 
 def times(g, weight):
     """g (M, K) @ weight (K, N)."""
-    (M, K), N = g.shape, weight.shape[1]
-    d = empty((M, N), g.dtype)
-    start = np.zeros(N, g.dtype)
-    dense.product(2 * M * N * K, g.reshape(-1), K, 1, weight.reshape(-1), VECTOR_BYTES // g.itemsize, N, d.reshape(-1), M, N, K, 1, start)
-    return d
+    N = weight.shape[1]
+    return _times_packed(g, weight, N, dense.pack, np.zeros(N, g.dtype))
+
+
+def _times_packed(x, weight, N, pack, start):
+    """x (M, K) times a weight that `pack` packs so that its N columns are vectors, + start."""
+    M, K = x.shape
+    lanes = VECTOR_BYTES // x.itemsize
+    packed = empty((-(-N // lanes), K, lanes), x.dtype)
+    pack(4 * weight.size, weight, packed)
+    y = empty((M, N), x.dtype)
+    dense.product(2 * M * N * K, x.reshape(-1), packed.reshape(-1), y.reshape(-1), M, N, K, start)
+    return y
 
 
 def transposed_times(g, x):
     """g.T (M, K) @ x (K, N): the sum over a batch of K is cut into parts when the result is small."""
     (K, M), N = g.shape, x.shape[1]
     blocks = -(-M // dense.ROWS) * -(-N // dense.COLUMNS)
-    splits = max(1, min(PARTS // blocks, K // dense.DEPTH))
+    splits = max(1, min(PARTS // blocks, K // (2 * dense.DEPTH)))
     parts = empty((splits, M, N), g.dtype)
-    start = np.zeros(N, g.dtype)
-    lanes = VECTOR_BYTES // g.itemsize
-    dense.product(2 * M * N * K, g.reshape(-1), 1, M, x.reshape(-1), lanes, N, parts.reshape(-1), M, N, K, splits, start)
+    dense.product_over_rows(2 * M * N * K, g.reshape(-1), x.reshape(-1), parts.reshape(-1), M, N, K, splits)
     return sum_parts(parts)
 
 

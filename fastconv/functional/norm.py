@@ -176,14 +176,14 @@ def batch_norm_backward_saved(
         raise ArgumentTypeError(f"grad_output must be {x.dtype} as the other arrays are, got {grad_output.dtype}")
     g = _rows(grad_output)
     C, (need_input, need_weight, need_bias) = x.shape[1], three("output_mask", output_mask)
-    totals = np.zeros((2, C))
+    totals, low = np.zeros((2, C)), 0.0 if relu else np.nan
     if len(x) and (training or need_weight or need_bias):
         fold = _fold(x)
         factors = empty((5, fold * C), x.dtype)
-        kernels.gradient_sums(4 * x.size, g, x, saved, weight, bias, relu, fold, factors, _parts(x, fold), totals)
+        kernels.gradient_sums(4 * x.size, g, x, saved, weight, bias, low, fold, factors, _parts(x, fold), totals)
     d = None
     if need_input:
-        d = _elementwise(kernels.backward, 4 * x.size, x, (g, x, saved, weight, bias, relu, bool(training), totals), 5)
+        d = _elementwise(kernels.backward, 4 * x.size, x, (g, x, saved, weight, bias, low, bool(training), totals), 5)
         d = _restored(d, input.shape)
     grad_bias, grad_weight = totals.astype(x.dtype)
     return d, grad_weight if need_weight else None, grad_bias if need_bias else None

@@ -4,13 +4,13 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import kernel
-from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES
+from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.tiles import TILES, tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import load, splat, store
+from fastconv.kernels.vector import lanes, load, splat, store, zero
 
-ROWS, COLUMNS, DEPTH = 8 * MAX_ROWS, 256, 512
-"""A job's block of the result, and how much of the sum it takes at once: ROWS x DEPTH of A and DEPTH x 32 of B stay in L2."""
+ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
+"""A job's block of the result, and how much of the sum it takes at once: two vectors of DEPTH of B stay in a first cache of 32 KB."""
 
 SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, 2 * MAX_ROWS, 64
 """A result of up to so many numbers is cut into smaller blocks, enough for all threads."""
@@ -20,30 +20,51 @@ SUM_ROWS = 1024
 
 
 @kernel(uses=(TILES,))
-def product(a, am, ak, b, bn, bk, c, M, N, K, splits, start):
-    """Reads A (M, K) with strides am, ak and B (K, N); writes C (splits, M, N), whose sum over splits is start + A @ B. All flat.
-
-    B's element (k, n) lies at B[n // lanes * bn + k * bk + n % lanes]. Split s sums the s-th part of K; only split 0 starts from
-    `start` (N elements), so one split gives the product itself. Parallel over splits and blocks of C.
-    """
-    lanes = VECTOR_BYTES // a.itemsize
+def product(a, b, c, M, N, K, start):
+    """Reads A (M, K) and packed B (ceil(N / lanes), K, lanes), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C."""
+    size = lanes(a)
     block_rows, block_columns = (SMALL_ROWS, SMALL_COLUMNS) if M * N <= SMALL else (ROWS, COLUMNS)
-    row_blocks, column_blocks = (M + block_rows - 1) // block_rows, (N + block_columns - 1) // block_columns
+    column_blocks = (N + block_columns - 1) // block_columns
+    for job in prange((M + block_rows - 1) // block_rows * column_blocks):
+        m, n = job // column_blocks * block_rows, job % column_blocks * block_columns
+        rows, cols = min(block_rows, M - m), min(block_columns, N - n)
+        for k in range(0, K, DEPTH):
+            over = (1, 0, 0, 1, 0, 0, min(DEPTH, K - k), 1, size)
+            tiles(rows, a, m * K + k, K, b, n * K + k * size, K * size, c, m * N + n, N, size, (cols + size - 1) // size, cols,
+                  start, n, k, over)
+
+
+@kernel(uses=(TILES,))
+def product_over_rows(a, b, c, M, N, K, splits):
+    """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B. All flat.
+
+    Parallel over splits and blocks of C; a job copies its columns of DEPTH rows at a time, those of A transposed: a tile reads whole lines.
+    """
+    size, line = lanes(a), DEPTH + 16  # without the 16, a tile's rows may fall on the same few lines of the cache
+    row_blocks, column_blocks = (M + ROWS - 1) // ROWS, (N + COLUMNS - 1) // COLUMNS
     length = (K + splits - 1) // splits
     for job in prange(splits * row_blocks * column_blocks):
         s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
-        m0, n0 = block // column_blocks * block_rows, block % column_blocks * block_columns
-        rows, cols = min(block_rows, M - m0), min(block_columns, N - n0)
-        corner = (s * M + m0) * N + n0
+        m, n = block // column_blocks * ROWS, block % column_blocks * COLUMNS
+        rows, cols, whole = min(ROWS, M - m), min(COLUMNS, N - n), min(COLUMNS, N - n) // size * size
+        left, right = np.empty((ROWS + size) * line, a.dtype), np.empty(DEPTH * (COLUMNS + size), a.dtype)
+        start, corner = np.zeros(COLUMNS + size, a.dtype), (s * M + m) * N + n
         first, last = min(K, s * length), min(K, (s + 1) * length)
-        if s > 0 or first == last:
-            for m in range(rows):
-                for n in range(cols):
-                    c[corner + m * N + n] = start[n0 + n] if s == 0 else 0
+        if first == last:
+            for i in range(rows):
+                zero(c, corner + i * N, cols)
         for k in range(first, last, DEPTH):
-            over = (1, 0, 0, 1, 0, 0, min(DEPTH, last - k), ak, bk)
-            tiles(rows, a, m0 * am + k * ak, am, b, n0 // lanes * bn + k * bk, bn, c, corner, N, lanes, (cols + lanes - 1) // lanes, cols,
-                  start, n0, s > 0 or k > first, over)
+            depth = min(DEPTH, last - k)
+            for i in range(0, depth, size):
+                for j in range(0, rows, size):
+                    transpose(a, (k + i) * M + m + j, M, min(size, depth - i), min(size, rows - j), left, j * line + i, line, size)
+            for i in range(depth):
+                for j in range(0, whole, size):
+                    store(right, j * DEPTH + i * size, load(b, (k + i) * N + n + j, size), size)
+                if whole < cols:
+                    store(right, whole * DEPTH + i * size, load(b, (k + i) * N + n + whole, cols - whole), size)
+            over = (1, 0, 0, 1, 0, 0, depth, 1, size)
+            tiles(rows, left, 0, line, right, 0, DEPTH * size, c, corner, N, size, (cols + size - 1) // size, cols, start, 0, k - first, over)
 
 
 @kernel
@@ -51,20 +72,31 @@ def pack_transposed(W, packed):
     """Reads W (N, K), writes packed (ceil(N / lanes), K, lanes), B of `product` for A @ W.T, zeros in the last vector's tail."""
     N, K = W.shape
     w, p = W.ravel(), packed.ravel()
-    lanes = VECTOR_BYTES // W.itemsize
-    for block in prange((N + lanes - 1) // lanes):
-        n = block * lanes
-        for k in range(0, K, lanes):
-            transpose(w, n * K + k, K, min(lanes, N - n), min(lanes, K - k), p, (block * K + k) * lanes, lanes, lanes)
+    size = lanes(W)
+    for block in prange((N + size - 1) // size):
+        n = block * size
+        for k in range(0, K, size):
+            transpose(w, n * K + k, K, min(size, N - n), min(size, K - k), p, (block * K + k) * size, size, size)
+
+
+@kernel
+def pack(W, packed):
+    """Reads W (K, N), writes packed (ceil(N / lanes), K, lanes), B of `product` for A @ W, zeros in the last vector's tail."""
+    K, N = W.shape
+    w, p, size = W.ravel(), packed.ravel(), lanes(W)
+    for block in prange((N + size - 1) // size):
+        n = block * size
+        for k in range(K):
+            store(p, (block * K + k) * size, load(w, k * N + n, N - n), size)
 
 
 @kernel
 def sum_splits(parts, total):
     """Reads parts (splits, size), writes total (size,), their sum in order. Parallel over blocks of elements."""
     splits, size = parts.shape
-    p, t, lanes = parts.ravel(), total.ravel(), VECTOR_BYTES // parts.itemsize
+    p, t, step = parts.ravel(), total.ravel(), lanes(parts)
     for block in prange((size + 1023) // 1024):
-        for i in range(block * 1024, min(size, block * 1024 + 1024), lanes):
+        for i in range(block * 1024, min(size, block * 1024 + 1024), step):
             column = load(p, i, size - i)
             for s in range(1, splits):
                 column = column + load(p, s * size + i, size - i)
@@ -75,13 +107,13 @@ def sum_splits(parts, total):
 def partial_row_sums(X, partial):
     """Reads X (M, N), writes partial (ceil(M / SUM_ROWS), N), the sums of SUM_ROWS rows each. Parallel over them."""
     M, N = X.shape
-    x, p, lanes = X.ravel(), partial.ravel(), VECTOR_BYTES // X.itemsize
+    x, p, size = X.ravel(), partial.ravel(), lanes(X)
     fold = 16 if N < 64 else 1  # so many rows side by side: a few numbers do not fill a vector
     for job in prange(partial.shape[0]):
         first, last = job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)
         whole = last - (last - first) % fold
         sums = np.empty(fold * N, X.dtype)
-        for i in range(0, fold * N, lanes):
+        for i in range(0, fold * N, size):
             column = splat(x, 0.0)
             for m in range(first, whole, fold):
                 column = column + load(x, m * N + i, fold * N - i)

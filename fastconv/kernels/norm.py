@@ -161,51 +161,50 @@ def normalize(x, saved, weight, bias, low, factors, y, jobs):
 
 # --- backward ------------------------------------------------------------------------------------------------------------
 
-# With `relu`, g is the gradient behind ReLU: it counts where the output, computed once more by the same operations, is above 0 or NaN.
+# g may be the gradient behind ReLU: it counts where the output, computed once more by the same operations, is above 0 or NaN. `low` is 0
+# then, else NaN, below which is nothing: a branch in the innermost loops makes them three times slower, for it keeps Numba from leaving
+# out the counting of references.
 
 
 @device(forceinline=True)
-def _behind_relu(g, i, distance, factors, c, count, relu):
-    """Numbers g[i:], 0 where the output that belongs to `distance` is not above 0. factors (5, W): scale, mean, ., ., bias."""
-    gradient = load(g, i, count)
-    if relu:
-        W = factors.shape[1]
-        gradient = select(fma(distance, load(factors, c, count), load(factors, 4 * W + c, count)) <= 0.0, 0.0, gradient)
-    return gradient
+def _behind_relu(g, i, distance, factors, c, count, low):
+    """Numbers g[i:], 0 where the output that belongs to `distance` is not above `low`. factors (5, W): scale, mean, ., ., bias."""
+    output = fma(distance, load(factors, c, count), load(factors, 4 * factors.shape[1] + c, count))
+    return select(output <= low, 0.0, load(g, i, count))
 
 
 @device(forceinline=True)
-def _terms(g, x, i, factors, c, count, relu, total, product):
+def _terms(g, x, i, factors, c, count, low, total, product):
     """The sums of g and of g * (x - mean), with one vector more."""
     distance = load(x, i, count) - load(factors, factors.shape[1] + c, count)
-    gradient = _behind_relu(g, i, distance, factors, c, count, relu)
+    gradient = _behind_relu(g, i, distance, factors, c, count, low)
     return total + gradient, fma(gradient, distance, product)
 
 
 @device(forceinline=True)
-def _sum_four(g, x, first, last, factors, c, relu, parts, to, n0, n1, n2, n3):
+def _sum_four(g, x, first, last, factors, c, low, parts, to, n0, n1, n2, n3):
     """Down the wide rows that start at first .. last, the sums of four vectors of columns, from c on."""
     W, L = factors.shape[1], lanes(x)
     s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
     p0, p1, p2, p3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
     for i in range(first + c, last + c, W):
-        s0, p0 = _terms(g, x, i, factors, c, n0, relu, s0, p0)
-        s1, p1 = _terms(g, x, i + L, factors, c + L, n1, relu, s1, p1)
-        s2, p2 = _terms(g, x, i + 2 * L, factors, c + 2 * L, n2, relu, s2, p2)
-        s3, p3 = _terms(g, x, i + 3 * L, factors, c + 3 * L, n3, relu, s3, p3)
+        s0, p0 = _terms(g, x, i, factors, c, n0, low, s0, p0)
+        s1, p1 = _terms(g, x, i + L, factors, c + L, n1, low, s1, p1)
+        s2, p2 = _terms(g, x, i + 2 * L, factors, c + 2 * L, n2, low, s2, p2)
+        s3, p3 = _terms(g, x, i + 3 * L, factors, c + 3 * L, n3, low, s3, p3)
     _store_four(parts, to + c, s0, s1, s2, s3, W - c)
     _store_four(parts, to + W + c, p0, p1, p2, p3, W - c)
 
 
 @device
-def _block_gradient_sums(job, g, x, fold, factors, relu, parts):
+def _block_gradient_sums(job, g, x, fold, factors, low, parts):
     W, L = parts.shape[2], lanes(x)
     start, stop = _rows(job, x.shape[0] // fold, W)
     for c in range(0, W, 4 * L):
         if W - c >= 4 * L:  # without masks, which would not stay in registers
-            _sum_four(g, x, start * W, stop * W, factors, c, relu, parts, 2 * job * W, L, L, L, L)
+            _sum_four(g, x, start * W, stop * W, factors, c, low, parts, 2 * job * W, L, L, L, L)
         else:
-            _sum_four(g, x, start * W, stop * W, factors, c, relu, parts, 2 * job * W, W - c, W - c - L, W - c - 2 * L, W - c - 3 * L)
+            _sum_four(g, x, start * W, stop * W, factors, c, low, parts, 2 * job * W, W - c, W - c - L, W - c - 2 * L, W - c - 3 * L)
 
 
 @device
@@ -220,13 +219,13 @@ def _fill_factors(saved, weight, bias, factors):
 
 
 @kernel
-def gradient_sums(g, x, saved, weight, bias, relu, fold, factors, parts, totals):
+def gradient_sums(g, x, saved, weight, bias, low, fold, factors, parts, totals):
     """Reads g and x, writes to totals (2, C), float64, the sums of g, which is the bias's gradient, and of g * (x - saved[0]) * saved[1],
     which is the weight's. factors (5, fold * C) and parts (blocks, 2, fold * C) are scratch."""
     M, C = x.shape
     _fill_factors(saved, weight, bias, factors)
     for job in prange(parts.shape[0]):
-        _block_gradient_sums(job, g, x, fold, factors, relu, parts)
+        _block_gradient_sums(job, g, x, fold, factors, low, parts)
     totals[:] = 0.0
     for job in range(parts.shape[0]):
         for p in range(fold):
@@ -236,7 +235,7 @@ def gradient_sums(g, x, saved, weight, bias, relu, fold, factors, parts, totals)
     rest, nothing = np.empty((2, C), x.dtype), splat(x, 0.0)
     for m in range(M // fold * fold, M):
         for c in range(0, C, lanes(x)):
-            gradient, product = _terms(g, x, m * C + c, factors, c, C - c, relu, nothing, nothing)
+            gradient, product = _terms(g, x, m * C + c, factors, c, C - c, low, nothing, nothing)
             store(rest, c, gradient, C - c)
             store(rest, C + c, product, C - c)
         for c in range(C):
@@ -247,31 +246,42 @@ def gradient_sums(g, x, saved, weight, bias, relu, fold, factors, parts, totals)
 
 
 @device(forceinline=True)
-def _gradient(g, x, i, factors, c, count, relu, training, d):
-    """`count` numbers of d[i + c:], which belong to column c of the wide row."""
+def _gradient(g, x, i, factors, c, count, low, d):
+    """`count` numbers of d[i + c:], which belong to column c of the wide row, with statistics that are x's."""
     W = factors.shape[1]
     distance = load(x, i + c, count) - load(factors, W + c, count)
-    gradient = _behind_relu(g, i + c, distance, factors, c, count, relu) * load(factors, c, count)
-    if training:
-        gradient = gradient + fma(distance, load(factors, 2 * W + c, count), load(factors, 3 * W + c, count))
-    store(d, i + c, gradient, count)
+    moved = fma(distance, load(factors, 2 * W + c, count), load(factors, 3 * W + c, count))
+    store(d, i + c, fma(_behind_relu(g, i + c, distance, factors, c, count, low), load(factors, c, count), moved), count)
+
+
+@device(forceinline=True)
+def _gradient_of_constants(g, x, i, factors, c, count, low, d):
+    """As `_gradient`, with statistics that are constants."""
+    distance = load(x, i + c, count) - load(factors, factors.shape[1] + c, count)
+    store(d, i + c, _behind_relu(g, i + c, distance, factors, c, count, low) * load(factors, c, count), count)
 
 
 @device
-def _block_gradient(job, g, x, factors, relu, training, d):
-    W = factors.shape[1]
+def _block_gradient(job, g, x, factors, low, training, d):
+    W, L = factors.shape[1], lanes(x)
     start, stop = _rows(job, (x.size + W - 1) // W, W)
     for i in range(start * W, stop * W, W):
         end = min(W, x.size - i)
-        whole = end - end % lanes(x)
-        for c in range(0, whole, lanes(x)):
-            _gradient(g, x, i, factors, c, lanes(x), relu, training, d)
-        if whole < end:
-            _gradient(g, x, i, factors, whole, end - whole, relu, training, d)
+        whole = end - end % L
+        if training:
+            for c in range(0, whole, L):
+                _gradient(g, x, i, factors, c, L, low, d)
+            if whole < end:
+                _gradient(g, x, i, factors, whole, end - whole, low, d)
+        else:
+            for c in range(0, whole, L):
+                _gradient_of_constants(g, x, i, factors, c, L, low, d)
+            if whole < end:
+                _gradient_of_constants(g, x, i, factors, whole, end - whole, low, d)
 
 
 @kernel
-def backward(g, x, saved, weight, bias, relu, training, totals, factors, d, jobs):
+def backward(g, x, saved, weight, bias, low, training, totals, factors, d, jobs):
     """Reads g, writes d = a * g, a = weight * saved[1], when the statistics are constants; in training + b * (x - saved[0]) + shift, as they
     are those of x, of which totals, from gradient_sums, tells how they move. factors (5, fold * C) is scratch."""
     M, C = x.shape
@@ -281,4 +291,4 @@ def backward(g, x, saved, weight, bias, relu, training, totals, factors, d, jobs
         factors[2, c] = -a * saved[1, c % C] * (totals[1, c % C] / M)
         factors[3, c] = -a * (totals[0, c % C] / M)
     for job in prange(jobs):
-        _block_gradient(job, g, x, factors, relu, training, d)
+        _block_gradient(job, g, x, factors, low, training, d)
