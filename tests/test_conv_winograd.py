@@ -50,11 +50,14 @@ def test_every_pass_within_its_bound(name, dtype, rng):
     expected = reference.conv2d(x64, w64, bias.astype(np.float64), padding=padding)
     grad_output = rng.standard_normal(expected.shape).astype(dtype)
     gradients = reference.conv2d_backward(grad_output.astype(np.float64), x64, w64, padding=padding)
-    results = F.conv2d(x, w, bias, padding=padding, algorithm="winograd"), *F.conv2d_backward(
-        grad_output, x, w, padding=padding, algorithm="winograd"
+    results = (
+        F.conv2d(x, w, bias, padding=padding, algorithm="winograd"),
+        *F.conv2d_backward(grad_output, x, w, padding=padding, algorithm="winograd"),
     )
     bounds = magnitudes(x, w, grad_output, padding)
-    for what, result, wanted, (largest, terms) in zip(("output", "grad_input", "grad_weight"), results, (expected, *gradients), bounds, strict=False):
+    for what, result, wanted, (largest, terms) in zip(
+        ("output", "grad_input", "grad_weight"), results, (expected, *gradients), bounds, strict=False
+    ):
         assert result.dtype == dtype
         assert result.shape == wanted.shape
         error = np.abs(result - wanted).max()
@@ -187,7 +190,13 @@ def test_it_can_be_forbidden(chosen, rng):
 
 @pytest.mark.parametrize(
     ("weight", "options"),
-    [((4, 4, 3, 3), {"stride": 2}), ((4, 4, 3, 3), {"dilation": (1, 2)}), ((4, 2, 3, 3), {"groups": 2}), ((4, 4, 3, 1), {}), ((4, 4, 5, 5), {})],
+    [
+        ((4, 4, 3, 3), {"stride": 2}),
+        ((4, 4, 3, 3), {"dilation": (1, 2)}),
+        ((4, 2, 3, 3), {"groups": 2}),
+        ((4, 4, 3, 1), {}),
+        ((4, 4, 5, 5), {}),
+    ],
 )
 def test_what_it_cannot_take(weight, options):
     with pytest.raises(ArgumentError, match='algorithm="winograd" does not fit: it takes 3x3 filters'):

@@ -1,16 +1,59 @@
 """Depthwise convolution, one filter a channel: channels are the vector. Arrays (N, H, W, C), weights (KH, KW, C).
 
-A tile is some neighbouring output pixels of one row times one vector of channels. Taps outside the image are left out of the sum,
-so pixels at the left and right border, where their number varies, are tiles of their own. `window` and `taps` as in conv_direct.
+Taps outside the image are left out of the sum, so pixels at the left and right border, where their number varies, are computed one by
+one. Between them, filters three wide, nearly all there are, take four pixels at a time and all channels of these before the next: memory
+is read in order, and once. Other widths take tiles of one vector of channels. `window` and `taps` as in conv_direct.
 """
 
 from numba import prange
 
-from fastconv.kernels.jit import kernel
+from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
-from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES_ELEMENTWISE, tiles_elementwise
-from fastconv.kernels.vector import zero
+from fastconv.kernels.vector import fma, lanes, load, store, zero
+
+
+@device(forceinline=True)
+def four_pixels(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel, own):
+    """Four outputs from y[o] on, `y_pixel` apart, whose windows of `rows` x 3 taps start at x[i], `pixel` apart; filters at w[j]."""
+    s0, s1, s2, s3 = bias, bias, bias, bias
+    for kh in range(rows):
+        a, b = i + kh * row, j + kh * step
+        w0, w1, w2 = load(w, b, own), load(w, b + C, own), load(w, b + 2 * C, own)
+        s0 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s0)))
+        a += pixel
+        s1 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s1)))
+        a += pixel
+        s2 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s2)))
+        a += pixel
+        s3 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s3)))
+    store(y, o, s0, own)
+    store(y, o + y_pixel, s1, own)
+    store(y, o + 2 * y_pixel, s2, own)
+    store(y, o + 3 * y_pixel, s3, own)
+
+
+@device
+def four_pixels_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel):
+    """`four_pixels` of all channels."""
+    L = lanes(x)
+    whole = C - C % L
+    for c in range(0, whole, L):
+        four_pixels(x, i + c, row, pixel, tap, w, j + c, step, rows, C, load(bias, c, L), y, o + c, y_pixel, L)
+    if whole < C:
+        own = C - whole
+        four_pixels(x, i + whole, row, pixel, tap, w, j + whole, step, rows, C, load(bias, whole, own), y, o + whole, y_pixel, own)
+
+
+@device
+def one_pixel_of_all(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
+    """One output of all channels, whose window of `rows` x `columns` taps starts at x[i], with the filters at w[j]."""
+    for c in range(0, C, lanes(x)):
+        total, own = load(bias, c, C - c), C - c
+        for kh in range(rows):
+            for kw in range(columns):
+                total = fma(load(x, i + kh * row + kw * tap + c, own), load(w, j + kh * step + kw * C + c, own), total)
+        store(y, o + c, total, own)
 
 
 @kernel(uses=(TILES_ELEMENTWISE,))
@@ -25,39 +68,81 @@ def convolve(X, weight, Y, bias, window, taps, place):
     KH, KW, DH, DW = taps
     YSH, YSW, Y0, Y1 = place
     x, w, y, b = X.ravel(), weight.ravel(), Y.ravel(), bias.ravel()
-    lanes = VECTOR_BYTES // X.itemsize
     inner0 = min(OW, (PL + SW - 1) // SW if PL > 0 else 0)  # the pixels inner0 .. inner1 see all columns of the filter
     inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])
+    by_four = KW == 3 and inner1 - inner0 >= 4
     for job in prange(N * OH):
         n, oh = job // OH, job % OH
         top = oh * SH - PT
         low, high = clip(top, DH, KH, H)
         source = (n * H + top + low * DH) * W * C
         target = ((n * YH + oh * YSH + Y0) * YW + Y1) * C
-        for c in range(0, C, lanes):
-            ow = 0
-            while ow < OW:
-                inner = inner0 <= ow < inner1
-                rows = inner1 - ow if inner else 1
-                left, right = (0, KW) if inner else clip(ow * SW - PL, DW, KW, W)
-                over = (high - low, DH * W * C, KW * C, right - left, DW * C, C)
-                tiles_elementwise(rows, x, source + (ow * SW - PL + left * DW) * C + c, SW * C, w, (low * KW + left) * C + c,
-                      y, target + ow * YSW * C + c, YSW * C, C - c, b, c, 0, over)
-                ow += rows
+        for ow in range(OW):
+            if inner0 <= ow < inner1:
+                if by_four and (ow - inner0) % 4 == 0:
+                    first = min(ow, inner1 - 4)  # the last four may overlap those before
+                    four_pixels_of_all(x, source + (first * SW - PL) * C, DH * W * C, SW * C, DW * C, w, low * KW * C, KW * C, high - low, C,
+                                       b, y, target + first * YSW * C, YSW * C)
+            else:
+                left, right = clip(ow * SW - PL, DW, KW, W)
+                one_pixel_of_all(x, source + (ow * SW - PL + left * DW) * C, DH * W * C, DW * C, w, (low * KW + left) * C, KW * C, high - low,
+                                 right - left, C, b, y, target + ow * YSW * C)
+        if not by_four and inner0 < inner1:
+            over = (high - low, DH * W * C, KW * C, KW, DW * C, C)
+            for c in range(0, C, lanes(x)):
+                tiles_elementwise(inner1 - inner0, x, source + (inner0 * SW - PL) * C + c, SW * C, w, low * KW * C + c,
+                                  y, target + inner0 * YSW * C + c, YSW * C, C - c, b, c, 0, over)
+
+
+@device(forceinline=True)
+def add_three_taps(x, i, pixel, tap, g, o, pixels, C, d, target, own, right):
+    """d[target], and at the next two taps of the filter, += sums over `pixels` of x times g, of two vectors of `own` and `right` channels."""
+    L = lanes(x)
+    s0, s1, s2 = load(d, target, own), load(d, target + C, own), load(d, target + 2 * C, own)
+    r0, r1, r2 = load(d, target + L, right), load(d, target + C + L, right), load(d, target + 2 * C + L, right)
+    for k in range(pixels):
+        a, b = i + k * pixel, o + k * C
+        gradient, second = load(g, b, own), load(g, b + L, right)
+        s0, r0 = fma(load(x, a, own), gradient, s0), fma(load(x, a + L, right), second, r0)
+        s1, r1 = fma(load(x, a + tap, own), gradient, s1), fma(load(x, a + tap + L, right), second, r1)
+        s2, r2 = fma(load(x, a + 2 * tap, own), gradient, s2), fma(load(x, a + 2 * tap + L, right), second, r2)
+    store(d, target, s0, own)
+    store(d, target + C, s1, own)
+    store(d, target + 2 * C, s2, own)
+    store(d, target + L, r0, right)
+    store(d, target + C + L, r1, right)
+    store(d, target + 2 * C + L, r2, right)
+
+
+@device
+def add_three_taps_of_all(x, i, pixel, tap, g, o, pixels, C, d, target):
+    """`add_three_taps` of all channels."""
+    L = lanes(x)
+    whole = C - C % (2 * L)
+    for c in range(0, whole, 2 * L):
+        add_three_taps(x, i + c, pixel, tap, g, o + c, pixels, C, d, target + c, L, L)
+    if whole < C:
+        add_three_taps(x, i + whole, pixel, tap, g, o + whole, pixels, C, d, target + whole, C - whole, C - whole - L)
+
+
+@device
+def add_products(x, i, g, o, C, d, target):
+    """d[target] += x times g, of the channels of one pixel."""
+    for c in range(0, C, lanes(x)):
+        store(d, target + c, fma(load(x, i + c, C - c), load(g, o + c, C - c), load(d, target + c, C - c)), C - c)
 
 
 @kernel(uses=(TILES_ELEMENTWISE,))
 def backward_weight(X, G, parts, window, taps):
     """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, KH, KW, C), to be summed over splits of the rows.
 
-    A tile is a row of the filter; its sum runs over the output pixels that see all of it, the others are added tap by tap.
-    Parallel over splits.
+    A row of the filter is summed over the output pixels that see all of it, the others are added tap by tap. Parallel over splits.
     """
     N, H, W, C = X.shape
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
     x, g, d = X.ravel(), G.ravel(), parts.ravel()
-    lanes, splits = VECTOR_BYTES // X.itemsize, parts.shape[0]
+    splits = parts.shape[0]
     inner0 = clip(-PL, SW, OW, W)[0]
     inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])
     for s in prange(splits):
@@ -67,13 +152,15 @@ def backward_weight(X, G, parts, window, taps):
             low, high = clip(oh * SH - PT, DH, KH, H)
             for kh in range(low, high):
                 source, target = (n * H + oh * SH - PT + kh * DH) * W * C, (s * KH + kh) * KW * C
-                for c in range(0, C, lanes):
+                i, o = source + (inner0 * SW - PL) * C, (row * OW + inner0) * C
+                if KW == 3:
+                    add_three_taps_of_all(x, i, SW * C, DW * C, g, o, inner1 - inner0, C, d, target)
+                else:
                     over = (1, 0, 0, inner1 - inner0, SW * C, C)
-                    tiles_elementwise(KW, x, source + (inner0 * SW - PL) * C + c, DW * C, g, (row * OW + inner0) * C + c,
-                                      d, target + c, C, C - c, g, 0, 1, over)
-                    for kw in range(KW):
-                        first, last = clip(kw * DW - PL, SW, OW, W)
-                        for ow in range(first, last):
-                            if not inner0 <= ow < inner1:
-                                tiles_elementwise(1, x, source + (ow * SW - PL + kw * DW) * C + c, 0, g, (row * OW + ow) * C + c,
-                                                  d, target + kw * C + c, C, C - c, g, 0, 1, (1, 0, 0, 1, 0, 0))
+                    for c in range(0, C, lanes(x)):
+                        tiles_elementwise(KW, x, i + c, DW * C, g, o + c, d, target + c, C, C - c, g, 0, 1, over)
+                for kw in range(KW):
+                    first, last = clip(kw * DW - PL, SW, OW, W)
+                    for ow in range(first, last):
+                        if not inner0 <= ow < inner1:
+                            add_products(x, source + (ow * SW - PL + kw * DW) * C, g, (row * OW + ow) * C, C, d, target + kw * C)
