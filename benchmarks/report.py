@@ -74,6 +74,12 @@ def ratio(row, variant="auto"):
     return None if theirs is None or variant not in row["seconds"] or variant in row["wrong"] else theirs / seconds(row, variant)
 
 
+def choice(row):
+    """Time of algorithm="auto" over that of the fastest algorithm; None where there was no choice."""
+    others = [seconds(row, v) for v in row["seconds"] if v not in ("auto", *LAYOUTS)]
+    return seconds(row, "auto") / min(others) if len(others) > 1 and "auto" in row["seconds"] else None
+
+
 def geometric_mean(values):
     return math.exp(statistics.fmean(map(math.log, values)))
 
@@ -114,6 +120,9 @@ def goals(results):
     at_least("one convolution, the slowest of all", 1.0, [ratio(r) for r in conv])
     at_least("one convolution, geometric mean", 1.5, [ratio(r) for r in conv], geometric_mean)
     at_least("3x3, stride 1, 32 or more channels, geometric mean", 2.0, [ratio(r) for r in conv if is_dense_3x3(r["name"])], geometric_mean)
+    chosen = [c for c in map(choice, conv) if c]
+    if chosen:
+        at_most('"auto" in terms of the fastest algorithm, highest', 1.05, max(chosen), "")
     for row in results.get("steps", []):
         at_least(f"training step, {row['name']}", STEP_GOALS[row["name"]], [ratio(row)])
     at_least("direct, 64 or more channels, lowest share of the peak", 0.85, [r["gflops"] / r["limit"] for r in results.get("peak", [])])

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from benchmarks.workloads import CONVOLUTIONS, MODELS, batch, conv_data
+from benchmarks.workloads import CONVOLUTIONS, MODELS, Conv, batch, conv_data
 
 cached_data = functools.lru_cache(maxsize=1)(conv_data)  # the passes of one shape come one after the other
 
@@ -26,6 +26,19 @@ def prepare_conv(name, direction, variant):
         return lambda: F.conv2d(x, weight, None, **options)
     mask = (direction == "backward_input", direction == "backward_weight", False)
     return lambda: F.conv2d_backward(grad_output, x, weight, **options, output_mask=mask)[mask.index(True)]
+
+
+def prepare_layer(input, weight, padding, variant="auto"):
+    """A function that computes all three passes of a convolution that is in no table, and returns the gradient of its weight."""
+    from fastconv import functional as F
+
+    x, w, grad_output = conv_data(Conv(tuple(input), tuple(weight), padding=padding))
+
+    def passes():
+        F.conv2d(x, w, padding=padding, algorithm=variant)
+        return F.conv2d_backward(grad_output, x, w, padding=padding, algorithm=variant)[1]
+
+    return passes
 
 
 def prepare_step(name, variant="auto", size=None):

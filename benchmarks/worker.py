@@ -98,12 +98,12 @@ class Bench:
 
         return peak.gflops(self.threads)
 
-    def memory(self, name, variant):
+    def memory(self, name, variant, size=None):
         """Bytes: (resident before, highest while a model is built and trained for three steps); code is loaded beforehand."""
         small = self.side.prepare_step(name, variant, size=2)
         small()
         before = reset_peak_memory()
-        run = self.side.prepare_step(name, variant)
+        run = self.side.prepare_step(name, variant, size=size)
         for _ in range(3):
             run()
         return before, status_bytes("VmHWM")

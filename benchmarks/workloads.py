@@ -188,8 +188,8 @@ def conv_data(conv):
 
 
 def batch(model, size=None):
-    """(images, targets) of a workload of MODELS, or the first `size` of them: int64 class labels, or (N, 1) zeros and ones."""
-    images = draw(model.input)[:size]
+    """(images, targets) of a workload of MODELS, or `size` of its kind: int64 class labels, or (N, 1) zeros and ones."""
+    images = draw((size or model.input[0], *model.input[1:]))
     rng = np.random.default_rng(3)
     if model.classes == 1:
         return images, rng.integers(0, 2, (len(images), 1)).astype(np.float32)

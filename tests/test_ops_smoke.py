@@ -177,9 +177,9 @@ def test_batch_norm_from_remembered_statistics(training, rng):
     expected = F.batch_norm_backward(g, x, mean, var, weight, training=training)
     output, saved = batch_norm_forward_saved(x, mean.copy(), var.copy(), weight, training=training)
     assert_same_bits(output, F.batch_norm(x, mean.copy(), var.copy(), weight, training=training))
-    for actual, e in zip(batch_norm_backward_saved(g, x, saved, weight, training), expected, strict=True):
+    for actual, e in zip(batch_norm_backward_saved(g, x, saved, weight, None, training), expected, strict=True):
         assert_same_bits(actual, e)
-    masked = batch_norm_backward_saved(g, x, saved, weight, training, output_mask=(False, True, False))
+    masked = batch_norm_backward_saved(g, x, saved, weight, None, training, output_mask=(False, True, False))
     assert masked[0] is None and masked[2] is None
     assert_same_bits(masked[1], expected[1])
 

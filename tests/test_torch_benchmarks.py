@@ -21,6 +21,7 @@ def test_convolutions_agree(name, direction, layout):
 @pytest.mark.parametrize("layout", side_torch.LAYOUTS)
 @pytest.mark.parametrize("name", workloads.MODELS)
 def test_training_steps_agree(name, layout):
-    """Three steps on a few images from equal weights."""
+    """Three steps on a few images from equal weights; in terms of the first loss, as the later ones may be nearly 0."""
     ours, theirs = side_fastconv.prepare_step(name, size=4), side_torch.prepare_step(name, layout, size=4)
-    np.testing.assert_allclose([ours() for _ in range(3)], [theirs() for _ in range(3)], rtol=1e-3)
+    expected = [theirs() for _ in range(3)]
+    np.testing.assert_allclose([ours() for _ in range(3)], expected, rtol=0, atol=1e-3 * expected[0])

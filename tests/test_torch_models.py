@@ -150,11 +150,11 @@ def train_both(name, kind, dtype):
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_fifty_steps_on_mnist_have_the_same_losses(kind):
-    losses, expected = train_both("lenet5", kind, np.float32)
+    """In single precision as PyTorch's in double. PyTorch's own in single stray further, by up to 8 % on a processor without AVX-512: the
+    training is lively, and an image that crosses a kink by rounding goes another way."""
+    losses, expected = train_both("lenet5", kind, np.float32)[0], train_both("lenet5", kind, np.float64)[1]
     assert losses[-5:].mean() < 0.5 * losses[0]  # it learns
-    np.testing.assert_allclose(losses[:25], expected[:25], rtol=1e-4)
-    # later an image may cross a kink by rounding: then PyTorch's own two memory layouts differ by 1 % too
-    np.testing.assert_allclose(losses, expected, rtol=0.03)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)

@@ -57,7 +57,7 @@ SMALL_PIXELS = 256
 """Pixels of the output up to which a tile takes one pixel of several images."""
 
 IMAGES, IMAGES_BYTES = 16, 1 << 20 if MAX_ROWS > 8 else 1 << 17
-"""A job takes so many images then, or half as many where these would take more bytes: L2, and less for low tiles, which even short rows fill."""
+"""A job takes so many images then, or half as many where these would take more bytes: L2, and less for low tiles, which short rows fill."""
 
 
 def _by_images(N, image_bytes, OH, OW, taps):

@@ -102,7 +102,7 @@ def _check_batch(x):
 def batch_norm_forward_saved(
     input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, *, relu=False
 ):
-    """As `batch_norm`; returns (output, saved), where saved is opaque and what `batch_norm_backward_saved` needs. With `relu`, ReLU follows."""
+    """As `batch_norm`, and with `relu` ReLU of it; returns (output, saved), saved opaque and what `batch_norm_backward_saved` needs."""
     input = _checked(input)
     x = _rows(input)
     momentum, eps = number("momentum", momentum), number("eps", eps, 0)

@@ -34,7 +34,7 @@ def four_pixels(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel,
 
 
 @device
-def four_pixels_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel):
+def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel):
     """`four_pixels` of all channels."""
     L = lanes(x)
     whole = C - C % L
@@ -81,12 +81,12 @@ def convolve(X, weight, Y, bias, window, taps, place):
             if inner0 <= ow < inner1:
                 if by_four and (ow - inner0) % 4 == 0:
                     first = min(ow, inner1 - 4)  # the last four may overlap those before
-                    four_pixels_of_all(x, source + (first * SW - PL) * C, DH * W * C, SW * C, DW * C, w, low * KW * C, KW * C, high - low, C,
-                                       b, y, target + first * YSW * C, YSW * C)
+                    four_of_all(x, source + (first * SW - PL) * C, DH * W * C, SW * C, DW * C, w, low * KW * C, KW * C, high - low, C,
+                                b, y, target + first * YSW * C, YSW * C)
             else:
                 left, right = clip(ow * SW - PL, DW, KW, W)
-                one_pixel_of_all(x, source + (ow * SW - PL + left * DW) * C, DH * W * C, DW * C, w, (low * KW + left) * C, KW * C, high - low,
-                                 right - left, C, b, y, target + ow * YSW * C)
+                one_pixel_of_all(x, source + (ow * SW - PL + left * DW) * C, DH * W * C, DW * C, w, (low * KW + left) * C, KW * C,
+                                 high - low, right - left, C, b, y, target + ow * YSW * C)
         if not by_four and inner0 < inner1:
             over = (high - low, DH * W * C, KW * C, KW, DW * C, C)
             for c in range(0, C, lanes(x)):
@@ -96,7 +96,7 @@ def convolve(X, weight, Y, bias, window, taps, place):
 
 @device(forceinline=True)
 def add_three_taps(x, i, pixel, tap, g, o, pixels, C, d, target, own, right):
-    """d[target], and at the next two taps of the filter, += sums over `pixels` of x times g, of two vectors of `own` and `right` channels."""
+    """d[target], and at the next two taps of the filter, += sums over `pixels` of x times g, of vectors of `own` and `right` channels."""
     L = lanes(x)
     s0, s1, s2 = load(d, target, own), load(d, target + C, own), load(d, target + 2 * C, own)
     r0, r1, r2 = load(d, target + L, right), load(d, target + C + L, right), load(d, target + 2 * C + L, right)

@@ -59,7 +59,7 @@ def relu_max_row(before, size, OW, numbers, pooled, taken, lanes):
 
 @kernel(uses=(TILES,))
 def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, rows):
-    """As conv_direct.convolve_relu_max, weight (OC, KH, KW, C). Parallel over blocks of a vector's images and `rows` rows before pooling."""
+    """As conv_direct.convolve_relu_max, weight (OC, KH, KW, C). Parallel over a vector's images and `rows` rows before pooling."""
     N, H, W, C = X.shape
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps

@@ -336,7 +336,7 @@ def add_products(V, v, stride, D, d, g_stride, count, p, vector, e, d_step, IC, 
 
 @kernel
 def transform_input(X, V, t0, tiling):
-    """Reads X (N, H, W, C), writes its tiles from t0 on, transformed, to V (36, count * padded(C) + LINE). Parallel over blocks of tiles."""
+    """Reads X (N, H, W, C), writes its tiles from t0 on, transformed, to V (36, count * padded(C) + LINE). Parallel over tiles by BLOCK."""
     C, v, L = X.shape[3], V.ravel(), lanes(X)
     stride = padded(C, L)
     count = (V.shape[1] - LINE) // stride
@@ -358,8 +358,8 @@ def transform_gradient(G, D, t0, tiling):
 
 @kernel(uses=(TILES,))
 def sum_products(V, D, part, count, IC, OC, accumulate):
-    """Reads `count` transformed tiles of the input and of the gradient; writes their products' sums to part (vectors, 36, IC * lanes + LINE),
-    or adds them. Parallel over elements and blocks of vectors of output channels.
+    """Reads `count` transformed tiles of the input and of the gradient; writes the sums of their products to part, or adds them:
+    (vectors, 36, IC * lanes + LINE). Parallel over elements and blocks of vectors of output channels.
     """
     vectors, _, d_step = part.shape
     v, d, p, L = V.ravel(), D.ravel(), part.ravel(), lanes(V)

@@ -64,7 +64,8 @@ def product_over_rows(a, b, c, M, N, K, splits):
                 if whole < cols:
                     store(right, whole * DEPTH + i * size, load(b, (k + i) * N + n + whole, cols - whole), size)
             over = (1, 0, 0, 1, 0, 0, depth, 1, size)
-            tiles(rows, left, 0, line, right, 0, DEPTH * size, c, corner, N, size, (cols + size - 1) // size, cols, start, 0, k - first, over)
+            tiles(rows, left, 0, line, right, 0, DEPTH * size, c, corner, N, size, (cols + size - 1) // size, cols,
+                  start, 0, k - first, over)
 
 
 @kernel

@@ -282,8 +282,8 @@ def _block_gradient(job, g, x, factors, low, training, d):
 
 @kernel
 def backward(g, x, saved, weight, bias, low, training, totals, factors, d, jobs):
-    """Reads g, writes d = a * g, a = weight * saved[1], when the statistics are constants; in training + b * (x - saved[0]) + shift, as they
-    are those of x, of which totals, from gradient_sums, tells how they move. factors (5, fold * C) is scratch."""
+    """Reads g, writes d = a * g, a = weight * saved[1], when the statistics are constants; in training + b * (x - saved[0]) + shift, as
+    they are those of x, of which totals, from gradient_sums, tells how they move. factors (5, fold * C) is scratch."""
     M, C = x.shape
     _fill_factors(saved, weight, bias, factors)
     for c in range(factors.shape[1]):

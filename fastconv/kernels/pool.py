@@ -128,7 +128,7 @@ def max_forward_2x2(x, y, argmax):
 
 @device
 def relu_max_row_2x2(x, i, W, C, y, argmax, o):
-    """A row of outputs, at y[o], of the two rows of W pixels at x[i]: their maximum, and 0 where that is not above 0. All arrays are flat."""
+    """A row of outputs, at y[o], of the two rows of W pixels at x[i]: their maximum, and 0 where that is not above 0. All flat."""
     for pixel in range(W // 2):
         for c in range(0, C, lanes(x)):
             a, b, own = i + 2 * pixel * C + c, o + pixel * C + c, C - c

@@ -16,7 +16,7 @@ from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.vector_type import I32, VectorType, as_vector, call, first_lanes, float_vector, llvm_type, splat_lanes, suffix
 
 MASK_REGISTERS = VECTOR_BYTES == 64
-"""Whether a masked store costs as much as any other. Without mask registers it takes 12 cycles (AMD) or a branch for each lane (bytes, NEON)."""
+"""Whether a masked store costs as much as any other. Without mask registers it takes 12 cycles (AMD), or a branch a lane (bytes, NEON)."""
 
 BLOCK = 4096  # elements of a flat array that one job takes: 16 KB of float32, half of a small L1 cache
 
