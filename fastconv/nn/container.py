@@ -24,8 +24,10 @@ def refuse_repeats(container):
 
 
 def _has_parameters(module):
-    values = vars(module).values()
-    return any(isinstance(v, Parameter) or (isinstance(v, Module) and _has_parameters(v)) for v in values)
+    values = vars(module)
+    if isinstance(values.get("weight"), Parameter):
+        return True
+    return any(isinstance(v, Parameter) or (isinstance(v, Module) and _has_parameters(v)) for v in values.values())
 
 
 class Sequential(Module):
@@ -58,11 +60,29 @@ class Sequential(Module):
             self.add_module(name, module)
         refuse_repeats(self)
 
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        vars(self).pop("_plan", None)
+
+    def __delattr__(self, name):
+        super().__delattr__(name)
+        vars(self).pop("_plan", None)
+
+    def _planned(self):
+        """(layers, the `fused.plan` of them), made again when one is exchanged."""
+        if "_plan" not in vars(self):
+            layers = tuple(self.children())
+            vars(self)["_plan"] = layers, fused.plan(layers)
+        return vars(self)["_plan"]
+
+    def __getstate__(self):
+        return {name: value for name, value in super().__getstate__().items() if name != "_plan"}
+
     def forward(self, input):
-        layers, i = list(self.children()), 0
+        (layers, candidates), i = self._planned(), 0
         try:
             while i < len(layers):
-                input, count = fused.forward(layers, i, input)
+                input, count = fused.forward(layers[i], candidates[i], input)
                 i += count
         except FastconvError as error:
             self._locate(error, layers[i])
@@ -70,20 +90,21 @@ class Sequential(Module):
         return input
 
     def backward(self, grad_output):
-        return self._backward(grad_output, list(self.children()), True)
+        return self._backward(grad_output, self._planned()[0], True)
 
     def backward_parameters(self, grad_output):
-        layers = list(self.children())
+        layers = self._planned()[0]
         first = next((i for i, layer in enumerate(layers) if _has_parameters(layer)), len(layers))
         self._backward(grad_output, layers[first:], False)
 
     def _backward(self, grad_output, layers, input_gradient):
+        left = len(layers)
         try:
-            while layers:
-                grad_output, count = fused.backward(layers, grad_output, input_gradient)
-                del layers[-count:]
+            while left:
+                grad_output, count = fused.backward(layers, left, grad_output, input_gradient)
+                left -= count
         except FastconvError as error:
-            self._locate(error, layers[-1])
+            self._locate(error, layers[left - 1])
             raise
         return grad_output
 

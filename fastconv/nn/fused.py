@@ -73,37 +73,47 @@ _PATTERNS: dict[tuple[type, ...], Callable[..., Any]] = {
 
 def as_they_are(group, method):
     """Whether nobody has put a function of his own in the place of a layer's `method`."""
-    return not any(method in vars(layer) for layer in group)
+    for layer in group:
+        if method in layer.__dict__:
+            return False
+    return True
 
 
-def forward(layers, i, input):
-    """Layer `i` of the list `layers`, and those after it that can be computed with it: (output, how many layers that were)."""
-    for count in (3, 2):
-        group = layers[i : i + count]
-        together = _PATTERNS.get(tuple(type(layer) for layer in group))
-        if together and as_they_are(group, "forward"):
+def plan(layers):
+    """For each of `layers` in turn, (function, group) of those after it, itself included, that may be computed together, longest first."""
+    groups = [[tuple(layers[i : i + count]) for count in (3, 2)] for i in range(len(layers))]
+    types = [[(_PATTERNS.get(tuple(map(type, group))), group) for group in lengths] for lengths in groups]
+    return [[(together, group) for together, group in lengths if together] for lengths in types]
+
+
+def forward(layer, candidates, input):
+    """`layer`, and those after it that can be computed with it: (output, how many layers that were). `candidates` are of `plan`."""
+    for together, group in candidates:
+        if as_they_are(group, "forward"):
             output = together(input, *group)
             if output is not None:
-                return output, count
-    return layers[i].forward(input), 1
+                return output, len(group)
+    return layer.forward(input), 1
 
 
-def backward(layers, grad_output, input_gradient):
-    """The last of `layers`, and those before it whose gradients can be computed with its own: (gradient, how many layers that were).
+def backward(layers, count, grad_output, input_gradient):
+    """The last of the first `count` layers, and those before it whose gradients can be computed with its own: (gradient, how many).
 
     The gradient is None where `input_gradient` is False and no layer is left.
     """
-    group = layers[-3:]
-    if tuple(type(layer) for layer in group) == (Conv2d, ReLU, MaxPool2d) and as_they_are(group, "backward"):
-        conv, relu, pool = group
-        if pool.recall() and relu.recall()[0] is None:  # ReLU's gradient is in the argmax
-            need_input, bias = input_gradient or len(layers) > 3, conv.bias is not None
-            options = conv.stride, conv.padding, conv.dilation, conv.groups
-            gradients = conv2d_relu_max_pool2d_backward(
-                grad_output, pool.recall()[0], *conv.recall(), conv.weight.data, *options,
-                algorithm=conv.algorithm, output_mask=(need_input, True, bias),
-            )  # fmt: skip
-            return conv._accumulate(gradients), 3
-    if input_gradient or len(layers) > 1:
-        return layers[-1].backward(grad_output), 1
-    return layers[-1].backward_parameters(grad_output), 1
+    last = layers[count - 1]
+    if type(last) is MaxPool2d and count > 2:
+        group = layers[count - 3 : count]
+        if type(group[1]) is ReLU and type(group[0]) is Conv2d and as_they_are(group, "backward"):
+            conv, relu, pool = group
+            if pool.recall() and relu.recall()[0] is None:  # ReLU's gradient is in the argmax
+                need_input, bias = input_gradient or count > 3, conv.bias is not None
+                options = conv.stride, conv.padding, conv.dilation, conv.groups
+                gradients = conv2d_relu_max_pool2d_backward(
+                    grad_output, pool.recall()[0], *conv.recall(), conv.weight.data, *options,
+                    algorithm=conv.algorithm, output_mask=(need_input, True, bias),
+                )  # fmt: skip
+                return conv._accumulate(gradients), 3
+    if input_gradient or count > 1:
+        return last.backward(grad_output), 1
+    return last.backward_parameters(grad_output), 1
