@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from fastconv.functional import conv_im2col
 from fastconv.functional.linear import PARTS, sum_parts, times, times_transposed, transposed_times
 from fastconv.functional.pool import relu_max_halves
 from fastconv.kernels import conv_depthwise, conv_direct, conv_few, conv_images, conv_lanes
@@ -34,6 +35,11 @@ def unfit(g):
 
 def _is_product(g):
     return (g.KH, g.KW, g.SH, g.SW, g.groups) == (1, 1, 1, 1, 1) and (g.OH, g.OW) == (g.H, g.W) and g.PT == g.PL == 0
+
+
+def _is_strided_product(g):
+    """A product of the pixels that it sees, which are copied together first: 20 instead of 26 ms for ResNet's 256 to 512 channels."""
+    return (g.KH, g.KW, g.groups) == (1, 1, 1) and g.SH * g.SW > 1
 
 
 def _is_depthwise(g):
@@ -102,6 +108,8 @@ def forward(g, x, weight, bias):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
     if _is_product(g):
         return times_transposed(x.reshape(-1, g.IC), weight.reshape(g.OC, g.IC), bias).reshape(g.N, g.OH, g.OW, g.OC)
+    if _is_strided_product(g):
+        return conv_im2col.forward(g, x, weight, bias)
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
     window, taps = window_and_taps(g)
     if _is_depthwise(g):
@@ -114,7 +122,7 @@ def forward(g, x, weight, bias):
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
     OH, OW = g.OH // 2 * 2, g.OW // 2 * 2
-    if _is_product(g) or _is_depthwise(g):
+    if _is_product(g) or _is_strided_product(g) or _is_depthwise(g):
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     y = empty((g.N, OH // 2, OW // 2, g.OC), x.dtype)
     _, taps = window_and_taps(g)
@@ -209,6 +217,8 @@ def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
     if _is_product(g):
         return times(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC)).reshape(g.N, g.H, g.W, g.IC)
+    if _is_strided_product(g):
+        return conv_im2col.backward_input(g, grad_output, weight)
     if _few_for_input(g, grad_output.itemsize):
         grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
         conv_few.backward_input(g.flops, grad_output, _rows_together(weight), grad_input, *window_and_taps(g))

@@ -9,7 +9,7 @@ from fastconv.functional.linear import times, times_transposed, transposed_times
 from fastconv.kernels import conv_im2col
 from fastconv.memory import empty, zeros
 
-PATCH_BYTES = 1 << 24
+PATCH_BYTES = 1 << 23
 """A chunk of patches fits into the last-level cache of one thread's share of most processors."""
 
 
@@ -50,8 +50,11 @@ def forward(g, x, weight, bias):
     for group in range(g.groups):
         own = slice(group * OCG, (group + 1) * OCG)
         for n, images in _chunks(g, x.itemsize):
-            product = times_transposed(_patches(g, x, n, images, group), matrix[own], bias[own])
-            y[n : n + images, :, :, own] = product.reshape(images, g.OH, g.OW, OCG)
+            patches, chunk = _patches(g, x, n, images, group), y[n : n + images]
+            if g.groups == 1:
+                times_transposed(patches, matrix, bias, chunk.reshape(-1, OCG))
+            else:
+                chunk[..., own] = times_transposed(patches, matrix[own], bias[own]).reshape(images, g.OH, g.OW, OCG)
     return y
 
 
@@ -62,7 +65,7 @@ def backward_input(g, grad_output, weight):
     for group in range(g.groups):
         own = slice(group * OCG, (group + 1) * OCG)
         for n, images in _chunks(g, grad_output.itemsize):
-            gradient = np.ascontiguousarray(grad_output[n : n + images, :, :, own]).reshape(-1, OCG)
+            gradient = np.ascontiguousarray(grad_output[n : n + images, :, :, own]).reshape(-1, OCG)  # no copy of a single group
             patches = times(gradient, matrix[own]).reshape(images, g.OH, g.OW, -1)
             conv_im2col.col2im(patches.size, patches, grad_input, n, group * (g.IC // g.groups), _window(g), (g.KH, g.KW))
     return grad_input

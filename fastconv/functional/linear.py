@@ -23,24 +23,24 @@ def zeros_bias(bias, size, dtype):
     return bias
 
 
-def times_transposed(x, weight, bias):
-    """x (M, K) @ weight.T (K, N) + bias."""
-    return _times_packed(x, weight, len(weight), dense.pack_transposed, bias)
+def times_transposed(x, weight, bias, y=None):
+    """x (M, K) @ weight.T (K, N) + bias, into y (M, N) where that is given."""
+    return _times_packed(x, weight, len(weight), dense.pack_transposed, bias, y)
 
 
 def times(g, weight):
     """g (M, K) @ weight (K, N)."""
     N = weight.shape[1]
-    return _times_packed(g, weight, N, dense.pack, np.zeros(N, g.dtype))
+    return _times_packed(g, weight, N, dense.pack, np.zeros(N, g.dtype), None)
 
 
-def _times_packed(x, weight, N, pack, start):
+def _times_packed(x, weight, N, pack, start, y):
     """x (M, K) times a weight that `pack` packs so that its N columns are vectors, + start."""
     M, K = x.shape
     lanes = VECTOR_BYTES // x.itemsize
     packed = empty((-(-N // lanes), K, lanes), x.dtype)
     pack(4 * weight.size, weight, packed)
-    y = empty((M, N), x.dtype)
+    y = empty((M, N), x.dtype) if y is None else y
     dense.product(2 * M * N * K, x.reshape(-1), packed.reshape(-1), y.reshape(-1), M, N, K, start)
     return y
 

@@ -6,6 +6,7 @@ A patch is (KH, KW, C) of one group, so that whole runs of channels are copied. 
 from numba import prange
 
 from fastconv.kernels.jit import kernel
+from fastconv.kernels.panel import clip
 from fastconv.kernels.vector import copy, lanes, load, store, zero
 
 
@@ -24,17 +25,23 @@ def im2col(x4, patches, n0, c0, window, taps):
     for job in prange(images * OH):
         n, oh = n0 + job // OH, job % OH
         for ow in range(OW):
-            out = (job * OW + ow) * K
+            out, left = (job * OW + ow) * K, ow * SW - PL
+            first, last = clip(left, DW, KW, W)
             for kh in range(KH):
                 ih = oh * SH + kh * DH - PT
-                for kw in range(KW):
-                    iw = ow * SW + kw * DW - PL
-                    if 0 <= ih < H and 0 <= iw < W:
-                        pixel = ((n * H + ih) * W + iw) * IC + c0
-                        copy(x, pixel, p, out, C)
+                if ih < 0 or ih >= H:
+                    zero(p, out, KW * C)
+                else:
+                    pixel = ((n * H + ih) * W + left + first * DW) * IC + c0
+                    zero(p, out, first * C)
+                    if C == IC and DW == 1:  # a row of the filter is one run
+                        copy(x, pixel, p, out + first * C, (last - first) * C)
                     else:
-                        zero(p, out, C)
-                    out += C
+                        for kw in range(first, last):
+                            copy(x, pixel, p, out + kw * C, C)
+                            pixel += DW * IC
+                    zero(p, out + last * C, (KW - last) * C)
+                out += KW * C
 
 
 @kernel
