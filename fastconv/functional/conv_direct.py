@@ -97,10 +97,14 @@ def _images(x):
     return IMAGES if IMAGES * _image_bytes(x) <= IMAGES_BYTES else IMAGES // 2
 
 
-def _packed_shape(groups, vectorised, summed, taps, itemsize):
-    """(groups, vectors, CB, KH, KW, BC, lanes): channels of a group as vectors, and as CB even blocks of BC, at most a vector's length."""
+BLOCK_BYTES = 128 if MAX_ROWS <= 8 else VECTOR_BYTES
+"""Channels of a panel's block: short vectors' tiles need longer sums than a vector's channels (3 to 8 %, dilated 14 % with AVX2)."""
+
+
+def _packed_shape(groups, vectorised, summed, taps, itemsize, block_bytes=VECTOR_BYTES):
+    """(groups, vectors, CB, KH, KW, BC, lanes): channels of a group as vectors, and as CB even blocks of BC that fit into block_bytes."""
     lanes = VECTOR_BYTES // itemsize
-    CB = -(-summed // lanes)
+    CB = -(-summed * itemsize // block_bytes)
     return groups, -(-vectorised // lanes), CB, *taps, -(-summed // CB), lanes
 
 
@@ -160,7 +164,8 @@ def window_and_taps(g):
 
 def _packed(g, weight):
     """The weight in the order in which `convolve` reads it."""
-    packed = empty(_packed_shape(g.groups, g.OC // g.groups, g.IC // g.groups, (g.KH, g.KW), weight.itemsize), weight.dtype)
+    shape = _packed_shape(g.groups, g.OC // g.groups, g.IC // g.groups, (g.KH, g.KW), weight.itemsize, BLOCK_BYTES)
+    packed = empty(shape, weight.dtype)
     conv_direct.pack(weight.size, weight, packed, 0, g.KW, 1, False)
     return packed
 
@@ -246,7 +251,7 @@ def _backward_input_phase(g, grad_output, weight, grad_input, row, column):
         ]
         conv_depthwise.convolve(work, grad_output, np.ascontiguousarray(backwards), grad_input, np.zeros(g.IC, dtype), window, taps, place)
         return
-    packed = empty(_packed_shape(g.groups, g.IC // g.groups, g.OC // g.groups, (TH, TW), dtype.itemsize), dtype)
+    packed = empty(_packed_shape(g.groups, g.IC // g.groups, g.OC // g.groups, (TH, TW), dtype.itemsize, BLOCK_BYTES), dtype)
     conv_direct.pack(packed.size, weight, packed, kh * g.KW + kw, -kh_step * g.KW, -kw_step, True)
     _convolve(work, grad_output, packed, grad_input, np.zeros(g.IC, dtype), window, taps, place)
 
