@@ -16,11 +16,11 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import PANEL, clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.transpose import transpose
+from fastconv.kernels.transpose import TRANSPOSE, transpose
 from fastconv.kernels.vector import load, store, zero
 
 
-@kernel
+@kernel(uses=(TRANSPOSE,))
 def pack(weight, packed, first, kh_step, kw_step, by_input):
     """Reads weight (OC, C/groups, ., .), writes packed (groups, vectors, CB, KH, KW, BC, lanes), in the order in which a tile reads.
 
@@ -217,7 +217,7 @@ def pack_gradient(packed, p, g, source, pixels, OC, cols, wide, size, lanes):
             store(packed, p + v * size + q * lanes, load(g, source + q * OC + v * lanes, own), lanes)
 
 
-@kernel
+@kernel(uses=(TRANSPOSE,))
 def unpack(parts, grad_weight):
     """Reads parts (splits, groups, vectors, CB, KH, KW, BC, lanes), writes their ordered sum as grad_weight (OC, C/groups, KH, KW).
 

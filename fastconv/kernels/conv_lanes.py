@@ -13,7 +13,7 @@ from fastconv.kernels.panel import clip
 from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.transpose import transpose
+from fastconv.kernels.transpose import TRANSPOSE, transpose
 from fastconv.kernels.vector import load, splat, store, to_float, to_int, zero
 
 
@@ -57,9 +57,9 @@ def relu_max_row(before, size, OW, numbers, pooled, taken, lanes):
             store(taken, o, to_float(tap), lanes)
 
 
-@kernel(uses=(TILES,))
-def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, rows):
-    """As conv_direct.convolve_relu_max, weight (OC, KH, KW, C). Parallel over a vector's images and `rows` rows before pooling."""
+@device
+def _job(job, X, weight, Y, argmax, bias, window, taps, rows):
+    """Job `job` of `convolve_relu_max`."""
     N, H, W, C = X.shape
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
@@ -67,27 +67,33 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, rows):
     x, w, b, y, arg = X.ravel(), weight.ravel(), bias.ravel(), Y.ravel(), argmax.ravel()
     width, row_blocks = (OW - 1) * SW + KW, (OH + rows - 1) // rows
     height = min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
-    size, image_size = OW * OC * lanes, OH // 2 * (OW // 2) * OC
-    run = OW // 2 * OC
-    for job in prange((N + lanes - 1) // lanes * row_blocks):
-        n0, oh0 = job // row_blocks * lanes, job % row_blocks * rows
-        images, oh1 = min(lanes, N - n0), min(OH, oh0 + rows)
-        ih0 = min(H, max(0, oh0 * SH - PT))
-        ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-        panel = np.empty(height * width * C * lanes, x.dtype)
-        before = np.empty(2 * size, x.dtype)
-        pooled, taken = np.empty(size // 4 * 2, x.dtype), np.empty(size // 4 * 2, x.dtype)
-        part = np.empty(lanes * lanes, x.dtype)
-        fill_lanes(x, n0, images, ih0, ih1 - ih0, H, W, C, panel, PL, width, lanes)
-        for oh in range(oh0, oh1, 2):
-            for half in range(2):
-                convolve_row(panel, ih0, H, C, w, b, OC, before, half * size, width, oh + half, window, taps, lanes)
-            relu_max_row(before, size, OW, OC, pooled, taken, lanes)
-            target = n0 * image_size + oh // 2 * run
-            for k in range(0, run, lanes):
-                count = min(lanes, run - k)
-                transpose(pooled, k * lanes, lanes, count, images, y, target + k, image_size, count)
-                if arg.size > 0:
-                    transpose(taken, k * lanes, lanes, count, images, part, 0, lanes, count)
-                    for n in range(images):
-                        store(arg, target + n * image_size + k, to_int(load(part, n * lanes, lanes)), count)
+    size, image_size, run = OW * OC * lanes, OH // 2 * (OW // 2) * OC, OW // 2 * OC
+    n0, oh0 = job // row_blocks * lanes, job % row_blocks * rows
+    images, oh1 = min(lanes, N - n0), min(OH, oh0 + rows)
+    ih0 = min(H, max(0, oh0 * SH - PT))
+    ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
+    panel = np.empty(height * width * C * lanes, x.dtype)
+    before = np.empty(2 * size, x.dtype)
+    pooled, taken = np.empty(size // 4 * 2, x.dtype), np.empty(size // 4 * 2, x.dtype)
+    part = np.empty(lanes * lanes, x.dtype)
+    fill_lanes(x, n0, images, ih0, ih1 - ih0, H, W, C, panel, PL, width, lanes)
+    for oh in range(oh0, oh1, 2):
+        for half in range(2):
+            convolve_row(panel, ih0, H, C, w, b, OC, before, half * size, width, oh + half, window, taps, lanes)
+        relu_max_row(before, size, OW, OC, pooled, taken, lanes)
+        target = n0 * image_size + oh // 2 * run
+        for k in range(0, run, lanes):
+            count = min(lanes, run - k)
+            transpose(pooled, k * lanes, lanes, count, images, y, target + k, image_size, count)
+            if arg.size > 0:
+                transpose(taken, k * lanes, lanes, count, images, part, 0, lanes, count)
+                for n in range(images):
+                    store(arg, target + n * image_size + k, to_int(load(part, n * lanes, lanes)), count)
+
+
+@kernel(uses=(TILES, TRANSPOSE))
+def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, rows):
+    """As conv_direct.convolve_relu_max, weight (OC, KH, KW, C). Parallel over a vector's images and `rows` rows before pooling."""
+    lanes = VECTOR_BYTES // X.itemsize
+    for job in prange((X.shape[0] + lanes - 1) // lanes * ((window[0] + rows - 1) // rows)):
+        _job(np.int64(job), X, weight, Y, argmax, bias, window, taps, rows)

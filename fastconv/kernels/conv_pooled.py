@@ -12,7 +12,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import PANEL, fill_panel
 from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import TILES_PICKED, tiles_picked
-from fastconv.kernels.transpose import transpose
+from fastconv.kernels.transpose import TRANSPOSE, transpose
 from fastconv.kernels.vector import copy, load, load_unsigned, select, splat, store, zero
 
 
@@ -102,7 +102,7 @@ def backward_weight(X, G, argmax, parts, padding, taps, images, rows, share, apa
         _weight_job(np.int64(job), X, G, argmax, parts, padding, taps, images, rows, share, apart)  # prange's uint64 would compile it again
 
 
-@kernel
+@kernel(uses=(TRANSPOSE,))
 def unpack(parts, grad_weight, grad_bias):
     """Reads the parts of `backward_weight`, writes their sums (OC, C, KH, KW) and (OC,). Parallel over output channels."""
     splits, OC, _, row = parts.shape
@@ -125,7 +125,7 @@ def unpack(parts, grad_weight, grad_bias):
                 transpose(filters, tap * C + c, C, taps, min(lanes, C - c), d, (oc * C + c) * KH * KW + tap, KH * KW, taps)
 
 
-@kernel
+@kernel(uses=(TRANSPOSE,))
 def pack(weight, packed):
     """Reads weight (OC, C, KH, KW), writes packed (2, OC, KH + 1, vectors * lanes): filters, and filters one row lower; else 0."""
     OC, C, KH, KW = weight.shape

@@ -14,7 +14,7 @@ from numba import prange
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.transpose import transpose
+from fastconv.kernels.transpose import TRANSPOSE, transpose
 from fastconv.kernels.vector import copy, fma, lanes, load, select, store, zero
 
 ELEMENTS = 36
@@ -370,7 +370,7 @@ def sum_products(V, D, part, count, IC, OC, accumulate):
                      first, min(vectors, first + BLOCK), start, accumulate, L)
 
 
-@kernel
+@kernel(uses=(TRANSPOSE,))
 def transform_weight(weight, U, by_input):
     """Reads weight (OC, IC, 3, 3), writes U: G w G^T, the L output channels, elements in the order of a product.
 
@@ -406,7 +406,7 @@ def transform_weight(weight, U, by_input):
                     store_six(values, u, (v * ELEMENTS + 6 * k) * u_step + (r0 + r) * L, u_step)
 
 
-@kernel
+@kernel(uses=(TRANSPOSE,))
 def transform_back(parts, grad_weight):
     """Reads parts (splits, vectors, 36, IC * lanes + LINE), writes G^T (their ordered sum) G as grad_weight (OC, IC, 3, 3).
 

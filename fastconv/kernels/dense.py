@@ -6,7 +6,7 @@ from numba import prange
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.transpose import transpose
+from fastconv.kernels.transpose import TRANSPOSE, transpose
 from fastconv.kernels.vector import lanes, load, splat, store, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
@@ -37,7 +37,7 @@ def product(a, b, c, M, N, K, start):
                   start, n, k, over)
 
 
-@kernel(uses=(TILES,))
+@kernel(uses=(TILES, TRANSPOSE))
 def product_over_rows(a, b, c, M, N, K, splits):
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B. All flat.
 
@@ -76,7 +76,7 @@ def product_over_rows(a, b, c, M, N, K, splits):
                   start, 0, k - first, over)
 
 
-@kernel
+@kernel(uses=(TRANSPOSE,))
 def pack_transposed(W, packed):
     """Reads W (N, K), writes packed (ceil(N / lanes), K, lanes), B of `product` for A @ W.T, zeros in the last vector's tail."""
     N, K = W.shape

@@ -4,13 +4,15 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from fastconv.kernels.jit import Apart
+from fastconv.kernels.tiles import call_apart
 from fastconv.kernels.vector import masked_load, masked_store, vector_pointer
 from fastconv.kernels.vector_type import I32, float_vector, llvm_type
 
 
 @intrinsic
-def transpose(typingctx, X, x, x_stride, rows, cols, Y, y, y_stride, width):
-    """Y[y + j*y_stride + i] = X[x + i*x_stride + j] for i < rows and j < cols, both at most a vector's lanes; 0 for rows <= i < width."""
+def transpose_block(typingctx, X, x, x_stride, rows, cols, Y, y, y_stride, width):
+    """As `transpose`, of pointers: compiled once, since its two bodies of a hundred instructions would be in a dozen kernels."""
     lanes = float_vector(X).lanes
 
     def codegen(context, builder, sig, args):
@@ -49,6 +51,20 @@ def transpose(typingctx, X, x, x_stride, rows, cols, Y, y, y_stride, width):
 
     n = types.int64
     return types.void(X, n, n, n, n, Y, n, n, n), codegen
+
+
+def _transpose(X, x_stride, rows, cols, Y, y_stride, width):
+    transpose_block(X, 0, x_stride, rows, cols, Y, 0, y_stride, width)
+
+
+TRANSPOSE = Apart(_transpose, "piiipii")
+
+
+@intrinsic
+def transpose(typingctx, X, x, x_stride, rows, cols, Y, y, y_stride, width):
+    """Y[y + j*y_stride + i] = X[x + i*x_stride + j] for i < rows and j < cols, both at most a vector's lanes; 0 for rows <= i < width."""
+    n = types.intp
+    return call_apart(TRANSPOSE, (X, n, n, n, n, Y, n, n, n), (X,))
 
 
 def _integer(value):
