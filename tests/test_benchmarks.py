@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import bench_conv, bench_models, bench_ops, bench_startup, report, startup, workloads
+from benchmarks import assembly, bench_conv, bench_models, bench_ops, bench_startup, report, startup, workloads
 from benchmarks.worker import Worker, WorkerError
 from fastconv import functional, models, shapes
 
@@ -207,3 +207,12 @@ def test_report_without_torch_has_no_ratios(tmp_path):
 
 def test_geometric_mean():
     assert math.isclose(report.geometric_mean([1.0, 4.0]), 2.0)
+
+
+@pytest.mark.parametrize("name", assembly.TARGETS)
+def test_the_register_tile_does_not_spill(name):
+    """Also on processors that this is not: all sums of the tallest tile stay in vector registers."""
+    triple, processor, vector_bytes, rows = assembly.TARGETS[name]
+    loop = assembly.innermost(assembly.assembly(assembly.module(rows, 2, vector_bytes), triple, processor))
+    assert sum(bool(assembly.FMA.search(line)) for line in loop) == 2 * rows
+    assert not [line for line in loop if assembly.STACK.search(line) and re.search(r"[yz]mm|\bq\d|\bv\d", line)]

@@ -116,6 +116,16 @@ def test_maxima_behind_relu(shape, rng):
     assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
 
 
+@pytest.mark.parametrize("algorithm", ["winograd", "direct"])
+def test_relu_in_the_same_pass(algorithm, rng):
+    net = nn.Sequential(nn.Conv2d(6, 19, 3, padding=1, algorithm=algorithm), nn.ReLU())
+    x = rng.standard_normal((3, 6, 9, 10), np.float32)
+    x[0, 0, 0, 0] = np.nan
+    expected = F.relu(net[0](x))
+    assert_same_bits(net(x), expected)
+    assert_same_bits(net[1].backward(expected), F.relu_backward(expected, expected))
+
+
 def test_empty_batch(rng):
     x, w = np.zeros((0, 4, 6, 6), np.float32), rng.standard_normal((5, 4, 3, 3), np.float32)
     y = F.conv2d(x, w, algorithm="winograd")

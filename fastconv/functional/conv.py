@@ -7,6 +7,7 @@ import numpy as np
 from fastconv import shapes
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional import conv_direct, conv_im2col, conv_loops, conv_pooled, conv_winograd
+from fastconv.functional.activation import relu_in_place
 from fastconv.functional.arrays import FLOAT32, channels_last, check_shape, nchw, plain, same_dtype
 from fastconv.functional.linear import sum_rows, zeros_bias
 from fastconv.functional.options import three
@@ -109,6 +110,17 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
     compute = _algorithm(algorithm, g, x.dtype)
     return nchw(compute.forward(g, x, weight, zeros_bias(bias, g.OC, x.dtype)))
+
+
+def conv2d_relu(input, weight, bias, stride, padding, dilation, groups, *, algorithm="auto"):
+    """relu(conv2d(...)), in the same pass where the algorithm can, else in the memory of the convolution's output; the same bits."""
+    x = channels_last("input", input)
+    weight = same_dtype("weight", weight, x.dtype, 4)
+    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
+    compute, bias = _algorithm(algorithm, g, x.dtype), zeros_bias(bias, g.OC, x.dtype)
+    if compute is conv_winograd:
+        return nchw(compute.forward(g, x, weight, bias, relu=True))
+    return relu_in_place(nchw(compute.forward(g, x, weight, bias)))
 
 
 def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, groups, *, algorithm="auto", with_argmax=True):

@@ -78,10 +78,10 @@ def _transformed(weight, vectorised, summed, by_input):
     return U
 
 
-def _convolve(x, U, y, bias, tiling):
+def _convolve(x, U, y, argmax, bias, low, pooled, tiling):
     N, _, _, IC = x.shape
-    blocks, share = _cut(N * tiling[2] * tiling[3], IC, U.shape[0], x.itemsize)
-    conv_winograd.convolve(_work(N, tiling, IC, y.shape[3]), x, U, y, bias, -np.inf, tiling, blocks, share)
+    cut = _cut(N * tiling[2] * tiling[3], IC, U.shape[0], x.itemsize)
+    conv_winograd.convolve(_work(N, tiling, IC, y.shape[3]), x, U, y, argmax, bias, low, pooled, tiling, *cut)
     return y
 
 
@@ -89,26 +89,28 @@ def _work(N, tiling, IC, OC):
     return 2 * ELEMENTS * N * tiling[2] * tiling[3] * IC * OC
 
 
-def forward(g, x, weight, bias):
-    """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
-    y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
-    return _convolve(x, _transformed(weight, g.OC, g.IC, False), y, bias, _tiling(g.PT, g.PL, g.OH, g.OW))
+def _no_argmax():
+    return np.empty((0, 0, 0, 0), np.uint8)
+
+
+def forward(g, x, weight, bias, relu=False):
+    """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC); with `relu`, ReLU of it."""
+    y, U = empty((g.N, g.OH, g.OW, g.OC), x.dtype), _transformed(weight, g.OC, g.IC, False)
+    return _convolve(x, U, y, _no_argmax(), bias, 0.0 if relu else -np.inf, False, _tiling(g.PT, g.PL, g.OH, g.OW))
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
-    y, tiling = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype), _tiling(g.PT, g.PL, g.OH // 2 * 2, g.OW // 2 * 2)
-    U = _transformed(weight, g.OC, g.IC, False)
-    cut = _cut(g.N * tiling[2] * tiling[3], g.IC, U.shape[0], x.itemsize)
-    conv_winograd.convolve_relu_max(_work(g.N, tiling, g.IC, g.OC), x, U, y, argmax, bias, tiling, *cut)
-    return y
+    y, U = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype), _transformed(weight, g.OC, g.IC, False)
+    return _convolve(x, U, y, argmax, bias, -np.inf, True, _tiling(g.PT, g.PL, g.OH // 2 * 2, g.OW // 2 * 2))
 
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC): the convolution with the filters turned by 180 degrees."""
     d = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
     U = _transformed(weight, g.IC, g.OC, True)
-    return _convolve(grad_output, U, d, np.zeros(g.IC, d.dtype), _tiling(2 - g.PT, 2 - g.PL, g.H, g.W))
+    tiling = _tiling(2 - g.PT, 2 - g.PL, g.H, g.W)
+    return _convolve(grad_output, U, d, _no_argmax(), np.zeros(g.IC, d.dtype), -np.inf, False, tiling)
 
 
 def backward_weight(g, x, grad_output):

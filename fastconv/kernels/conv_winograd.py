@@ -132,10 +132,10 @@ def output_tile(m, i, step, bias, low, half, y, o, row, pixel):
         v0, v1, v2, v3 = output_row(*load_six(half, r * 6 * L, L, L))
         v0, v1, v2, v3 = v0 + bias, v1 + bias, v2 + bias, v3 + bias
         p = o + r * row
-        store(y, p, select(v0 < low, low, v0), L)
-        store(y, p + pixel, select(v1 < low, low, v1), L)
-        store(y, p + 2 * pixel, select(v2 < low, low, v2), L)
-        store(y, p + 3 * pixel, select(v3 < low, low, v3), L)
+        store(y, p, select(v0 <= low, low, v0), L)
+        store(y, p + pixel, select(v1 <= low, low, v1), L)
+        store(y, p + 2 * pixel, select(v2 <= low, low, v2), L)
+        store(y, p + 3 * pixel, select(v3 <= low, low, v3), L)
 
 
 # --- blocks of tiles -------------------------------------------------------------------------------------------------------
@@ -225,79 +225,78 @@ def job_tiles(job, blocks, total):
     return job * total // blocks, (job + 1) * total // blocks
 
 
-@kernel(uses=(TILES,))
-def convolve(X, U, Y, bias, low, tiling, blocks, share):
-    """Reads X (N, H, W, IC), transformed weights U, bias (OC,); writes Y (N, OH, OW, OC), numbers below `low` as `low`.
+@device
+def plain_outputs(M, m_step, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half):
+    """Transforms products M of tiles t0 .. t1, vectors v .. v + wide, back; writes them, with bias b, to y (N, OH, OW, OC)."""
+    L = lanes(M)
+    clipped = np.empty(16 * L, M.dtype)
+    for t in range(t0, t1):
+        n, ty, tx = place(t, tiling)
+        oh, ow = 4 * ty, 4 * tx
+        inside = oh + 4 <= OH and ow + 4 <= OW
+        for c in range(v * L, min(OC, (v + wide) * L), L):
+            m, o, own = (t - t0) * 2 * L + c - v * L, ((n * OH + oh) * OW + ow) * OC + c, OC - c
+            if inside and own >= L:
+                output_tile(M, m, m_step, load(b, c, L), low, half, y, o, OW * OC, OC)
+            else:
+                output_tile(M, m, m_step, load(b, c, own), low, half, clipped, 0, 4 * L, L)
+                for r in range(min(4, OH - oh)):
+                    for k in range(min(4, OW - ow)):
+                        store(y, o + (r * OW + k) * OC, load(clipped, (r * 4 + k) * L, L), own)
 
-    Parallel over `blocks` blocks of tiles and `share` vectors of output channels.
-    """
+
+@device
+def pooled_outputs(M, m_step, t0, t1, v, wide, tiling, y, argmax, GH, GW, OC, b, half):
+    """As `plain_outputs`, then ReLU and maxima of 2 x 2: y and argmax (N, GH, GW, OC), argmax as in pool.relu_max_forward_2x2 or empty."""
+    L = lanes(M)
+    before = np.empty(16 * L, M.dtype)
+    for t in range(t0, t1):
+        n, ty, tx = place(t, tiling)
+        for c in range(v * L, min(OC, (v + wide) * L), L):
+            own = OC - c
+            output_tile(M, (t - t0) * 2 * L + c - v * L, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * L, L)
+            for r in range(min(2, GH - 2 * ty)):
+                for k in range(min(2, GW - 2 * tx)):
+                    best, tap = relu_largest(before, (r * 8 + k * 2) * L, L, 4 * L, L)
+                    o = ((n * GH + 2 * ty + r) * GW + 2 * tx + k) * OC + c
+                    store(y, o, best, own)
+                    if argmax.size > 0:
+                        store(argmax, o, tap, own)
+
+
+@device
+def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
+    """Job `job` of `convolve`."""
     _, _, TY, TX = tiling
     N, OH, OW, OC = Y.shape
-    IC, (vectors, _, u_step) = X.shape[3], U.shape
-    u, b, y = U.ravel(), bias.ravel(), Y.ravel()
-    L, total, shares = lanes(y), N * TY * TX, (vectors + share - 1) // share
-    stride, most = padded(IC, L), (total + blocks - 1) // blocks
-    v_step, m_step = most * stride + LINE, most * 2 * L + LINE
-    for job in prange(blocks * shares):
-        t0, t1 = job_tiles(job // shares, blocks, total)
-        v0 = job % shares * share
-        V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
-        half, start = np.empty(ELEMENTS * L, y.dtype), np.zeros(2 * L, y.dtype)
-        clipped = np.empty(16 * L, y.dtype)
-        input_tiles(X, t0, t1, tiling, V, 0, stride, v_step)
-        for v in range(v0, min(vectors, v0 + share), 2):
-            wide = min(2, vectors - v)
-            multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, L)
-            for t in range(t0, t1):
-                n, ty, tx = place(t, tiling)
-                oh, ow = 4 * ty, 4 * tx
-                inside = oh + 4 <= OH and ow + 4 <= OW
-                for c in range(v * L, min(OC, (v + wide) * L), L):
-                    m, o, own = (t - t0) * 2 * L + c - v * L, ((n * OH + oh) * OW + ow) * OC + c, OC - c
-                    if inside and own >= L:
-                        output_tile(M, m, m_step, load(b, c, L), low, half, y, o, OW * OC, OC)
-                    else:
-                        output_tile(M, m, m_step, load(b, c, own), low, half, clipped, 0, 4 * L, L)
-                        for r in range(min(4, OH - oh)):
-                            for k in range(min(4, OW - ow)):
-                                store(y, o + (r * OW + k) * OC, load(clipped, (r * 4 + k) * L, L), own)
-
-
-@kernel(uses=(TILES,))
-def convolve_relu_max(X, U, Y, argmax, bias, tiling, blocks, share):
-    """Convolution, ReLU, and maxima of 2 x 2 with stride 2: writes Y (N, OH / 2, OW / 2, OC) and argmax as pool.relu_max_forward_2x2 does.
-
-    Parallel as `convolve`.
-    """
-    _, _, TY, TX = tiling
-    N, GH, GW, OC = Y.shape
     IC, (vectors, _, u_step) = X.shape[3], U.shape
     u, b, y, a = U.ravel(), bias.ravel(), Y.ravel(), argmax.ravel()
     L, total, shares = lanes(y), N * TY * TX, (vectors + share - 1) // share
     stride, most = padded(IC, L), (total + blocks - 1) // blocks
     v_step, m_step = most * stride + LINE, most * 2 * L + LINE
-    for job in prange(blocks * shares):
-        t0, t1 = job_tiles(job // shares, blocks, total)
-        v0 = job % shares * share
-        V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
-        half, start = np.empty(ELEMENTS * L, y.dtype), np.zeros(2 * L, y.dtype)
-        before = np.empty(16 * L, y.dtype)
-        input_tiles(X, t0, t1, tiling, V, 0, stride, v_step)
-        for v in range(v0, min(vectors, v0 + share), 2):
-            wide = min(2, vectors - v)
-            multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, L)
-            for t in range(t0, t1):
-                n, ty, tx = place(t, tiling)
-                for c in range(v * L, min(OC, (v + wide) * L), L):
-                    own = OC - c
-                    output_tile(M, (t - t0) * 2 * L + c - v * L, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * L, L)
-                    for r in range(min(2, GH - 2 * ty)):
-                        for k in range(min(2, GW - 2 * tx)):
-                            best, tap = relu_largest(before, (r * 8 + k * 2) * L, L, 4 * L, L)
-                            o = ((n * GH + 2 * ty + r) * GW + 2 * tx + k) * OC + c
-                            store(y, o, best, own)
-                            if a.size > 0:
-                                store(a, o, tap, own)
+    t0, t1 = job_tiles(job // shares, blocks, total)
+    v0 = job % shares * share
+    V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
+    half, start = np.empty(ELEMENTS * L, y.dtype), np.zeros(2 * L, y.dtype)
+    input_tiles(X, t0, t1, tiling, V, 0, stride, v_step)
+    for v in range(v0, min(vectors, v0 + share), 2):
+        wide = min(2, vectors - v)
+        multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, L)
+        if pooled:
+            pooled_outputs(M, m_step, t0, t1, v, wide, tiling, y, a, OH, OW, OC, b, half)
+        else:
+            plain_outputs(M, m_step, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half)
+
+
+@kernel(uses=(TILES,))
+def convolve(X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
+    """Reads X (N, H, W, IC), transformed weights U, bias (OC,); writes Y (N, OH, OW, OC), numbers below `low` as `low`.
+
+    With `pooled`, Y is (N, OH / 2, OW / 2, OC), the maxima of 2 x 2 of ReLU, and argmax as pool.relu_max_forward_2x2 writes it, or empty.
+    Parallel over `blocks` blocks of tiles and `share` vectors of output channels.
+    """
+    for job in prange(blocks * ((U.shape[0] + share - 1) // share)):
+        _job(np.int64(job), X, U, Y, argmax, bias, low, pooled, tiling, blocks, share)
 
 
 @kernel(uses=(TILES,))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastconv.functional.activation import relu_in_place
-from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
+from fastconv.functional.conv import conv2d_relu, conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
 from fastconv.functional.pool import relu_max_pool2d
 from fastconv.nn.activation import ReLU
 from fastconv.nn.conv import Conv2d
@@ -48,6 +48,13 @@ def _relu_max(input, relu, pool):
     return output
 
 
+def _conv_relu(input, conv, relu):
+    output = conv2d_relu(input, *conv._arrays(), conv.stride, conv.padding, conv.dilation, conv.groups, algorithm=conv.algorithm)
+    conv.remember(input)
+    relu.remember(output)
+    return output
+
+
 def _relu_in_place(input, layer, relu):
     """ReLU over the memory of the layer before it, which does not need its own output."""
     output = relu_in_place(layer.forward(input))
@@ -65,7 +72,7 @@ def _batch_norm_relu(input, norm, relu):
 _PATTERNS: dict[tuple[type, ...], Callable[..., Any]] = {
     (Conv2d, ReLU, MaxPool2d): _conv_relu_max,
     (ReLU, MaxPool2d): _relu_max,
-    (Conv2d, ReLU): _relu_in_place,
+    (Conv2d, ReLU): _conv_relu,
     (Linear, ReLU): _relu_in_place,
     (BatchNorm2d, ReLU): _batch_norm_relu,
 }
