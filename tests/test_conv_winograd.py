@@ -223,4 +223,5 @@ def test_the_rule_counts_what_is_left(rng):
     assert pays(16, 512, 8)
     assert not pays(1, 512, 7)
     assert not pays(64, 4, 32)
+    assert not pays(64, 2048, 32)  # four times the memory of the filters
     assert conv_direct.unfit(shapes.conv2d((1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)) is None

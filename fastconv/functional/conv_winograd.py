@@ -41,10 +41,16 @@ TILE_COST, WEIGHT_COST = 460, 1200
 """What transforming a tile of one channel, and one filter, costs, in multiply-adds of the register tile: fitted to measured times."""
 
 
+MOST_FILTERS = 1 << 20
+"""Transformed, these are 150 MB of float32; more had better not be."""
+
+
 def pays(g):
     """Whether this algorithm is the faster one, counted in multiply-adds: a quarter of them, but tiles over the border, and transforms."""
     T = g.N * -(-g.OH // 4) * -(-g.OW // 4)
     filters = g.IC * g.OC
+    if filters > MOST_FILTERS:
+        return False
     return 1.1 * (T * (ELEMENTS * filters + TILE_COST * (g.IC + g.OC)) + WEIGHT_COST * filters) < 9 * g.N * g.OH * g.OW * filters
 
 
