@@ -10,7 +10,7 @@ from fastconv import nn, reference, shapes
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional import conv, conv_direct, conv_winograd
 from fastconv.functional.conv import conv2d_relu_max_pool2d
-from fastconv.kernels import conv_winograd as kernels
+from fastconv.kernels import winograd_tile as kernels
 
 EPS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 GROWTH = 20  # of the error by the transforms, in terms of the bound of a plain sum; docs/algorithms.md

@@ -153,7 +153,7 @@ def conv2d_relu_max_pool2d_backward(
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    if algorithm not in ("auto", "direct") or not conv_pooled.fits(g):
+    if algorithm not in ("auto", "direct") or conv_direct.unfit(g) or not conv_pooled.fits(g):
         before = max_pool2d_backward_argmax(grad_output, argmax, g.output_shape, 2)
         return conv2d_backward(before, input, weight, stride, padding, dilation, groups, algorithm=algorithm, output_mask=output_mask)
     check_shape("grad_output", plain("grad_output", grad_output, 4), (g.N, g.OC, g.OH // 2, g.OW // 2))
