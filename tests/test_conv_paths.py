@@ -6,6 +6,7 @@ from checks import assert_same_bits, small_integers
 
 from fastconv import functional as F
 from fastconv import reference, set_num_threads, shapes
+from fastconv.errors import ArgumentError
 from fastconv.functional import conv_direct, conv_pooled
 from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
 from fastconv.kernels import jit
@@ -168,3 +169,15 @@ def test_images_as_lanes(images, rng, kernels_called):
     for output, argmax in results:
         assert_same_bits(output, expected)
         assert_same_bits(argmax, results[0][1])
+
+
+def test_gradients_behind_a_maximum_heed_what_direct_cannot_take(monkeypatch, rng, kernels_called):
+    """Rows too long for memory: auto computes by loops, and "direct" says why it does not."""
+    monkeypatch.setattr(conv_direct, "ROW_NUMBERS", 1)
+    x, w = small_integers(rng, (2, 3, 8, 8), np.float32), small_integers(rng, (5, 3, 3, 3), np.float32)
+    output, argmax, _ = conv2d_relu_max_pool2d(x, w, None, 1, 0, 1, 1)
+    conv2d_relu_max_pool2d_backward(output, argmax, x, w, 1, 0, 1, 1)
+    assert "conv_loops.backward_weight" in kernels_called
+    assert "conv_pooled.backward_weight" not in kernels_called
+    with pytest.raises(ArgumentError, match="would be padded"):
+        conv2d_relu_max_pool2d_backward(output, argmax, x, w, 1, 0, 1, 1, algorithm="direct")
