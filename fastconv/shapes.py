@@ -4,6 +4,7 @@ Extents are named N, C, H, W (input), IC, OC, KH, KW (weight), OH, OW (output); 
 PT PB PL PR (padding at the top, bottom, left and right).
 """
 
+import dataclasses
 import functools
 import operator
 from typing import NamedTuple
@@ -87,8 +88,12 @@ def _check_extents(name, shape, first):
             raise ArgumentError(f"{name} has no elements along axis {axis}: shape {shape}; only the batch (axis 0) may be empty")
 
 
-class Conv2d(NamedTuple):
-    """The geometry of one convolution, checked."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Conv2d:
+    """The geometry of one convolution, checked.
+
+    It is equal to itself only: what depends on the geometry is looked up at every call, and an object's identity is its quickest key.
+    """
 
     N: int
     IC: int
@@ -109,19 +114,27 @@ class Conv2d(NamedTuple):
     OH: int
     OW: int
 
-    @property
+    @functools.cached_property
     def input_shape(self):
         return self.N, self.IC, self.H, self.W
 
-    @property
+    @functools.cached_property
     def weight_shape(self):
         return self.OC, self.IC // self.groups, self.KH, self.KW
 
-    @property
+    @functools.cached_property
     def output_shape(self):
         return self.N, self.OC, self.OH, self.OW
 
-    @property
+    @functools.cached_property
+    def window(self):
+        return self.OH, self.OW, self.SH, self.SW, self.PT, self.PL
+
+    @functools.cached_property
+    def taps(self):
+        return self.KH, self.KW, self.DH, self.DW
+
+    @functools.cached_property
     def flops(self):
         """Floating-point operations of one pass, a multiplication and an addition each counted."""
         return 2 * self.N * self.OC * self.OH * self.OW * (self.IC // self.groups) * self.KH * self.KW
@@ -132,15 +145,25 @@ def conv2d(input_shape, weight_shape, stride=1, padding=0, dilation=1, groups=1)
 
     OH = floor((H + PT + PB - DH*(KH - 1) - 1) / SH) + 1, OW likewise.
     """
+    pairs = type(stride) is type(padding) is type(dilation) is tuple
+    if not pairs or set(map(type, (*stride, *padding, *dilation, groups))) != {int}:  # the cache takes True and 1.0 for 1
+        stride, padding, dilation, groups = _conv2d_options(stride, padding, dilation, groups)
+    return _conv2d(input_shape, weight_shape, stride, padding, dilation, groups)
+
+
+def _conv2d_options(stride, padding, dilation, groups):
+    """Checked; padding as ((PT, PB), (PL, PR)), unless it is a name."""
     stride, dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
     if not isinstance(padding, str):
-        padding = padding_sides(padding, (), (), ())  # checked integers: the cache below takes True and 1.0 for 1
-    return _conv2d(input_shape, weight_shape, stride, padding, dilation, integer("groups", groups, 1))
+        PT, PB, PL, PR = padding_sides(padding, (), (), ())
+        padding = (PT, PB), (PL, PR)
+    return stride, padding, dilation, integer("groups", groups, 1)
 
 
 @functools.lru_cache(maxsize=4096)
 def _conv2d(input_shape, weight_shape, stride, padding, dilation, groups):
     (N, IC, H, W), (OC, ICG, KH, KW) = input_shape, weight_shape
+    stride, padding, dilation, groups = _conv2d_options(stride, padding, dilation, groups)
     _check_extents("input", input_shape, 1)
     _check_extents("weight", weight_shape, 0)
     if IC % groups or OC % groups:
@@ -150,7 +173,7 @@ def _conv2d(input_shape, weight_shape, stride, padding, dilation, groups):
             f"weight {weight_shape} with groups={groups} takes {ICG * groups} input channels, but input {input_shape} has {IC}"
         )
     (SH, SW), (DH, DW) = stride, dilation
-    PT, PB, PL, PR = padding_sides(padding, (KH, KW), stride, dilation) if isinstance(padding, str) else padding
+    PT, PB, PL, PR = padding_sides(padding, (KH, KW), stride, dilation)
     OH, OW = window_outputs(H, KH, SH, DH, PT, PB), window_outputs(W, KW, SW, DW, PL, PR)
     if OH < 1 or OW < 1:
         raise ArgumentError(

@@ -3,8 +3,13 @@
 import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
+from fastconv.kernels import axes
+from fastconv.memory import empty
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+MANY, FEW = 1 << 15, 8
+"""A kernel exchanges the axes of so many numbers and more, of which none is short: NumPy takes 15 instead of 2 ms for 4 million."""
 
 
 def plain(name, array, ndim=None):
@@ -46,7 +51,31 @@ def channels_last(name, array, dtype=None):
     array = plain(name, array, 4)
     if dtype is not None and array.dtype != dtype:
         raise ArgumentTypeError(f"{name} must be {dtype} as the other arrays are, got {array.dtype}")
-    return contiguous(array.transpose(0, 2, 3, 1))
+    pixels = array.transpose(0, 2, 3, 1)
+    if array.size >= MANY and array.flags.c_contiguous and not pixels.flags.c_contiguous:
+        N, C, H, W = array.shape
+        return _swapped(array, (N, C, H * W), pixels.shape)
+    return contiguous(pixels)
+
+
+def channels_first(array):
+    """An (N, C, H, W) array as a C-contiguous one, copied unless it is."""
+    pixels = array.transpose(0, 2, 3, 1)
+    if array.size >= MANY and array.dtype in (FLOAT32, FLOAT64) and pixels.flags.c_contiguous and not array.flags.c_contiguous:
+        N, C, H, W = array.shape
+        return _swapped(pixels, (N, H * W, C), array.shape)
+    return np.ascontiguousarray(array)
+
+
+def _swapped(array, extents, shape):
+    """A C-contiguous array seen as `extents` (N, A, B), copied with the last two axes exchanged, seen as `shape`."""
+    N, A, B = extents
+    array = contiguous(array).reshape(extents)
+    if min(A, B) < FEW:
+        return np.ascontiguousarray(array.transpose(0, 2, 1)).reshape(shape)
+    result = empty((N, B, A), array.dtype)
+    axes.swap(4 * array.size, array, result)
+    return result.reshape(shape)
 
 
 def same_dtype(name, array, dtype, ndim):

@@ -1,5 +1,6 @@
 """2-D convolution and its transpose: checks, the choice of the algorithm, and results in (N, C, H, W)."""
 
+import functools
 import os
 
 import numpy as np
@@ -47,10 +48,11 @@ def get_winograd():
     return _winograd_allowed
 
 
-def _algorithm(name, geometry, dtype):
+@functools.lru_cache(maxsize=4096)
+def _algorithm(name, geometry, dtype, winograd_allowed):
     """The module that computes, for an algorithm's name."""
     if name == "auto":
-        if _winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and conv_winograd.pays(geometry):
+        if winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and conv_winograd.pays(geometry):
             return conv_winograd
         return conv_loops if conv_direct.unfit(geometry) else conv_direct
     if name not in ALGORITHMS:
@@ -60,6 +62,14 @@ def _algorithm(name, geometry, dtype):
     if reason:
         raise ArgumentError(f'algorithm="{name}" does not fit: {reason}')
     return ALGORITHMS[name]
+
+
+def _convolution(input, weight, stride, padding, dilation, groups, algorithm):
+    """What every pass starts with: (input as (N, H, W, IC), weight, geometry, the module that computes), checked."""
+    x = channels_last("input", input)
+    weight = same_dtype("weight", weight, x.dtype, 4)
+    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
+    return x, weight, g, _algorithm(algorithm, g, x.dtype, _winograd_allowed)
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algorithm="auto"):
@@ -105,34 +115,27 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     array([[4., 4.],
            [4., 4.]])
     """
-    x = channels_last("input", input)
-    weight = same_dtype("weight", weight, x.dtype, 4)
-    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    compute = _algorithm(algorithm, g, x.dtype)
+    x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
     return nchw(compute.forward(g, x, weight, zeros_bias(bias, g.OC, x.dtype)))
 
 
-def conv2d_relu(input, weight, bias, stride, padding, dilation, groups, *, algorithm="auto"):
+def conv2d_relu(input, weight, bias, stride, padding, dilation, groups, algorithm="auto"):
     """relu(conv2d(...)), in the same pass where the algorithm can, else in the memory of the convolution's output; the same bits."""
-    x = channels_last("input", input)
-    weight = same_dtype("weight", weight, x.dtype, 4)
-    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    compute, bias = _algorithm(algorithm, g, x.dtype), zeros_bias(bias, g.OC, x.dtype)
+    x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
+    bias = zeros_bias(bias, g.OC, x.dtype)
     if compute is conv_winograd:
         return nchw(compute.forward(g, x, weight, bias, relu=True))
     return relu_in_place(nchw(compute.forward(g, x, weight, bias)))
 
 
-def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, groups, *, algorithm="auto", with_argmax=True):
+def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, groups, algorithm="auto", with_argmax=True):
     """max_pool2d(relu(conv2d(...)), 2) in one pass over memory, the same bits; None where the convolution gives less than 2 x 2 outputs.
 
     Returns (output, argmax, the convolution's output shape). With argmax, which ReLU's gradient is in, max_pool2d_backward_argmax gives the
     gradient of the convolution's output.
     """
-    x = channels_last("input", input)
-    weight = same_dtype("weight", weight, x.dtype, 4)
-    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    compute, bias = _algorithm(algorithm, g, x.dtype), zeros_bias(bias, g.OC, x.dtype)
+    x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
+    bias = zeros_bias(bias, g.OC, x.dtype)
     if g.OH < 2 or g.OW < 2:
         return None
     argmax = empty((g.N, g.OH // 2, g.OW // 2, g.OC) if with_argmax else (0, 0, 0, 0), UINT8)
@@ -144,16 +147,14 @@ def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, group
 
 
 def conv2d_relu_max_pool2d_backward(
-    grad_output, argmax, input, weight, stride, padding, dilation, groups, *, algorithm="auto", output_mask=(True, True, True)
+    grad_output, argmax, input, weight, stride, padding, dilation, groups, algorithm="auto", output_mask=(True, True, True)
 ):
     """Gradients of `conv2d_relu_max_pool2d`, from its argmax: those of `conv2d_backward`, to rounding, for the gradient of the maxima.
 
     Three of four numbers of the convolution's own gradient are 0; it is not written to memory, and they are not multiplied.
     """
-    x = channels_last("input", input)
-    weight = same_dtype("weight", weight, x.dtype, 4)
-    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    if algorithm not in ("auto", "direct") or conv_direct.unfit(g) or not conv_pooled.fits(g):
+    x, weight, g, _ = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
+    if algorithm not in ("auto", "direct") or not conv_pooled.fits(g):
         before = max_pool2d_backward_argmax(grad_output, argmax, g.output_shape, 2)
         return conv2d_backward(before, input, weight, stride, padding, dilation, groups, algorithm=algorithm, output_mask=output_mask)
     check_shape("grad_output", plain("grad_output", grad_output, 4), (g.N, g.OC, g.OH // 2, g.OW // 2))
@@ -196,10 +197,7 @@ def conv2d_backward(
     grad_weight[oc, ic, kh, kw] = sum over n, oh, ow of grad_output[n, oc, oh, ow] * x[n, ic, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL];
     grad_input is the full convolution of grad_output with the filter rotated by 180 degrees; grad_bias sums over n, oh, ow.
     """
-    x = channels_last("input", input)
-    weight = same_dtype("weight", weight, x.dtype, 4)
-    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    compute = _algorithm(algorithm, g, x.dtype)
+    x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
     need_input, need_weight, need_bias = three("output_mask", output_mask)
     check_shape("grad_output", plain("grad_output", grad_output, 4), g.output_shape)
     grad_output = channels_last("grad_output", grad_output, x.dtype)
@@ -208,6 +206,14 @@ def conv2d_backward(
         compute.backward_weight(g, x, grad_output) if need_weight else None,
         sum_rows(grad_output.reshape(-1, g.OC)) if need_bias else None,
     )
+
+
+def _transposed(input, weight, stride, padding, output_padding, groups, dilation, algorithm):
+    """As `_convolution`, for the convolution whose input gradient is wanted."""
+    x = channels_last("input", input)
+    weight = same_dtype("weight", weight, x.dtype, 4)
+    g = shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
+    return x, weight, g, _algorithm(algorithm, g, x.dtype, _winograd_allowed)
 
 
 def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, algorithm="auto"):
@@ -239,10 +245,8 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
     ----------
     V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
     """
-    x = channels_last("input", input)
-    weight = same_dtype("weight", weight, x.dtype, 4)
-    g = shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
-    y = _algorithm(algorithm, g, x.dtype).backward_input(g, x, weight)
+    x, weight, g, compute = _transposed(input, weight, stride, padding, output_padding, groups, dilation, algorithm)
+    y = compute.backward_input(g, x, weight)
     if bias is not None:
         y += zeros_bias(bias, g.IC, x.dtype)
     return nchw(y)
@@ -283,10 +287,7 @@ def conv_transpose2d_backward(
     ValueError, TypeError
         As `conv_transpose2d`; also when grad_output does not have the output's shape.
     """
-    x = channels_last("input", input)
-    weight = same_dtype("weight", weight, x.dtype, 4)
-    g = shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
-    compute = _algorithm(algorithm, g, x.dtype)
+    x, weight, g, compute = _transposed(input, weight, stride, padding, output_padding, groups, dilation, algorithm)
     need_input, need_weight, need_bias = three("output_mask", output_mask)
     check_shape("grad_output", plain("grad_output", grad_output, 4), g.input_shape)
     grad_output = channels_last("grad_output", grad_output, x.dtype)

@@ -76,8 +76,9 @@ def _convolve(work, x, packed, y, bias, window, taps, place):
     """One dense convolution of x (N, H, W, C) into y (N, YH, YW, OC), by images or by rows."""
     N, C = x.shape[0], x.shape[3]
     OH, OW, SH, SW, _, _ = window
-    if _by_images(N, _image_bytes(x), OH, OW, taps):
-        images, vectors = _images(x), packed.shape[1]
+    image_bytes = math.prod(x.shape[1:]) * x.itemsize
+    if _by_images(N, image_bytes, OH, OW, taps):
+        images, vectors = _images(image_bytes), packed.shape[1]
         shares = max(1, PARTS // -(-N // images))
         conv_images.convolve(work, x, packed, y, bias, window, taps, place, images, 2 * -(-vectors // (2 * shares)))
     else:
@@ -88,19 +89,16 @@ SHORT_ROW = 8
 """Numbers under a row of the filter up to which lanes are images: 5 of LeNet's first layer, 470 against 140 us for 64 images."""
 
 
-def _image_bytes(x):
-    return math.prod(x.shape[1:]) * x.itemsize
-
-
-def _images(x):
-    """How many images of x (N, H, W, C) a job takes."""
-    return IMAGES if IMAGES * _image_bytes(x) <= IMAGES_BYTES else IMAGES // 2
+def _images(image_bytes):
+    """How many images of `image_bytes` a job takes."""
+    return IMAGES if IMAGES * image_bytes <= IMAGES_BYTES else IMAGES // 2
 
 
 BLOCK_BYTES = 128 if MAX_ROWS <= 8 else VECTOR_BYTES
 """Channels of a panel's block: short vectors' tiles need longer sums than a vector's channels (3 to 8 %, dilated 14 % with AVX2)."""
 
 
+@functools.lru_cache(maxsize=4096)
 def _packed_shape(groups, vectorised, summed, taps, itemsize, block_bytes=VECTOR_BYTES):
     """(groups, vectors, CB, KH, KW, BC, lanes): channels of a group as vectors, and as CB even blocks of BC that fit into block_bytes."""
     lanes = VECTOR_BYTES // itemsize
@@ -115,31 +113,36 @@ def forward(g, x, weight, bias):
     if _is_strided_product(g):
         return conv_im2col.forward(g, x, weight, bias)
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
-    window, taps = window_and_taps(g)
     if _is_depthwise(g):
-        conv_depthwise.convolve(g.flops, x, _channels_inside(weight), y, bias, window, taps, (1, 1, 0, 0))
+        conv_depthwise.convolve(g.flops, x, _channels_inside(weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
         return y
-    _convolve(g.flops, x, _packed(g, weight), y, bias, window, taps, (1, 1, 0, 0))
+    _convolve(g.flops, x, _packed(g, weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
     return y
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
-    OH, OW = g.OH // 2 * 2, g.OW // 2 * 2
     if _is_product(g) or _is_strided_product(g) or _is_depthwise(g):
         return relu_max_halves(forward(g, x, weight, bias), argmax)
-    y = empty((g.N, OH // 2, OW // 2, g.OC), x.dtype)
-    _, taps = window_and_taps(g)
-    window = (OH, OW, g.SH, g.SW, g.PT, g.PL)  # without a last row or column that no maximum sees
-    if _by_lanes(g, x.itemsize):
-        rows = _lane_rows(OW * max(g.OC, g.IC) * VECTOR_BYTES, OH)
-        conv_lanes.convolve_relu_max(g.flops, x, _channels_last(weight), y, argmax, bias, window, taps, rows)
-    elif _by_images(g.N, _image_bytes(x), OH, OW, taps):
-        conv_images.convolve_relu_max(g.flops, x, _packed(g, weight), y, argmax, bias, window, taps, _images(x))
-    else:
-        images, rows = _blocks(g.N, g.IC, OH, OW, taps, (g.SH, g.SW), x.itemsize)
-        conv_direct.convolve_relu_max(g.flops, x, _packed(g, weight), y, argmax, bias, window, taps, images, rows + rows % 2)
+    kernel, window, cut = _relu_max(g, x.itemsize)
+    filters = _channels_last(weight) if kernel is conv_lanes.convolve_relu_max else _packed(g, weight)
+    y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
+    kernel(g.flops, x, filters, y, argmax, bias, window, g.taps, *cut)
     return y
+
+
+@functools.lru_cache(maxsize=1024)
+def _relu_max(g, itemsize):
+    """(kernel, window, how it is cut) of `forward_relu_max`."""
+    OH, OW = g.OH // 2 * 2, g.OW // 2 * 2
+    window = (OH, OW, g.SH, g.SW, g.PT, g.PL)  # without a last row or column that no maximum sees
+    image_bytes = g.H * g.W * g.IC * itemsize
+    if _by_lanes(g, itemsize):
+        return conv_lanes.convolve_relu_max, window, (_lane_rows(OW * max(g.OC, g.IC) * VECTOR_BYTES, OH),)
+    if _by_images(g.N, image_bytes, OH, OW, g.taps):
+        return conv_images.convolve_relu_max, window, (_images(image_bytes),)
+    images, rows = _blocks(g.N, g.IC, OH, OW, g.taps, (g.SH, g.SW), itemsize)
+    return conv_direct.convolve_relu_max, window, (images, rows + rows % 2)
 
 
 def _by_lanes(g, itemsize):
@@ -156,10 +159,6 @@ def _lane_rows(row_bytes, OH):
     rows = max(2, min(OH, PANEL_BYTES // row_bytes // 2 * 2))
     parts = -(-OH // rows)
     return -(-OH // (2 * parts)) * 2
-
-
-def window_and_taps(g):
-    return (g.OH, g.OW, g.SH, g.SW, g.PT, g.PL), (g.KH, g.KW, g.DH, g.DW)
 
 
 def _packed(g, weight):
@@ -226,7 +225,7 @@ def backward_input(g, grad_output, weight):
         return conv_im2col.backward_input(g, grad_output, weight)
     if _few_for_input(g, grad_output.itemsize):
         grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-        conv_few.backward_input(g.flops, grad_output, _rows_together(weight), grad_input, *window_and_taps(g))
+        conv_few.backward_input(g.flops, grad_output, _rows_together(weight), grad_input, g.window, g.taps)
         return grad_input
     rows = list(_phases(g.H, g.KH, g.SH, g.DH, g.PT))
     columns = list(_phases(g.W, g.KW, g.SW, g.DW, g.PL))
@@ -260,10 +259,9 @@ def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
     if _is_product(g):
         return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
-    window, taps = window_and_taps(g)
     if _is_depthwise(g):
         parts = empty((max(1, min(PARTS, g.N * g.OH)), g.KH, g.KW, g.IC), x.dtype)
-        conv_depthwise.backward_weight(g.flops, x, grad_output, parts, window, taps)
+        conv_depthwise.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps)
         return np.ascontiguousarray(sum_parts(parts).transpose(2, 0, 1)).reshape(g.weight_shape)
     if _few_for_weight(g, x.itemsize):
         return _backward_weight_few(g, x, grad_output)
@@ -271,7 +269,7 @@ def backward_weight(g, x, grad_output):
     shape = _packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize)
     splits, images, rows, share, own = _weight_jobs(g, shape, x.itemsize)
     parts = empty((splits, *shape), x.dtype)
-    conv_direct.backward_weight(g.flops, x, grad_output, parts, window, taps, images, rows, share, own)
+    conv_direct.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, images, rows, share, own)
     grad_weight = empty(g.weight_shape, x.dtype)
     conv_direct.unpack(parts.size, parts, grad_weight)
     return grad_weight
@@ -313,7 +311,7 @@ def _backward_weight_few(g, x, grad_output):
     rows = max(1, min(g.OH, 4 * PIXELS // g.OW))
     splits = max(1, min(PARTS, g.N * -(-g.OH // rows)))
     parts = empty((splits, g.OC, g.KH, g.KW * g.IC), x.dtype)
-    conv_few.backward_weight(g.flops, x, grad_output, parts, *window_and_taps(g), rows)
+    conv_few.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, rows)
     return np.ascontiguousarray(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
 
 

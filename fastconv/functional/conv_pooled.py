@@ -1,5 +1,8 @@
 """Gradients of a convolution followed by ReLU and maxima of 2 x 2, from the gradients of the maxima: a part of the algorithm "direct"."""
 
+import functools
+
+from fastconv.functional import conv_direct
 from fastconv.functional.conv_direct import PART_BYTES, PARTS
 from fastconv.kernels import conv_pooled
 from fastconv.kernels.simd import VECTOR_BYTES
@@ -24,37 +27,50 @@ def _row(g, itemsize):
     return -(-g.KW * g.IC // lanes) * lanes
 
 
+@functools.lru_cache(maxsize=1024)
 def fits(g):
     """Whether the kernels take the geometry."""
     panel, filters = (g.OW + g.KW) * (g.KH + 1) * g.IC, 2 * g.OC * (g.KH + 1) * (g.KW * g.IC + VECTOR_BYTES)
-    return g.groups == g.SH == g.SW == g.DH == g.DW == 1 and max(panel, filters) < MOST_PICKS
+    return g.groups == g.SH == g.SW == g.DH == g.DW == 1 and max(panel, filters) < MOST_PICKS and not conv_direct.unfit(g)
+
+
+@functools.lru_cache(maxsize=1024)
+def _weight_cut(g, itemsize):
+    """(shape of the parts, (images, rows, share, apart)) of kernels.conv_pooled.backward_weight."""
+    GH, GW, lanes, row = g.OH // 2, g.OW // 2, VECTOR_BYTES // itemsize, _row(g, itemsize)
+    apart = g.IC % lanes > 0 and lanes // 2 < g.KW * g.IC and 2 * GW * row * (g.KH + 1) * itemsize <= 4 * PANEL_BYTES
+    line = (2 * GW * row if apart else (2 * GW - 1 + g.KW) * g.IC) * itemsize
+    rows = max(1, min(GH, (PANEL_BYTES // line + 1 - g.KH) // 2))
+    images = max(1, PANEL_BYTES // (line * (2 * rows - 1 + g.KH)))
+    part, vectors = g.OC * (g.KH + 1) * row, -(-g.OC // lanes)
+    splits = max(1, min(PARTS, g.N * -(-GH // rows), g.N * GH * GW // SPLIT_PIXELS, PART_BYTES // (part * itemsize)))
+    share = -(-vectors // -(-PARTS // splits))
+    return (splits, g.OC, g.KH + 1, row), (images, rows, share, apart)
 
 
 def backward_weight(g, x, grad_output, argmax):
     """x (N, H, W, IC), grad_output and argmax (N, OH // 2, OW // 2, OC) to OIHW and (OC,)."""
-    GH, GW = grad_output.shape[1:3]
-    lanes, row = VECTOR_BYTES // x.itemsize, _row(g, x.itemsize)
-    apart = g.IC % lanes > 0 and lanes // 2 < g.KW * g.IC and 2 * GW * row * (g.KH + 1) * x.itemsize <= 4 * PANEL_BYTES
-    line = (2 * GW * row if apart else (2 * GW - 1 + g.KW) * g.IC) * x.itemsize
-    rows = max(1, min(GH, (PANEL_BYTES // line + 1 - g.KH) // 2))
-    images = max(1, PANEL_BYTES // (line * (2 * rows - 1 + g.KH)))
-    part, vectors = g.OC * (g.KH + 1) * row, -(-g.OC // lanes)
-    splits = max(1, min(PARTS, g.N * -(-GH // rows), g.N * GH * GW // SPLIT_PIXELS, PART_BYTES // (part * x.itemsize)))
-    share = -(-vectors // -(-PARTS // splits))
-    parts = empty((splits, g.OC, g.KH + 1, row), x.dtype)
-    padding, taps = (g.PT, g.PL), (g.KH, g.KW)
-    conv_pooled.backward_weight(g.flops // 4, x, grad_output, argmax, parts, padding, taps, images, rows, share, apart)
+    shape, cut = _weight_cut(g, x.itemsize)
+    parts = empty(shape, x.dtype)
+    conv_pooled.backward_weight(g.flops // 4, x, grad_output, argmax, parts, (g.PT, g.PL), (g.KH, g.KW), *cut)
     grad_weight, grad_bias = empty(g.weight_shape, x.dtype), empty((g.OC,), x.dtype)
     conv_pooled.unpack(2 * parts.size, parts, grad_weight, grad_bias)
     return grad_weight, grad_bias
 
 
+@functools.lru_cache(maxsize=1024)
+def _input_cut(g, itemsize):
+    """(shape of the packed filters, rows) of kernels.conv_pooled.backward_input."""
+    GH, line = g.OH // 2, (g.OW + g.KW) * g.IC * itemsize
+    rows = min(GH, max(2 * g.KH, INPUT_BYTES // (2 * line)))
+    return (2, g.OC, g.KH + 1, _row(g, itemsize)), -(-GH // -(-GH // rows))
+
+
 def backward_input(g, grad_output, argmax, weight):
     """grad_output and argmax (N, OH // 2, OW // 2, OC), weight OIHW to (N, H, W, IC)."""
-    packed = empty((2, g.OC, g.KH + 1, _row(g, weight.itemsize)), weight.dtype)
+    shape, rows = _input_cut(g, weight.itemsize)
+    packed = empty(shape, weight.dtype)
     conv_pooled.pack(weight.size, weight, packed)
     grad_input = empty((g.N, g.H, g.W, g.IC), weight.dtype)
-    GH, line = g.OH // 2, (g.OW + g.KW) * g.IC * weight.itemsize
-    rows = min(GH, max(2 * g.KH, INPUT_BYTES // (2 * line)))
-    conv_pooled.backward_input(g.flops // 4, grad_output, argmax, packed, grad_input, (g.PT, g.PL), (g.KH, g.KW), -(-GH // -(-GH // rows)))
+    conv_pooled.backward_input(g.flops // 4, grad_output, argmax, packed, grad_input, (g.PT, g.PL), (g.KH, g.KW), rows)
     return grad_input

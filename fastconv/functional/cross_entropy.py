@@ -26,8 +26,8 @@ def _labels(target, shape):
     return contiguous(target if target.dtype == np.int64 else target.astype(np.int64)).reshape(-1)
 
 
-class _Classes:
-    """The checked arguments that cross entropy and its gradient share; rows has the classes innermost."""
+class CrossEntropy:
+    """The checked arguments of `cross_entropy`, its value and its gradient; rows has the classes innermost."""
 
     def __init__(self, input, target, weight, ignore_index, reduction, label_smoothing):
         input = plain("input", input)
@@ -45,16 +45,39 @@ class _Classes:
         self.reduction = choice("reduction", reduction, *REDUCTIONS)
         self.ignore = integer("ignore_index", ignore_index, -LIMIT)
         self.smoothing = number("label_smoothing", label_smoothing, 0, 1)
+        self.work = TRANSCENDENTAL * self.rows.size
 
-    @property
-    def work(self):
-        return TRANSCENDENTAL * self.rows.size
-
-    def check(self, bad):
+    def _check(self, bad):
         """Raise when the kernel met a target, number `bad`, that is no class."""
         if bad >= 0:
             where = tuple(int(i) for i in np.unravel_index(bad, self.shape))
             raise ArgumentError(f"target must hold classes from 0 to {self.C - 1} or {self.ignore}, got {self.labels[bad]} at {where}")
+
+    def loss(self):
+        """The float, or the array, that `cross_entropy` returns."""
+        rows, labels = self.rows, self.labels
+        losses = empty(self.shape if self.reduction == "none" else (0,), rows.dtype)
+        parts = np.empty(-(-labels.size // max(1, BLOCK // self.C)))
+        total, weights, bad = kernels.cross_entropy_forward(
+            self.work, rows.reshape(-1), labels, self.weight, losses.reshape(-1), parts, self.C, self.ignore, self.smoothing
+        )
+        self._check(bad)
+        return reduced_loss(total, losses, self.reduction, weights)
+
+    def gradient(self, grad_output=None):
+        """What `cross_entropy_backward` returns."""
+        scale, upstream = upstream_scale(grad_output, self.reduction, 0)
+        rows, labels, g = self.rows, self.labels, np.empty(0, self.rows.dtype)
+        if upstream is not None:
+            check_shape("grad_output", plain("grad_output", upstream), self.shape)
+            g = same_dtype("grad_output", upstream, rows.dtype, len(self.shape)).reshape(-1)
+        d = empty(rows.shape, rows.dtype)
+        mean = self.reduction == "mean"
+        bad = kernels.cross_entropy_backward(
+            self.work, rows.reshape(-1), labels, self.weight, g, d.reshape(-1), self.C, self.ignore, self.smoothing, scale, mean
+        )
+        self._check(bad)
+        return d if d.ndim == 2 else np.moveaxis(d, -1, 1)
 
 
 def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
@@ -95,14 +118,7 @@ def cross_entropy(input, target, weight=None, ignore_index=-100, reduction="mean
     >>> round(cross_entropy(np.array([[0.0, 0.0], [9.0, 0.0]]), np.array([1, 0])), 4)
     0.3466
     """
-    a = _Classes(input, target, weight, ignore_index, reduction, label_smoothing)
-    losses = empty(a.shape if reduction == "none" else (0,), a.rows.dtype)
-    parts = np.empty(-(-a.labels.size // max(1, BLOCK // a.C)))
-    total, weights, bad = kernels.cross_entropy_forward(
-        a.work, a.rows.reshape(-1), a.labels, a.weight, losses.reshape(-1), parts, a.C, a.ignore, a.smoothing
-    )
-    a.check(bad)
-    return reduced_loss(total, losses, reduction, weights)
+    return CrossEntropy(input, target, weight, ignore_index, reduction, label_smoothing).loss()
 
 
 def cross_entropy_backward(input, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0, *, grad_output=None):
@@ -124,15 +140,4 @@ def cross_entropy_backward(input, target, weight=None, ignore_index=-100, reduct
     ValueError, TypeError
         When an argument does not fit, or a target is no class.
     """
-    a = _Classes(input, target, weight, ignore_index, reduction, label_smoothing)
-    scale, upstream = upstream_scale(grad_output, reduction, 0)
-    g = np.empty(0, a.rows.dtype)
-    if upstream is not None:
-        check_shape("grad_output", plain("grad_output", upstream), a.shape)
-        g = same_dtype("grad_output", upstream, a.rows.dtype, len(a.shape)).reshape(-1)
-    d = empty(a.rows.shape, a.rows.dtype)
-    bad = kernels.cross_entropy_backward(
-        a.work, a.rows.reshape(-1), a.labels, a.weight, g, d.reshape(-1), a.C, a.ignore, a.smoothing, scale, reduction == "mean"
-    )
-    a.check(bad)
-    return d if d.ndim == 2 else np.moveaxis(d, -1, 1)
+    return CrossEntropy(input, target, weight, ignore_index, reduction, label_smoothing).gradient(grad_output)

@@ -33,7 +33,10 @@ def upstream_scale(grad_output, reduction, count):
 
 
 class _Pairs:
-    """The checked arguments that element by element losses share, flat and in the order of the prediction's memory."""
+    """The checked arguments of an element by element loss, flat and in the order of the prediction's memory: what its classes share.
+
+    Each has a `loss()`, what the function of its name returns, and a `gradient(grad_output)`.
+    """
 
     def __init__(self, input, target, reduction, *weights):
         self.x = Flat("input", input)
@@ -53,23 +56,60 @@ class _Pairs:
                 raise ArgumentError(f"{name} must broadcast to the shape {shape} of input, got {weight.shape}") from None
         return self.x.beside(name, weight)
 
-    def forward(self, kernel, cost, *others):
-        """Call a kernel with (x, target, *weights, losses, parts, *others); returns (losses or None, what the kernel returns)."""
+    def _forward(self, kernel, cost, *others):
+        """Call a kernel with (x, target, *weights, losses, parts, *others); returns (losses, what the kernel returns)."""
         losses = empty(self.values.shape if self.reduction == "none" else (0,), self.values.dtype)
         parts = np.empty(-(-self.values.size // BLOCK))
         result = kernel(cost * self.values.size, self.values, self.target, *self.weights, losses, parts, *others)
         return losses, result
 
-    def reduced(self, total, losses):
+    def _reduced(self, total, losses):
         return reduced_loss(total, self.x.restore(losses) if self.reduction == "none" else None, self.reduction, self.values.size)
 
-    def backward(self, kernel, cost, grad_output):
+    def _backward(self, kernel, cost, grad_output):
         """Call a kernel with (x, target, *weights, g, d, scale)."""
         scale, upstream = upstream_scale(grad_output, self.reduction, self.values.size)
         g = np.empty(0, self.values.dtype) if upstream is None else self.x.beside("grad_output", upstream)
         d = empty(self.values.shape, self.values.dtype)
         kernel(cost * d.size, self.values, self.target, *self.weights, g, d, scale)
         return self.x.restore(d)
+
+
+class BinaryCrossEntropy(_Pairs):
+    def __init__(self, input, target, weight, reduction):
+        super().__init__(input, target, reduction, ("weight", weight))
+
+    def loss(self):
+        count = self.values.size
+        counts = np.empty(-(-count // BLOCK), np.int64)
+        losses, (total, bad) = self._forward(kernels.binary_cross_entropy_forward, 2 * TRANSCENDENTAL, counts)
+        if bad:
+            raise ArgumentError(f"input must be probabilities from 0 to 1, got {bad} of {count} outside")
+        return self._reduced(total, losses)
+
+    def gradient(self, grad_output=None):
+        return self._backward(kernels.binary_cross_entropy_backward, 8, grad_output)
+
+
+class BinaryCrossEntropyWithLogits(_Pairs):
+    def __init__(self, input, target, weight, reduction, pos_weight):
+        super().__init__(input, target, reduction, ("weight", weight), ("pos_weight", pos_weight))
+
+    def loss(self):
+        losses, total = self._forward(kernels.logits_forward, 2 * TRANSCENDENTAL)
+        return self._reduced(total, losses)
+
+    def gradient(self, grad_output=None):
+        return self._backward(kernels.logits_backward, 2 * TRANSCENDENTAL, grad_output)
+
+
+class SquaredError(_Pairs):
+    def loss(self):
+        losses, total = self._forward(kernels.squared_error_forward, 3)
+        return self._reduced(total, losses)
+
+    def gradient(self, grad_output=None):
+        return self._backward(kernels.squared_error_backward, 3, grad_output)
 
 
 def binary_cross_entropy(input, target, weight=None, reduction="mean"):
@@ -97,13 +137,7 @@ def binary_cross_entropy(input, target, weight=None, reduction="mean"):
     -----
     Logarithms are at least -100, so that a wrong certainty costs 100 and not infinity.
     """
-    a = _Pairs(input, target, reduction, ("weight", weight))
-    losses, (total, bad) = a.forward(
-        kernels.binary_cross_entropy_forward, 2 * TRANSCENDENTAL, np.empty(-(-a.values.size // BLOCK), np.int64)
-    )
-    if bad:
-        raise ArgumentError(f"input must be probabilities from 0 to 1, got {bad} of {a.values.size} outside")
-    return a.reduced(total, losses)
+    return BinaryCrossEntropy(input, target, weight, reduction).loss()
 
 
 def binary_cross_entropy_backward(input, target, weight=None, reduction="mean", *, grad_output=None):
@@ -125,7 +159,7 @@ def binary_cross_entropy_backward(input, target, weight=None, reduction="mean", 
     ValueError, TypeError
         When an argument does not fit.
     """
-    return _Pairs(input, target, reduction, ("weight", weight)).backward(kernels.binary_cross_entropy_backward, 8, grad_output)
+    return BinaryCrossEntropy(input, target, weight, reduction).gradient(grad_output)
 
 
 def binary_cross_entropy_with_logits(input, target, weight=None, reduction="mean", pos_weight=None):
@@ -155,9 +189,7 @@ def binary_cross_entropy_with_logits(input, target, weight=None, reduction="mean
     -----
     pos_weight * target * log(1 + exp(-input)) + (1 - target) * log(1 + exp(input)), computed without overflow.
     """
-    a = _Pairs(input, target, reduction, ("weight", weight), ("pos_weight", pos_weight))
-    losses, total = a.forward(kernels.logits_forward, 2 * TRANSCENDENTAL)
-    return a.reduced(total, losses)
+    return BinaryCrossEntropyWithLogits(input, target, weight, reduction, pos_weight).loss()
 
 
 def binary_cross_entropy_with_logits_backward(input, target, weight=None, reduction="mean", pos_weight=None, *, grad_output=None):
@@ -179,8 +211,7 @@ def binary_cross_entropy_with_logits_backward(input, target, weight=None, reduct
     ValueError, TypeError
         When an argument does not fit.
     """
-    a = _Pairs(input, target, reduction, ("weight", weight), ("pos_weight", pos_weight))
-    return a.backward(kernels.logits_backward, 2 * TRANSCENDENTAL, grad_output)
+    return BinaryCrossEntropyWithLogits(input, target, weight, reduction, pos_weight).gradient(grad_output)
 
 
 def mse_loss(input, target, reduction="mean"):
@@ -202,9 +233,7 @@ def mse_loss(input, target, reduction="mean"):
     ValueError, TypeError
         When an argument does not fit.
     """
-    a = _Pairs(input, target, reduction)
-    losses, total = a.forward(kernels.squared_error_forward, 3)
-    return a.reduced(total, losses)
+    return SquaredError(input, target, reduction).loss()
 
 
 def mse_loss_backward(input, target, reduction="mean", *, grad_output=None):
@@ -226,4 +255,4 @@ def mse_loss_backward(input, target, reduction="mean", *, grad_output=None):
     ValueError, TypeError
         When an argument does not fit.
     """
-    return _Pairs(input, target, reduction).backward(kernels.squared_error_backward, 3, grad_output)
+    return SquaredError(input, target, reduction).gradient(grad_output)

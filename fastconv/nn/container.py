@@ -90,18 +90,18 @@ class Sequential(Module):
         return input
 
     def backward(self, grad_output):
-        return self._backward(grad_output, self._planned()[0], True)
+        return self._backward(grad_output, *self._planned(), True)
 
     def backward_parameters(self, grad_output):
-        layers = self._planned()[0]
+        layers, candidates = self._planned()
         first = next((i for i, layer in enumerate(layers) if _has_parameters(layer)), len(layers))
-        self._backward(grad_output, layers[first:], False)
+        self._backward(grad_output, layers[first:], candidates[first:], False)
 
-    def _backward(self, grad_output, layers, input_gradient):
+    def _backward(self, grad_output, layers, candidates, input_gradient):
         left = len(layers)
         try:
             while left:
-                grad_output, count = fused.backward(layers, left, grad_output, input_gradient)
+                grad_output, count = fused.backward(layers, candidates, left, grad_output, input_gradient)
                 left -= count
         except FastconvError as error:
             self._locate(error, layers[left - 1])
@@ -194,7 +194,7 @@ class Residual(Module):
         shortcut = input if self.shortcut is None else self.shortcut.forward(input)
         if main.shape != shortcut.shape:
             raise ArgumentError(f"main and shortcut must give the same shape, got {main.shape} and {shortcut.shape}")
-        if type(self.activation) is ReLU and fused.as_they_are((self.activation,), "forward"):
+        if type(self.activation) is ReLU and fused.as_they_are((vars(self.activation),), "forward"):
             output = add(main, shortcut, relu=True)
             self.activation.remember(output)
             return output

@@ -20,16 +20,17 @@ from fastconv.nn.pooling import MaxPool2d
 
 def _halves(pool):
     """Whether `pool` takes the maxima of 2 x 2 side by side."""
-    options = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
-    return options == ((2, 2), (2, 2), (0, 0), (1, 1), False)
+    return pool.kernel_size == (2, 2) == pool.stride and pool.padding == (0, 0) and pool.dilation == (1, 1) and not pool.ceil_mode
 
 
 def _conv_relu_max(input, conv, relu, pool):
     """Only the maxima are written, and a byte for each that says where they come from."""
     if not _halves(pool):
         return None
-    options = conv.stride, conv.padding, conv.dilation, conv.groups
-    results = conv2d_relu_max_pool2d(input, *conv._arrays(), *options, algorithm=conv.algorithm, with_argmax=recording())
+    weight, bias = conv._arrays()
+    results = conv2d_relu_max_pool2d(
+        input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.algorithm, with_argmax=recording()
+    )
     if results is None:
         return None
     output, argmax, shape = results
@@ -49,7 +50,7 @@ def _relu_max(input, relu, pool):
 
 
 def _conv_relu(input, conv, relu):
-    output = conv2d_relu(input, *conv._arrays(), conv.stride, conv.padding, conv.dilation, conv.groups, algorithm=conv.algorithm)
+    output = conv2d_relu(input, *conv._arrays(), conv.stride, conv.padding, conv.dilation, conv.groups, conv.algorithm)
     conv.remember(input)
     relu.remember(output)
     return output
@@ -78,45 +79,50 @@ _PATTERNS: dict[tuple[type, ...], Callable[..., Any]] = {
 }
 
 
-def as_they_are(group, method):
-    """Whether nobody has put a function of his own in the place of a layer's `method`."""
-    return all([method not in layer.__dict__ for layer in group])  # noqa: C419, a list is twice as fast as a generator
+def as_they_are(attributes, method):
+    """Whether nobody has put a function of his own in the place of a layer's `method`; `attributes` are the layers' dicts."""
+    for own in attributes:  # noqa: SIM110, twice as fast as all() of a generator
+        if method in own:
+            return False
+    return True
 
 
 def plan(layers):
-    """For each of `layers` in turn, (function, group) of those after it, itself included, that may be computed together, longest first."""
-    groups = [[tuple(layers[i : i + count]) for count in (3, 2)] for i in range(len(layers))]
-    types = [[(_PATTERNS.get(tuple(map(type, group))), group) for group in lengths] for lengths in groups]
-    return [[(together, group) for together, group in lengths if together] for lengths in types]
+    """What may be computed together at each of `layers`: tuples of (function, layers, their attributes), longest first."""
+
+    def candidates(i):
+        groups = [layers[i : i + count] for count in (3, 2)]
+        patterns = [(_PATTERNS.get(tuple(map(type, group))), group) for group in groups]
+        return tuple((together, group, tuple(map(vars, group))) for together, group in patterns if together)
+
+    return tuple(map(candidates, range(len(layers))))
 
 
 def forward(layer, candidates, input):
     """`layer`, and those after it that can be computed with it: (output, how many layers that were). `candidates` are of `plan`."""
-    for together, group in candidates:
-        if as_they_are(group, "forward"):
+    for together, group, attributes in candidates:
+        if as_they_are(attributes, "forward"):
             output = together(input, *group)
             if output is not None:
                 return output, len(group)
     return layer.forward(input), 1
 
 
-def backward(layers, count, grad_output, input_gradient):
+def backward(layers, candidates, count, grad_output, input_gradient):
     """The last of the first `count` layers, and those before it whose gradients can be computed with its own: (gradient, how many).
 
     The gradient is None where `input_gradient` is False and no layer is left.
     """
     last = layers[count - 1]
-    if type(last) is MaxPool2d and count > 2:
-        group = layers[count - 3 : count]
-        if type(group[1]) is ReLU and type(group[0]) is Conv2d and as_they_are(group, "backward"):
+    for together, group, attributes in candidates[count - 3] if count > 2 else ():
+        if together is _conv_relu_max and as_they_are(attributes, "backward"):
             conv, relu, pool = group
             if pool.recall() and relu.recall()[0] is None:  # ReLU's gradient is in the argmax
-                need_input, bias = input_gradient or count > 3, conv.bias is not None
-                options = conv.stride, conv.padding, conv.dilation, conv.groups
+                options = conv.stride, conv.padding, conv.dilation, conv.groups, conv.algorithm
+                mask = input_gradient or count > 3, True, conv.bias is not None
                 gradients = conv2d_relu_max_pool2d_backward(
-                    grad_output, pool.recall()[0], *conv.recall(), conv.weight.data, *options,
-                    algorithm=conv.algorithm, output_mask=(need_input, True, bias),
-                )  # fmt: skip
+                    grad_output, pool.recall()[0], *conv.recall(), conv.weight.data, *options, output_mask=mask
+                )
                 return conv._accumulate(gradients), 3
     if input_gradient or count > 1:
         return last.backward(grad_output), 1

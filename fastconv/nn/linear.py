@@ -6,7 +6,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.errors import ArgumentError, ArgumentTypeError
-from fastconv.functional.arrays import check_shape
+from fastconv.functional.arrays import channels_first, check_shape
 from fastconv.nn.module import Module
 from fastconv.nn.weighted import Weighted
 from fastconv.shapes import integer
@@ -76,7 +76,8 @@ class Flatten(Module):
         start, end = (axis + ndim if axis < 0 else axis for axis in (self.start_dim, self.end_dim))
         if not 0 <= start <= end < ndim:
             raise ArgumentError(f"input must have axes {self.start_dim} to {self.end_dim} in this order, got shape {shape}")
-        output = input.reshape(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+        array = channels_first(input) if ndim == 4 else input
+        output = array.reshape(*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
         self.remember(shape, output.shape)
         return output
 

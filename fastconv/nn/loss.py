@@ -1,7 +1,10 @@
 """Losses: a number that says how wrong a prediction is, and its gradient."""
 
-from fastconv import functional as F
+from typing import Any
+
 from fastconv.functional.arrays import plain
+from fastconv.functional.cross_entropy import CrossEntropy
+from fastconv.functional.loss import BinaryCrossEntropy, BinaryCrossEntropyWithLogits, SquaredError
 from fastconv.functional.options import choice, number
 from fastconv.nn.module import Module
 from fastconv.shapes import integer
@@ -11,10 +14,10 @@ class Loss(Module):
     """Base class of losses: called with (prediction, target) it returns a float, and backward() the gradient of the prediction.
 
     With reduction "none" it returns an array, and backward takes the gradient of that array, ones when it is left out.
-    Subclasses name their functions and say with which options to call them.
+    Subclasses name a class of `fastconv.functional`, which checks (prediction, target, **options) and has the loss and its gradient.
     """
 
-    _forward = _backward = None
+    _checked: Any = None
 
     def __init__(self, reduction="mean"):
         self.reduction = choice("reduction", reduction, "mean", "sum", "none")
@@ -23,13 +26,14 @@ class Loss(Module):
         return {"reduction": self.reduction}
 
     def forward(self, prediction, target):
-        loss = self._forward(prediction, target, **self._options())
-        self.remember(prediction, target)
+        checked = self._checked(prediction, target, **self._options())
+        loss = checked.loss()
+        self.remember(checked)
         return loss
 
     def backward(self, grad_output=None):
-        prediction, target = self.recall()
-        return self._backward(prediction, target, **self._options(), grad_output=grad_output)
+        (checked,) = self.recall()
+        return checked.gradient(grad_output)
 
     def extra_repr(self):
         return f"reduction={self.reduction!r}"
@@ -61,7 +65,7 @@ class CrossEntropyLoss(Loss):
         When an option cannot be; in forward, when shapes do not fit or labels are out of range.
     """
 
-    _forward, _backward = staticmethod(F.cross_entropy), staticmethod(F.cross_entropy_backward)
+    _checked = CrossEntropy
 
     def __init__(self, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
         super().__init__(reduction)
@@ -94,7 +98,7 @@ class BCELoss(Loss):
         When an option cannot be; in forward, when shapes do not fit or a probability is outside 0 to 1.
     """
 
-    _forward, _backward = staticmethod(F.binary_cross_entropy), staticmethod(F.binary_cross_entropy_backward)
+    _checked = BinaryCrossEntropy
 
     def __init__(self, weight=None, reduction="mean"):
         super().__init__(reduction)
@@ -120,7 +124,7 @@ class BCEWithLogitsLoss(Loss):
         When an option cannot be; in forward, when shapes do not fit.
     """
 
-    _forward, _backward = staticmethod(F.binary_cross_entropy_with_logits), staticmethod(F.binary_cross_entropy_with_logits_backward)
+    _checked = BinaryCrossEntropyWithLogits
 
     def __init__(self, weight=None, reduction="mean", pos_weight=None):
         super().__init__(reduction)
@@ -143,4 +147,4 @@ class MSELoss(Loss):
         When reduction cannot be; in forward, when shapes do not fit.
     """
 
-    _forward, _backward = staticmethod(F.mse_loss), staticmethod(F.mse_loss_backward)
+    _checked = SquaredError

@@ -13,8 +13,8 @@ from fastconv.nn.parameter import Parameter
 class Optimizer:
     """Base class of the optimizers.
 
-    A subclass writes `_check(options)`, which normalises the options of a group, and `_update(group, state, data, grad)`, which
-    changes one parameter's flat `data`.
+    A subclass writes `_check(options)`, which normalises the options of a group, and `_updater(group)`, which returns the function
+    (state, data, grad) that changes one parameter's flat `data`.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Optimizer:
     def _check(self, options):
         raise NotImplementedError
 
-    def _update(self, group, state, data, grad):
+    def _updater(self, group):
         raise NotImplementedError
 
     def add_param_group(self, group):
@@ -90,6 +90,7 @@ class Optimizer:
             When a gradient or the optimizer's state does not fit its parameter.
         """
         for group in self.param_groups:
+            update = self._updater(group)
             for parameter in group["params"]:
                 grad = parameter.grad
                 if grad is None:
@@ -100,7 +101,7 @@ class Optimizer:
                 state = self.state.get(parameter)
                 if state is None:
                     state = self.state[parameter] = {}
-                self._update(group, state, data.reshape(-1), contiguous(grad).reshape(-1))
+                update(state, data.reshape(-1), contiguous(grad).reshape(-1))
 
     @staticmethod
     def _buffer(state, name, data):

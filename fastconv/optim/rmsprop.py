@@ -50,10 +50,15 @@ class RMSprop(Optimizer):
         options["centered"] = bool(options["centered"])
         return options
 
-    def _update(self, group, state, data, grad):
+    def _updater(self, group):
         lr, alpha, eps, decay, momentum = (float(group[name]) for name in ("lr", "alpha", "eps", "weight_decay", "momentum"))
-        square = self._buffer(state, "square_avg", data)
-        mean = self._buffer(state, "grad_avg", data) if group["centered"] else square
-        buffer = self._buffer(state, "momentum_buffer", data) if momentum else square
-        state["step"] = state.get("step", 0) + 1
-        kernels.rmsprop(8 * data.size, data, grad, square, mean, buffer, lr, alpha, eps, decay, momentum, group["centered"])
+        centered = group["centered"]
+
+        def update(state, data, grad):
+            square = self._buffer(state, "square_avg", data)
+            mean = self._buffer(state, "grad_avg", data) if centered else square
+            buffer = self._buffer(state, "momentum_buffer", data) if momentum else square
+            state["step"] = state.get("step", 0) + 1
+            kernels.rmsprop(8 * data.size, data, grad, square, mean, buffer, lr, alpha, eps, decay, momentum, centered)
+
+        return update

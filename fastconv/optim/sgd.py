@@ -51,11 +51,17 @@ class SGD(Optimizer):
             raise ArgumentError(f"nesterov needs a momentum above 0 and no dampening, got {options['momentum']} and {options['dampening']}")
         return options
 
-    def _update(self, group, state, data, grad):
-        lr, decay, momentum = float(group["lr"]), float(group["weight_decay"]), float(group["momentum"])
-        if momentum:
-            share = 1.0 - group["dampening"] if "momentum_buffer" in state else 1.0
-            buffer = self._buffer(state, "momentum_buffer", data)
-            kernels.sgd_momentum(3 * data.size, data, grad, buffer, lr, decay, momentum, share, group["nesterov"])
-        else:
+    def _updater(self, group):
+        lr, decay, momentum, nesterov = float(group["lr"]), float(group["weight_decay"]), float(group["momentum"]), group["nesterov"]
+        later = 1.0 - group["dampening"]
+
+        def plain_step(state, data, grad):
             kernels.sgd(2 * data.size, data, grad, lr, decay)
+
+        def with_momentum(state, data, grad):
+            share = later if "momentum_buffer" in state else 1.0
+            kernels.sgd_momentum(
+                3 * data.size, data, grad, self._buffer(state, "momentum_buffer", data), lr, decay, momentum, share, nesterov
+            )
+
+        return with_momentum if momentum else plain_step
