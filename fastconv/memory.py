@@ -5,6 +5,7 @@ step whose arrays are new each time spends up to half of its time on that. Here 
 is gone, and the next array of about that size gets it. Arrays start at the start of a cache line, so that no vector lies across two.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -34,8 +35,12 @@ class _Block(np.ndarray):
             unused[memory.size].append(memory)
 
 
-def _rounded(size):
-    """`size` in bytes rounded up by at most an eighth, so that batches of nearly the same size share memory."""
+@functools.lru_cache(maxsize=4096)
+def _rounded(shape, itemsize):
+    """Bytes of an array, up by at most an eighth, so that batches of nearly the same size share memory; 0 for one that is not large."""
+    size = math.prod(shape) * itemsize
+    if size < LARGE:
+        return 0
     step = 1 << max(12, size.bit_length() - 4)
     return -(-size // step) * step
 
@@ -56,10 +61,9 @@ def release():
 
 def empty(shape, dtype):
     """As np.empty for a tuple `shape` and an np.dtype, in C order."""
-    size = math.prod(shape) * dtype.itemsize
-    if size < LARGE:
+    size = _rounded(shape, dtype.itemsize)
+    if not size:
         return np.empty(shape, dtype)
-    size = _rounded(size)
     unused = _unused.setdefault(size, [])
     try:
         memory = unused.pop()

@@ -19,10 +19,10 @@ def plain(name, array, ndim=None):
             raise ArgumentTypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
         array = np.asarray(array)
     dtype = array.dtype
-    if dtype != FLOAT32 and dtype != FLOAT64:
+    if dtype is not FLOAT32 and dtype is not FLOAT64:
         if dtype.kind != "f" or dtype.itemsize not in (4, 8):
             raise ArgumentTypeError(f"{name} must be float32 or float64, got {dtype}")
-        array = array.astype(dtype.newbyteorder("="))
+        array = array.astype(dtype.newbyteorder("="), copy=False)
     if ndim is not None and array.ndim != ndim:
         raise ArgumentError(f"{name} must have {ndim} axes, got {array.ndim}: shape {array.shape}")
     return array
@@ -31,11 +31,11 @@ def plain(name, array, ndim=None):
 def contiguous(array):
     """`array` itself when a kernel can take it as it is, else a C-contiguous copy or, when only read-only, another view."""
     flags = array.flags
+    if flags.carray:
+        return array
     if not (flags.c_contiguous and flags.aligned):
         return np.array(array, order="C")
-    if not flags.writeable:  # Numba would compile every kernel anew for read-only arrays; kernels never write to their inputs
-        return np.asarray(_Writable(array))
-    return array
+    return np.asarray(_Writable(array))  # Numba would compile every kernel anew for read-only arrays; kernels never write to their inputs
 
 
 class _Writable:
