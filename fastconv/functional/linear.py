@@ -39,7 +39,7 @@ def _times_packed(x, weight, N, pack, start, y):
     M, K = x.shape
     lanes = VECTOR_BYTES // x.itemsize
     packed = empty((-(-N // lanes), K, lanes), x.dtype)
-    pack(4 * weight.size, weight, packed)
+    pack(2 * weight.size, weight, packed)
     y = empty((M, N), x.dtype) if y is None else y
     dense.product(2 * M * N * K, x.reshape(-1), packed.reshape(-1), y.reshape(-1), M, N, K, start)
     return y

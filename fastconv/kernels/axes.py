@@ -3,11 +3,11 @@
 from numba import prange
 
 from fastconv.kernels.jit import kernel
-from fastconv.kernels.transpose import TRANSPOSE, transpose
+from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
 
 
-@kernel(uses=(TRANSPOSE,))
+@kernel
 def swap(X, Y):
     """Reads X (N, A, B), writes Y (N, B, A). Parallel over N and blocks of A.
 

@@ -9,7 +9,7 @@ from numba import prange
 
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
-from fastconv.kernels.tiles import TILES_ELEMENTWISE, tiles_elementwise
+from fastconv.kernels.tiles import tiles_elementwise
 from fastconv.kernels.vector import fma, lanes, load, store, zero
 
 
@@ -56,7 +56,7 @@ def one_pixel_of_all(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
         store(y, o + c, total, own)
 
 
-@kernel(uses=(TILES_ELEMENTWISE,))
+@kernel
 def convolve(X, weight, Y, bias, window, taps, place):
     """Reads X (N, H, W, C), weight (KH, KW, C), bias (C,); writes pixels of Y (N, YH, YW, C). Parallel over images and output rows.
 
@@ -132,7 +132,7 @@ def add_products(x, i, g, o, C, d, target):
         store(d, target + c, fma(load(x, i + c, C - c), load(g, o + c, C - c), load(d, target + c, C - c)), C - c)
 
 
-@kernel(uses=(TILES_ELEMENTWISE,))
+@kernel
 def backward_weight(X, G, parts, window, taps):
     """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, KH, KW, C), to be summed over splits of the rows.
 

@@ -13,14 +13,14 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.panel import PANEL, clip, fill_panel
+from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
-from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.transpose import TRANSPOSE, transpose
+from fastconv.kernels.tiles import tiles
+from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import load, store, zero
 
 
-@kernel(uses=(TRANSPOSE,))
+@kernel
 def pack(weight, packed, first, kh_step, kw_step, by_input):
     """Reads weight (OC, C/groups, ., .), writes packed (groups, vectors, CB, KH, KW, BC, lanes), in the order in which a tile reads.
 
@@ -109,7 +109,7 @@ def input_rows(H, rows, window, taps):
     return min(H, (rows - 1) * window[2] + (taps[0] - 1) * taps[2] + 1)
 
 
-@kernel(uses=(TILES, PANEL))
+@kernel
 def convolve(X, weight, Y, bias, window, taps, place, images, rows):
     """Reads X (N, H, W, C), weight (groups, vectors, CB, KH, KW, BC, lanes), bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
@@ -127,7 +127,7 @@ def convolve(X, weight, Y, bias, window, taps, place, images, rows):
         convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, oh0, oh1, height)
 
 
-@kernel(uses=(TILES, PANEL))
+@kernel
 def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
     """Convolution, ReLU, and maxima of 2 x 2 with stride 2, whose inputs never leave the cache.
 
@@ -149,7 +149,7 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
                 relu_max_row_2x2(before, (n * rows + oh) * row_size + origin, OW, OC, y, a, target)
 
 
-@kernel(uses=(TILES, PANEL))
+@kernel
 def backward_weight(X, G, parts, window, taps, images, rows, share, own):
     """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, groups, vectors, CB, KH, KW, BC, lanes).
 
@@ -217,7 +217,7 @@ def pack_gradient(packed, p, g, source, pixels, OC, cols, wide, size, lanes):
             store(packed, p + v * size + q * lanes, load(g, source + q * OC + v * lanes, own), lanes)
 
 
-@kernel(uses=(TRANSPOSE,))
+@kernel
 def unpack(parts, grad_weight):
     """Reads parts (splits, groups, vectors, CB, KH, KW, BC, lanes), writes their ordered sum as grad_weight (OC, C/groups, KH, KW).
 

@@ -7,16 +7,16 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import kernel
-from fastconv.kernels.panel import PANEL, clip, fill_panel
+from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.simd import VECTOR_BYTES
-from fastconv.kernels.tiles import TILES, tiles
+from fastconv.kernels.tiles import tiles
 from fastconv.kernels.vector import zero
 
 IMAGES = 8
 """Rows of a tile of `backward_input`."""
 
 
-@kernel(uses=(TILES,))
+@kernel
 def backward_input(G, weight, D, window, taps):
     """Reads the output's gradient G (N, OH, OW, OC) and the weight (OC, KH, KW * C); writes D (N, H, W, C).
 
@@ -44,7 +44,7 @@ def backward_input(G, weight, D, window, taps):
                           (cols + lanes - 1) // lanes, cols, w, 0, 1, over)
 
 
-@kernel(uses=(TILES, PANEL))
+@kernel
 def backward_weight(X, G, parts, window, taps, rows):
     """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, OC, KH, KW * C), to be summed over splits.
 

@@ -8,12 +8,13 @@ in conv_direct, groups are 1, the dilation's DW is 1.
 import numpy as np
 from numba import prange
 
+from fastconv.kernels.apart import loop_body
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.simd import VECTOR_BYTES
-from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.transpose import TRANSPOSE, transpose
+from fastconv.kernels.tiles import tiles
+from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import load, splat, store, to_float, to_int, zero
 
 
@@ -57,7 +58,7 @@ def relu_max_row(before, size, OW, numbers, pooled, taken, lanes):
             store(taken, o, to_float(tap), lanes)
 
 
-@device
+@loop_body
 def _job(job, X, weight, Y, argmax, bias, window, taps, rows):
     """Job `job` of `convolve_relu_max`."""
     N, H, W, C = X.shape
@@ -91,7 +92,7 @@ def _job(job, X, weight, Y, argmax, bias, window, taps, rows):
                     store(arg, target + n * image_size + k, to_int(load(part, n * lanes, lanes)), count)
 
 
-@kernel(uses=(TILES, TRANSPOSE))
+@kernel
 def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, rows):
     """As conv_direct.convolve_relu_max, weight (OC, KH, KW, C). Parallel over a vector's images and `rows` rows before pooling."""
     lanes = VECTOR_BYTES // X.itemsize

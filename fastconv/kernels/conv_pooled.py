@@ -8,11 +8,12 @@ the filter is one run of KW * C numbers in memory.
 import numpy as np
 from numba import prange
 
+from fastconv.kernels.apart import loop_body
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.panel import PANEL, fill_panel
+from fastconv.kernels.panel import fill_panel
 from fastconv.kernels.simd import VECTOR_BYTES
-from fastconv.kernels.tiles import TILES_PICKED, tiles_picked
-from fastconv.kernels.transpose import TRANSPOSE, transpose
+from fastconv.kernels.tiles import tiles_picked
+from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import copy, load, load_unsigned, select, splat, store, zero
 
 
@@ -33,7 +34,7 @@ def _fill_apart(panel, p, padded, rows, columns, width, C, row):
                 p += lanes
 
 
-@device
+@loop_body
 def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, apart):
     """Job `job` of `backward_weight`."""
     N, H, W, C = X.shape
@@ -88,7 +89,7 @@ def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, ap
                 d[(s * OC + v + lane) * filter_size + KH * row] += values[lane]
 
 
-@kernel(uses=(TILES_PICKED, PANEL))
+@kernel
 def backward_weight(X, G, argmax, parts, padding, taps, images, rows, share, apart):
     """Reads X (N, H, W, C), G and argmax (N, OH / 2, OW / 2, OC); writes parts (splits, OC, KH + 1, R), to be summed.
 
@@ -102,7 +103,7 @@ def backward_weight(X, G, argmax, parts, padding, taps, images, rows, share, apa
         _weight_job(np.int64(job), X, G, argmax, parts, padding, taps, images, rows, share, apart)  # prange's uint64 would compile it again
 
 
-@kernel(uses=(TRANSPOSE,))
+@kernel
 def unpack(parts, grad_weight, grad_bias):
     """Reads the parts of `backward_weight`, writes their sums (OC, C, KH, KW) and (OC,). Parallel over output channels."""
     splits, OC, _, row = parts.shape
@@ -125,7 +126,7 @@ def unpack(parts, grad_weight, grad_bias):
                 transpose(filters, tap * C + c, C, taps, min(lanes, C - c), d, (oc * C + c) * KH * KW + tap, KH * KW, taps)
 
 
-@kernel(uses=(TRANSPOSE,))
+@kernel
 def pack(weight, packed):
     """Reads weight (OC, C, KH, KW), writes packed (2, OC, KH + 1, vectors * lanes): filters, and filters one row lower; else 0."""
     OC, C, KH, KW = weight.shape
@@ -145,7 +146,7 @@ def pack(weight, packed):
                 copy(filters, kh * run, p, target + (kh + down) * row, run)
 
 
-@device
+@loop_body
 def _input_job(job, G, argmax, weight, D, padding, taps, rows):
     """Job `job` of `backward_input`."""
     _, GH, GW, OC = G.shape
@@ -185,7 +186,7 @@ def _input_job(job, G, argmax, weight, D, padding, taps, rows):
         zero(d, target + inside, W * C - inside)
 
 
-@kernel(uses=(TILES_PICKED,))
+@kernel
 def backward_input(G, argmax, weight, D, padding, taps, rows):
     """Reads G and argmax (N, OH / 2, OW / 2, OC) and packed filters; writes D (N, H, W, C).
 

@@ -13,8 +13,8 @@ from numba import prange
 
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
-from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.transpose import TRANSPOSE, transpose
+from fastconv.kernels.tiles import tiles
+from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import copy, lanes, load, store, zero
 from fastconv.kernels.winograd_tile import (
     gradient_tile,
@@ -185,7 +185,7 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
             plain_outputs(M, m_step, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half)
 
 
-@kernel(uses=(TILES,))
+@kernel
 def convolve(X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
     """Reads X (N, H, W, IC), transformed weights U, bias (OC,); writes Y (N, OH, OW, OC), numbers below `low` as `low`.
 
@@ -196,7 +196,7 @@ def convolve(X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
         _job(np.int64(job), X, U, Y, argmax, bias, low, pooled, tiling, blocks, share)
 
 
-@kernel(uses=(TILES,))
+@kernel
 def backward_weight(X, G, parts, tiling, block):
     """Reads X (N, H, W, IC) and grad_output G (N, OH, OW, OC); writes parts (splits, vectors, 36, IC * lanes + LINE), whose sum over splits
     is the gradient of the transformed weights. Parallel over splits of the tiles, which a job takes `block` at a time.
@@ -252,7 +252,7 @@ def transform_gradient(G, D, t0, tiling):
         gradient_tiles(G, t0 + first, t0 + last, tiling, d, first * stride, stride, D.shape[1])
 
 
-@kernel(uses=(TILES,))
+@kernel
 def sum_products(V, D, part, count, IC, OC, accumulate):
     """Reads `count` transformed tiles of the input and of the gradient; writes the sums of their products to part, or adds them:
     (vectors, 36, IC * lanes + LINE). Parallel over elements and blocks of vectors of output channels.
@@ -266,7 +266,7 @@ def sum_products(V, D, part, count, IC, OC, accumulate):
                      first, min(vectors, first + BLOCK), start, accumulate, L)
 
 
-@kernel(uses=(TRANSPOSE,))
+@kernel
 def transform_weight(weight, U, by_input):
     """Reads weight (OC, IC, 3, 3), writes U: G w G^T, the lanes output channels, elements in the order of a product.
 
@@ -302,7 +302,7 @@ def transform_weight(weight, U, by_input):
                     store_six(values, u, (v * ELEMENTS + 6 * k) * u_step + (r0 + r) * L, u_step)
 
 
-@kernel(uses=(TRANSPOSE,))
+@kernel
 def transform_back(parts, grad_weight):
     """Reads parts (splits, vectors, 36, IC * lanes + LINE), writes G^T (their ordered sum) G as grad_weight (OC, IC, 3, 3).
 

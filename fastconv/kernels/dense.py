@@ -3,10 +3,11 @@
 import numpy as np
 from numba import prange
 
+from fastconv.kernels.apart import loop_body
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.simd import MAX_ROWS
-from fastconv.kernels.tiles import TILES, tiles
-from fastconv.kernels.transpose import TRANSPOSE, transpose
+from fastconv.kernels.tiles import tiles
+from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, load, splat, store, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
@@ -22,7 +23,7 @@ SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""
 
 
-@kernel(uses=(TILES,))
+@kernel
 def product(a, b, c, M, N, K, start):
     """Reads A (M, K) and packed B (ceil(N / lanes), K, lanes), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C."""
     size = lanes(a)
@@ -37,46 +38,51 @@ def product(a, b, c, M, N, K, start):
                   start, n, k, over)
 
 
-@kernel(uses=(TILES, TRANSPOSE))
+@loop_body
+def _over_rows(job, a, b, c, M, N, K, splits):
+    """Job `job` of `product_over_rows`."""
+    row_blocks, column_blocks = (M + ROWS - 1) // ROWS, (N + COLUMNS - 1) // COLUMNS
+    length, size = (K + splits - 1) // splits, lanes(a)
+    most = min(DEPTH, length)
+    line = most + 16  # without the 16, a tile's rows may fall on the same few lines of the cache
+    s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
+    m, n = block // column_blocks * ROWS, block % column_blocks * COLUMNS
+    rows, cols, whole = min(ROWS, M - m), min(COLUMNS, N - n), min(COLUMNS, N - n) // size * size
+    if K <= SHORT:
+        over = (1, 0, 0, 1, 0, 0, K, M, N)
+        tiles(rows, a, m, 1, b, n, size, c, m * N + n, N, size, (cols + size - 1) // size, cols, np.zeros(COLUMNS, a.dtype), 0, 0, over)
+        return
+    left, right = np.empty((rows + size) * line, a.dtype), np.empty(most * (cols + size), a.dtype)
+    start, corner = np.zeros(COLUMNS + size, a.dtype), (s * M + m) * N + n
+    first, last = min(K, s * length), min(K, (s + 1) * length)
+    if first == last:
+        for i in range(rows):
+            zero(c, corner + i * N, cols)
+    for k in range(first, last, DEPTH):
+        depth = min(DEPTH, last - k)
+        for i in range(0, depth, size):
+            for j in range(0, rows, size):
+                transpose(a, (k + i) * M + m + j, M, min(size, depth - i), min(size, rows - j), left, j * line + i, line, size)
+        for i in range(depth):
+            for j in range(0, whole, size):
+                store(right, j * most + i * size, load(b, (k + i) * N + n + j, size), size)
+            if whole < cols:
+                store(right, whole * most + i * size, load(b, (k + i) * N + n + whole, cols - whole), size)
+        over = (1, 0, 0, 1, 0, 0, depth, 1, size)
+        tiles(rows, left, 0, line, right, 0, most * size, c, corner, N, size, (cols + size - 1) // size, cols, start, 0, k - first, over)
+
+
+@kernel
 def product_over_rows(a, b, c, M, N, K, splits):
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B. All flat.
 
     Parallel over splits and blocks of C; a job copies its columns of DEPTH rows at a time, those of A transposed: a tile reads whole lines.
     """
-    row_blocks, column_blocks = (M + ROWS - 1) // ROWS, (N + COLUMNS - 1) // COLUMNS
-    length, size = (K + splits - 1) // splits, lanes(a)
-    most = min(DEPTH, length)
-    line = most + 16  # without the 16, a tile's rows may fall on the same few lines of the cache
-    for job in prange(splits * row_blocks * column_blocks):
-        s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
-        m, n = block // column_blocks * ROWS, block % column_blocks * COLUMNS
-        rows, cols, whole = min(ROWS, M - m), min(COLUMNS, N - n), min(COLUMNS, N - n) // size * size
-        if K <= SHORT:
-            over = (1, 0, 0, 1, 0, 0, K, M, N)
-            tiles(rows, a, m, 1, b, n, size, c, m * N + n, N, size, (cols + size - 1) // size, cols, np.zeros(COLUMNS, a.dtype), 0, 0, over)
-            continue
-        left, right = np.empty((rows + size) * line, a.dtype), np.empty(most * (cols + size), a.dtype)
-        start, corner = np.zeros(COLUMNS + size, a.dtype), (s * M + m) * N + n
-        first, last = min(K, s * length), min(K, (s + 1) * length)
-        if first == last:
-            for i in range(rows):
-                zero(c, corner + i * N, cols)
-        for k in range(first, last, DEPTH):
-            depth = min(DEPTH, last - k)
-            for i in range(0, depth, size):
-                for j in range(0, rows, size):
-                    transpose(a, (k + i) * M + m + j, M, min(size, depth - i), min(size, rows - j), left, j * line + i, line, size)
-            for i in range(depth):
-                for j in range(0, whole, size):
-                    store(right, j * most + i * size, load(b, (k + i) * N + n + j, size), size)
-                if whole < cols:
-                    store(right, whole * most + i * size, load(b, (k + i) * N + n + whole, cols - whole), size)
-            over = (1, 0, 0, 1, 0, 0, depth, 1, size)
-            tiles(rows, left, 0, line, right, 0, most * size, c, corner, N, size, (cols + size - 1) // size, cols,
-                  start, 0, k - first, over)
+    for job in prange(splits * ((M + ROWS - 1) // ROWS) * ((N + COLUMNS - 1) // COLUMNS)):
+        _over_rows(np.int64(job), a, b, c, M, N, K, splits)
 
 
-@kernel(uses=(TRANSPOSE,))
+@kernel
 def pack_transposed(W, packed):
     """Reads W (N, K), writes packed (ceil(N / lanes), K, lanes), B of `product` for A @ W.T, zeros in the last vector's tail."""
     N, K = W.shape

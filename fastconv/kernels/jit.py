@@ -17,14 +17,13 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, config
+from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, _Cache
-from numba.core.ccallback import CFunc
 
 SERIAL_BELOW = 1 << 17  # scalar operations; a parallel region costs 1.3 us on omp but 130 us on workqueue
 """Below this much work a kernel runs on the calling thread."""
@@ -137,8 +136,7 @@ def _warn_no_cache(reason):
 class KernelCache(_Cache):
     """One file per compiled signature; a file that is missing, damaged or unreadable counts as not there."""
 
-    def __init__(self, function, form, uses=()):
-        self.uses = uses
+    def __init__(self, function, form):
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}.{form}"
         self.compiled = CompileResultCacheImpl.__new__(CompileResultCacheImpl)  # reduce and rebuild only; it must not look for a locator
 
@@ -152,12 +150,13 @@ class KernelCache(_Cache):
 
     def load_overload(self, sig, target_context):
         target_context.refresh()
-        for apart in self.uses:
-            apart.prepare(next(t.dtype for t in sig if isinstance(t, numba.types.Array) and isinstance(t.dtype, numba.types.Float)))
         try:
             checksum, payload = self.path(sig, target_context.codegen()).read_bytes().split(b"\n", 1)
             if hashlib.sha256(payload).hexdigest().encode() == checksum:
-                return self.compiled.rebuild(target_context, pickle.loads(payload))
+                needs, compiled = pickle.loads(payload)
+                for name, key in needs:
+                    aparts[name].prepare(key)
+                return self.compiled.rebuild(target_context, compiled)
             reason = "damaged"
         except FileNotFoundError:
             reason = "new"
@@ -169,7 +168,9 @@ class KernelCache(_Cache):
         return None
 
     def save_overload(self, sig, data):
-        payload = numba.core.serialize.dumps(self.compiled.reduce(data))
+        declared = (f.name for f in data.library._final_module.functions if f.is_declaration)
+        needs = [prepared[name] for name in declared if name in prepared]
+        payload = numba.core.serialize.dumps((needs, self.compiled.reduce(data)))
         path = self.path(sig, data.codegen)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
@@ -192,6 +193,12 @@ class KernelCache(_Cache):
         pass
 
 
+aparts: dict[str, Any] = {}
+"""What is compiled apart (`kernels.apart`), by name."""
+
+prepared: dict[str, tuple[str, Any]] = {}
+"""Symbols of code that was compiled apart, and what is there: (its name, the types that it is for). What calls it needs it first."""
+
 compile_listeners = []
 """Functions called with a kernel's name when it is about to be compiled: a command line says so with them."""
 
@@ -199,11 +206,12 @@ compile_listeners = []
 # --- the decorators ------------------------------------------------------------------------------------------------------
 
 
-def _dispatcher(function, form, uses=(), **options):
+def dispatcher_of(function, form, **options):
+    """Numba's dispatcher of `function`, which keeps what it compiles in fastconv's cache."""
     if config.DISABLE_JIT:
         raise RuntimeError("fastconv's kernels need Numba's compiler: unset NUMBA_DISABLE_JIT")
     dispatcher = numba.njit(error_model="numpy", nogil=True, **options)(function)
-    dispatcher._cache = KernelCache(function, form, uses)
+    dispatcher._cache = KernelCache(function, form)
     return dispatcher
 
 
@@ -211,53 +219,16 @@ def device(function=None, **options):
     """Decorator of a function that kernels call. Options are Numba's, for instance ``inline="always"`` or ``fastmath``."""
     if function is None:
         return functools.partial(device, **options)
-    return _dispatcher(function, "device", **options)
-
-
-class Apart:
-    """A function compiled once for each dtype, on its own, which kernels call by a symbol.
-
-    Numba optimises a device function anew inside every kernel that calls it; for the register tile that is 3 to 8 s a kernel.
-
-    Parameters
-    ----------
-    function : Python function
-        Takes pointers to elements and integers, returns nothing.
-    parameters : str
-        A letter for each: "p" a pointer to elements, "n" a pointer to int32, "i" an integer.
-    """
-
-    def __init__(self, function, parameters):
-        self.function, self.parameters, self.compiled = function, parameters, {}
-
-    def symbol(self, dtype):
-        return f"fastconv.{self.function.__name__}.{dtype}"
-
-    def prepare(self, dtype):
-        """Compile it or load it from the cache, unless that is done, so that kernels that name the symbol can be linked."""
-        if dtype in self.compiled:
-            return
-        kinds = {"p": numba.types.CPointer(dtype), "n": numba.types.CPointer(numba.types.int32), "i": numba.types.intp}
-        types = [kinds[letter] for letter in self.parameters]
-        apart = CFunc(self.function, (tuple(types), numba.types.void), locals={}, options={"error_model": "numpy"})
-        apart._cache = KernelCache(self.function, "apart")
-        apart.compile()
-        llvmlite.binding.add_symbol(self.symbol(dtype), apart.address)
-        self.compiled[dtype] = apart
-
-    def call(self, builder, dtype, arguments):
-        """Emit a call from a kernel whose decorator names this function in `uses`."""
-        function_type = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-        builder.call(cgutils.get_or_insert_function(builder.module, function_type, self.symbol(dtype)), arguments)
+    return dispatcher_of(function, "device", no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
 
 
 class Kernel:
     """A compiled entry point in two forms, serial and parallel over its `prange`. Which one runs depends on the work alone."""
 
-    def __init__(self, function, **options):
+    def __init__(self, function):
         functools.update_wrapper(self, function)
-        self.serial = _dispatcher(function, "serial", **options)
-        self.parallel = _dispatcher(function, "parallel", parallel=True, **options)
+        self.serial = dispatcher_of(function, "serial", no_cfunc_wrapper=True)
+        self.parallel = dispatcher_of(function, "parallel", parallel=True, no_cfunc_wrapper=True)
 
     def __call__(self, work, *arguments):
         if work < SERIAL_BELOW or _forked:
@@ -270,8 +241,6 @@ class Kernel:
             return self.parallel(*arguments)
 
 
-def kernel(function=None, **options):
-    """Decorator of a kernel's entry point, see `Kernel`. ``uses=(f, ...)`` names the functions compiled apart that it calls."""
-    if function is None:
-        return functools.partial(kernel, **options)
-    return Kernel(function, **options)
+def kernel(function):
+    """Decorator of a kernel's entry point, see `Kernel`."""
+    return Kernel(function)

@@ -3,7 +3,8 @@
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastconv.kernels.jit import Apart, device
+from fastconv.kernels.apart import Apart
+from fastconv.kernels.jit import device
 from fastconv.kernels.tiles import call_apart
 from fastconv.kernels.vector import copy, zero
 

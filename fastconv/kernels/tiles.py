@@ -3,7 +3,7 @@
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from fastconv.kernels.jit import Apart
+from fastconv.kernels.apart import Apart
 from fastconv.kernels.simd import (
     MAX_ROWS,
     PICK_ROWS,

@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from fastconv.kernels.jit import Apart
+from fastconv.kernels.apart import Apart
 from fastconv.kernels.tiles import call_apart
 from fastconv.kernels.vector import masked_load, masked_store, vector_pointer
 from fastconv.kernels.vector_type import I32, float_vector, llvm_type
