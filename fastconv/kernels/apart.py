@@ -61,7 +61,7 @@ class Apart(_Apart):
         builder.call(cgutils.get_or_insert_function(builder.module, function_type, self.prepare(dtype)), arguments)
 
 
-class _LoopBody(_Apart):
+class _Function(_Apart):
     """A function of whatever kernels have, returning nothing, for each signature."""
 
     def __init__(self, function):
@@ -74,17 +74,20 @@ class _LoopBody(_Apart):
         return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), compiled
 
 
-def loop_body(function):
-    """Decorator of the body of a kernel's parallel loop, called as ``name(np.int64(job), ...)``: prange's own integers are unsigned."""
-    apart = _LoopBody(function)
+def apart(function):
+    """Decorator of a function that kernels call, such as the body of a parallel loop: once compiled for all of them. It returns nothing.
+
+    A kernel passes ``np.int64(job)`` for prange's index, which is unsigned where the loop is parallel and would have it compiled again.
+    """
+    code = _Function(function)
 
     def call(typingctx, *arguments):
-        apart.prepare(arguments)
+        code.prepare(arguments)
 
         def codegen(context, builder, signature, values):
             convention = context.call_conv
             function_type = convention.get_function_type(types.void, signature.args)
-            callee = cgutils.get_or_insert_function(builder.module, function_type, apart.prepare(signature.args))
+            callee = cgutils.get_or_insert_function(builder.module, function_type, code.prepare(signature.args))
             status, _ = convention.call_function(builder, callee, types.void, signature.args, values)
             with cgutils.if_unlikely(builder, status.is_error):
                 convention.return_status_propagate(builder, status)

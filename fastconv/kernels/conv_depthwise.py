@@ -5,8 +5,10 @@ one. Between them, filters three wide, nearly all there are, take four pixels at
 is read in order, and once. Other widths take tiles of one vector of channels. `window` and `taps` as in conv_direct.
 """
 
+import numpy as np
 from numba import prange
 
+from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.tiles import tiles_elementwise
@@ -56,12 +58,9 @@ def one_pixel_of_all(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
         store(y, o + c, total, own)
 
 
-@kernel
-def convolve(X, weight, Y, bias, window, taps, place):
-    """Reads X (N, H, W, C), weight (KH, KW, C), bias (C,); writes pixels of Y (N, YH, YW, C). Parallel over images and output rows.
-
-    As conv_direct.convolve, for one channel at a time.
-    """
+@apart
+def _row(job, X, weight, Y, bias, window, taps, place):
+    """Row `job` of `convolve`."""
     N, H, W, C = X.shape
     YH, YW = Y.shape[1:3]
     OH, OW, SH, SW, PT, PL = window
@@ -71,27 +70,36 @@ def convolve(X, weight, Y, bias, window, taps, place):
     inner0 = min(OW, (PL + SW - 1) // SW if PL > 0 else 0)  # the pixels inner0 .. inner1 see all columns of the filter
     inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])
     by_four = KW == 3 and inner1 - inner0 >= 4
-    for job in prange(N * OH):
-        n, oh = job // OH, job % OH
-        top = oh * SH - PT
-        low, high = clip(top, DH, KH, H)
-        source = (n * H + top + low * DH) * W * C
-        target = ((n * YH + oh * YSH + Y0) * YW + Y1) * C
-        for ow in range(OW):
-            if inner0 <= ow < inner1:
-                if by_four and (ow - inner0) % 4 == 0:
-                    first = min(ow, inner1 - 4)  # the last four may overlap those before
-                    four_of_all(x, source + (first * SW - PL) * C, DH * W * C, SW * C, DW * C, w, low * KW * C, KW * C, high - low, C,
-                                b, y, target + first * YSW * C, YSW * C)
-            else:
-                left, right = clip(ow * SW - PL, DW, KW, W)
-                one_pixel_of_all(x, source + (ow * SW - PL + left * DW) * C, DH * W * C, DW * C, w, (low * KW + left) * C, KW * C,
-                                 high - low, right - left, C, b, y, target + ow * YSW * C)
-        if not by_four and inner0 < inner1:
-            over = (high - low, DH * W * C, KW * C, KW, DW * C, C)
-            for c in range(0, C, lanes(x)):
-                tiles_elementwise(inner1 - inner0, x, source + (inner0 * SW - PL) * C + c, SW * C, w, low * KW * C + c,
-                                  y, target + inner0 * YSW * C + c, YSW * C, C - c, b, c, 0, over)
+    n, oh = job // OH, job % OH
+    top = oh * SH - PT
+    low, high = clip(top, DH, KH, H)
+    source = (n * H + top + low * DH) * W * C
+    target = ((n * YH + oh * YSH + Y0) * YW + Y1) * C
+    for ow in range(OW):
+        if inner0 <= ow < inner1:
+            if by_four and (ow - inner0) % 4 == 0:
+                first = min(ow, inner1 - 4)  # the last four may overlap those before
+                four_of_all(x, source + (first * SW - PL) * C, DH * W * C, SW * C, DW * C, w, low * KW * C, KW * C, high - low, C,
+                            b, y, target + first * YSW * C, YSW * C)
+        else:
+            left, right = clip(ow * SW - PL, DW, KW, W)
+            one_pixel_of_all(x, source + (ow * SW - PL + left * DW) * C, DH * W * C, DW * C, w, (low * KW + left) * C, KW * C,
+                             high - low, right - left, C, b, y, target + ow * YSW * C)
+    if not by_four and inner0 < inner1:
+        over = (high - low, DH * W * C, KW * C, KW, DW * C, C)
+        for c in range(0, C, lanes(x)):
+            tiles_elementwise(inner1 - inner0, x, source + (inner0 * SW - PL) * C + c, SW * C, w, low * KW * C + c,
+                              y, target + inner0 * YSW * C + c, YSW * C, C - c, b, c, 0, over)
+
+
+@kernel
+def convolve(X, weight, Y, bias, window, taps, place):
+    """Reads X (N, H, W, C), weight (KH, KW, C), bias (C,); writes pixels of Y (N, YH, YW, C). Parallel over images and output rows.
+
+    As conv_direct.convolve, for one channel at a time.
+    """
+    for job in prange(X.shape[0] * window[0]):
+        _row(np.int64(job), X, weight, Y, bias, window, taps, place)
 
 
 @device(forceinline=True)
@@ -132,12 +140,9 @@ def add_products(x, i, g, o, C, d, target):
         store(d, target + c, fma(load(x, i + c, C - c), load(g, o + c, C - c), load(d, target + c, C - c)), C - c)
 
 
-@kernel
-def backward_weight(X, G, parts, window, taps):
-    """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, KH, KW, C), to be summed over splits of the rows.
-
-    A row of the filter is summed over the output pixels that see all of it, the others are added tap by tap. Parallel over splits.
-    """
+@apart
+def _split(s, X, G, parts, window, taps):
+    """Split `s` of `backward_weight`."""
     N, H, W, C = X.shape
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
@@ -145,22 +150,31 @@ def backward_weight(X, G, parts, window, taps):
     splits = parts.shape[0]
     inner0 = clip(-PL, SW, OW, W)[0]
     inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])
-    for s in prange(splits):
-        zero(d, s * KH * KW * C, KH * KW * C)
-        for row in range(s * N * OH // splits, (s + 1) * N * OH // splits):
-            n, oh = row // OH, row % OH
-            low, high = clip(oh * SH - PT, DH, KH, H)
-            for kh in range(low, high):
-                source, target = (n * H + oh * SH - PT + kh * DH) * W * C, (s * KH + kh) * KW * C
-                i, o = source + (inner0 * SW - PL) * C, (row * OW + inner0) * C
-                if KW == 3:
-                    add_three_taps_of_all(x, i, SW * C, DW * C, g, o, inner1 - inner0, C, d, target)
-                else:
-                    over = (1, 0, 0, inner1 - inner0, SW * C, C)
-                    for c in range(0, C, lanes(x)):
-                        tiles_elementwise(KW, x, i + c, DW * C, g, o + c, d, target + c, C, C - c, g, 0, 1, over)
-                for kw in range(KW):
-                    first, last = clip(kw * DW - PL, SW, OW, W)
-                    for ow in range(first, last):
-                        if not inner0 <= ow < inner1:
-                            add_products(x, source + (ow * SW - PL + kw * DW) * C, g, (row * OW + ow) * C, C, d, target + kw * C)
+    zero(d, s * KH * KW * C, KH * KW * C)
+    for row in range(s * N * OH // splits, (s + 1) * N * OH // splits):
+        n, oh = row // OH, row % OH
+        low, high = clip(oh * SH - PT, DH, KH, H)
+        for kh in range(low, high):
+            source, target = (n * H + oh * SH - PT + kh * DH) * W * C, (s * KH + kh) * KW * C
+            i, o = source + (inner0 * SW - PL) * C, (row * OW + inner0) * C
+            if KW == 3:
+                add_three_taps_of_all(x, i, SW * C, DW * C, g, o, inner1 - inner0, C, d, target)
+            else:
+                over = (1, 0, 0, inner1 - inner0, SW * C, C)
+                for c in range(0, C, lanes(x)):
+                    tiles_elementwise(KW, x, i + c, DW * C, g, o + c, d, target + c, C, C - c, g, 0, 1, over)
+            for kw in range(KW):
+                first, last = clip(kw * DW - PL, SW, OW, W)
+                for ow in range(first, last):
+                    if not inner0 <= ow < inner1:
+                        add_products(x, source + (ow * SW - PL + kw * DW) * C, g, (row * OW + ow) * C, C, d, target + kw * C)
+
+
+@kernel
+def backward_weight(X, G, parts, window, taps):
+    """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, KH, KW, C), to be summed over splits of the rows.
+
+    A row of the filter is summed over the output pixels that see all of it, the others are added tap by tap. Parallel over splits.
+    """
+    for s in prange(parts.shape[0]):
+        _split(np.int64(s), X, G, parts, window, taps)

@@ -12,12 +12,48 @@ the image are left out of the sum. Copying costs 1 to 3 % of the time.
 import numpy as np
 from numba import prange
 
+from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import load, store, zero
+
+
+@apart
+def _pack_vector(job, weight, packed, first, kh_step, kw_step, by_input):
+    """Job `job` of `pack`."""
+    groups, vectors, CB, KH, KW, BC, lanes = packed.shape
+    OC, CG, area = weight.shape[0], weight.shape[1], weight.shape[2] * weight.shape[3]
+    OCG = OC // groups
+    w, p = weight.ravel(), packed.ravel()
+    group, j0 = job // vectors, job % vectors * lanes
+    rows = np.empty(BC * area * lanes, weight.dtype)  # (summed channel, tap, lane)
+    for block in range(CB):
+        r0 = block * BC
+        if by_input:
+            own, cols = min(BC, OCG - r0), min(lanes, CG - j0)
+            for r in range(own):
+                start = ((group * OCG + r0 + r) * CG + j0) * area
+                if area == 1:
+                    store(rows, r * lanes, load(w, start, cols), lanes)
+                    continue
+                for e in range(0, area, lanes):
+                    transpose(w, start + e, area, cols, min(lanes, area - e), rows, (r * area + e) * lanes, lanes, lanes)
+        else:
+            own, cols = min(BC, CG - r0), min(lanes, OCG - j0)
+            start = ((group * OCG + j0) * CG + r0) * area
+            for e in range(0, own * area, lanes):
+                transpose(w, start + e, CG * area, cols, min(lanes, own * area - e), rows, e * lanes, lanes, lanes)
+        zero(rows, own * area * lanes, (BC - own) * area * lanes)
+        target = (job * CB + block) * KH * KW * BC * lanes
+        for kh in range(KH):
+            for kw in range(KW):
+                tap = first + kh * kh_step + kw * kw_step
+                for r in range(BC):
+                    store(p, target, load(rows, (r * area + tap) * lanes, lanes), lanes)
+                    target += lanes
 
 
 @kernel
@@ -27,40 +63,11 @@ def pack(weight, packed, first, kh_step, kw_step, by_input):
     The lanes are a group's output channels, (CB, BC) its input channels, or the other way round with `by_input`; zeros beyond them.
     Tap (kh, kw) comes from the number first + kh*kh_step + kw*kw_step of the weight's taps. Parallel over groups and vectors.
     """
-    groups, vectors, CB, KH, KW, BC, lanes = packed.shape
-    OC, CG, area = weight.shape[0], weight.shape[1], weight.shape[2] * weight.shape[3]
-    OCG = OC // groups
-    w, p = weight.ravel(), packed.ravel()
-    for job in prange(groups * vectors):
-        group, j0 = job // vectors, job % vectors * lanes
-        rows = np.empty(BC * area * lanes, weight.dtype)  # (summed channel, tap, lane)
-        for block in range(CB):
-            r0 = block * BC
-            if by_input:
-                own, cols = min(BC, OCG - r0), min(lanes, CG - j0)
-                for r in range(own):
-                    start = ((group * OCG + r0 + r) * CG + j0) * area
-                    if area == 1:
-                        store(rows, r * lanes, load(w, start, cols), lanes)
-                        continue
-                    for e in range(0, area, lanes):
-                        transpose(w, start + e, area, cols, min(lanes, area - e), rows, (r * area + e) * lanes, lanes, lanes)
-            else:
-                own, cols = min(BC, CG - r0), min(lanes, OCG - j0)
-                start = ((group * OCG + j0) * CG + r0) * area
-                for e in range(0, own * area, lanes):
-                    transpose(w, start + e, CG * area, cols, min(lanes, own * area - e), rows, e * lanes, lanes, lanes)
-            zero(rows, own * area * lanes, (BC - own) * area * lanes)
-            target = (job * CB + block) * KH * KW * BC * lanes
-            for kh in range(KH):
-                for kw in range(KW):
-                    tap = first + kh * kh_step + kw * kw_step
-                    for r in range(BC):
-                        store(p, target, load(rows, (r * area + tap) * lanes, lanes), lanes)
-                        target += lanes
+    for job in prange(packed.shape[0] * packed.shape[1]):
+        _pack_vector(np.int64(job), weight, packed, first, kh_step, kw_step, by_input)
 
 
-@device
+@apart
 def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, window, taps, n0, n1, oh0, oh1, height):
     """Output rows oh0 .. oh1 of images n0 .. n1.
 
@@ -149,13 +156,9 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
                 relu_max_row_2x2(before, (n * rows + oh) * row_size + origin, OW, OC, y, a, target)
 
 
-@kernel
-def backward_weight(X, G, parts, window, taps, images, rows, share, own):
-    """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, groups, vectors, CB, KH, KW, BC, lanes).
-
-    The sum of parts over splits is the packed gradient of the weight. Parallel over splits of the blocks of `images` images and `rows`
-    output rows, whose panels a job sees one after the other, groups, `share` vectors and `own` of the CB blocks.
-    """
+@apart
+def _weight_job(job, X, G, parts, window, taps, images, rows, share, own):
+    """Job `job` of `backward_weight`."""
     N, H, W, C = X.shape
     OC = G.shape[3]
     OH, OW, SH, SW, PT, PL = window
@@ -168,44 +171,55 @@ def backward_weight(X, G, parts, window, taps, images, rows, share, own):
     M, T = (KW * BC, 1) if DW == 1 else (BC, KW)
     row_blocks = (OH + rows - 1) // rows
     units = (N + images - 1) // images * row_blocks
-    for job in prange(splits * groups * shares * owners):
-        s, group = job // (groups * shares * owners), job // (shares * owners) % groups
-        v0, b0 = job // owners % shares * share, job % owners * own
-        v1, b1 = min(vectors, v0 + share), min(CB, b0 + own)
-        d0 = (s * groups + group) * vectors * CB * filter_size
-        image_size = (b1 - b0) * block_size
-        panel = np.empty(images * image_size, x.dtype)
-        packed = np.empty(2 * images * rows * OW * lanes, x.dtype)
-        for v in range(v0, v1):
-            zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
-        for unit in range(s * units // splits, (s + 1) * units // splits):
-            n0, oh0 = unit // row_blocks * images, unit % row_blocks * rows
-            n1 = min(N, n0 + images)
-            oh1 = min(OH, oh0 + rows)
-            ih0 = min(H, max(0, oh0 * SH - PT))
-            ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-            pixels = (oh1 - oh0) * OW
+    s, group = job // (groups * shares * owners), job // (shares * owners) % groups
+    v0, b0 = job // owners % shares * share, job % owners * own
+    v1, b1 = min(vectors, v0 + share), min(CB, b0 + own)
+    d0 = (s * groups + group) * vectors * CB * filter_size
+    image_size = (b1 - b0) * block_size
+    panel = np.empty(images * image_size, x.dtype)
+    packed = np.empty(2 * images * rows * OW * lanes, x.dtype)
+    for v in range(v0, v1):
+        zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
+    for unit in range(s * units // splits, (s + 1) * units // splits):
+        n0, oh0 = unit // row_blocks * images, unit % row_blocks * rows
+        n1 = min(N, n0 + images)
+        oh1 = min(OH, oh0 + rows)
+        ih0 = min(H, max(0, oh0 * SH - PT))
+        ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
+        pixels = (oh1 - oh0) * OW
+        for n in range(n0, n1):
+            for block in range(b0, b1):
+                start = (n - n0) * image_size + (block - b0) * block_size
+                fill_panel(panel, start, x, 0, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
+                           min(BC, CG - block * BC), BC, PL, width)
+        for v in range(v0, v1, 2):
+            wide = min(2, v1 - v)
             for n in range(n0, n1):
+                source = ((n * OH + oh0) * OW) * OC + group * OCG + v * lanes
+                pack_gradient(packed, (n - n0) * pixels * lanes, g, source, pixels, OC, min(wide * lanes, OCG - v * lanes), wide,
+                              (n1 - n0) * pixels * lanes, lanes)
+            for kh in range(KH):
+                top = oh0 * SH + kh * DH - PT
+                low, high = clip(top, SH, oh1 - oh0, H)
+                over = (n1 - n0, image_size, pixels * lanes, high - low, SH * row_size, OW * lanes, OW, SW * BC, lanes)
                 for block in range(b0, b1):
-                    start = (n - n0) * image_size + (block - b0) * block_size
-                    fill_panel(panel, start, x, 0, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
-                               min(BC, CG - block * BC), BC, PL, width)
-            for v in range(v0, v1, 2):
-                wide = min(2, v1 - v)
-                for n in range(n0, n1):
-                    source = ((n * OH + oh0) * OW) * OC + group * OCG + v * lanes
-                    pack_gradient(packed, (n - n0) * pixels * lanes, g, source, pixels, OC, min(wide * lanes, OCG - v * lanes), wide,
-                                  (n1 - n0) * pixels * lanes, lanes)
-                for kh in range(KH):
-                    top = oh0 * SH + kh * DH - PT
-                    low, high = clip(top, SH, oh1 - oh0, H)
-                    over = (n1 - n0, image_size, pixels * lanes, high - low, SH * row_size, OW * lanes, OW, SW * BC, lanes)
-                    for block in range(b0, b1):
-                        for kw in range(T):
-                            a = (block - b0) * block_size + (top + low * SH - ih0) * row_size + kw * DW * BC
-                            c = d0 + (v * CB + block) * filter_size + (kh * KW + kw) * BC * lanes
-                            tiles(M, panel, a, 1, packed, low * OW * lanes, (n1 - n0) * pixels * lanes, d, c, lanes,
-                                  CB * filter_size, wide, wide * lanes, packed, 0, 1, over)
+                    for kw in range(T):
+                        a = (block - b0) * block_size + (top + low * SH - ih0) * row_size + kw * DW * BC
+                        c = d0 + (v * CB + block) * filter_size + (kh * KW + kw) * BC * lanes
+                        tiles(M, panel, a, 1, packed, low * OW * lanes, (n1 - n0) * pixels * lanes, d, c, lanes,
+                              CB * filter_size, wide, wide * lanes, packed, 0, 1, over)
+
+
+@kernel
+def backward_weight(X, G, parts, window, taps, images, rows, share, own):
+    """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, groups, vectors, CB, KH, KW, BC, lanes).
+
+    The sum of parts over splits is the packed gradient of the weight. Parallel over splits of the blocks of `images` images and `rows`
+    output rows, whose panels a job sees one after the other, groups, `share` vectors and `own` of the CB blocks.
+    """
+    splits, groups, vectors, CB = parts.shape[:4]
+    for job in prange(splits * groups * ((vectors + share - 1) // share) * ((CB + own - 1) // own)):
+        _weight_job(np.int64(job), X, G, parts, window, taps, images, rows, share, own)
 
 
 @device

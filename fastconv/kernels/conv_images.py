@@ -8,14 +8,14 @@ as in conv_direct; the dilation's DW is 1.
 import numpy as np
 from numba import prange
 
-from fastconv.kernels.apart import loop_body
-from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.apart import apart
+from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import tiles
 
 
-@device
+@apart
 def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, window, taps, n0, n1, v0, v1):
     """Vectors v0 .. v1 of each group's output channels, of images n0 .. n1.
 
@@ -49,40 +49,28 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
                     tiles(n1 - n0, panel, a, stride, w, f, CB * filter_size, y, c, image_size, lanes, wide, cols, b, channel, 0, over)
 
 
-@loop_body
-def _convolve(job, X, weight, Y, bias, window, taps, place, images, share):
-    """Job `job` of `convolve`."""
+@kernel
+def convolve(X, weight, Y, bias, window, taps, place, images, share):
+    """As conv_direct.convolve. Parallel over blocks of `images` images and `share` vectors of output channels."""
     N, vectors = X.shape[0], weight.shape[1]
     YH, YW, OC = Y.shape[1:]
     YSH, YSW, Y0, Y1 = place
     y, origin, shares = Y.ravel(), (Y0 * YW + Y1) * OC, (vectors + share - 1) // share
-    n0, v0 = job // shares * images, job % shares * share
-    n1, v1 = min(N, n0 + images), min(vectors, v0 + share)
-    convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, v0, v1)
-
-
-@kernel
-def convolve(X, weight, Y, bias, window, taps, place, images, share):
-    """As conv_direct.convolve. Parallel over blocks of `images` images and `share` vectors of output channels."""
-    for job in prange((X.shape[0] + images - 1) // images * ((weight.shape[1] + share - 1) // share)):
-        _convolve(np.int64(job), X, weight, Y, bias, window, taps, place, images, share)
-
-
-@loop_body
-def _convolve_relu_max(job, X, weight, Y, argmax, bias, window, taps, images):
-    """Job `job` of `convolve_relu_max`."""
-    N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]
-    y, a, row_size = Y.ravel(), argmax.ravel(), OW * OC
-    n0, n1 = job * images, min(N, (job + 1) * images)
-    before = np.empty((n1 - n0) * OH * row_size, X.dtype)
-    convolve_block(X, weight, before, -n0 * OH * row_size, OH * row_size, row_size, OC, bias, window, taps, n0, n1, 0, weight.shape[1])
-    for n in range(n0, n1):
-        for oh in range(0, OH, 2):
-            relu_max_row_2x2(before, ((n - n0) * OH + oh) * row_size, OW, OC, y, a, (n * OH + oh) // 2 * (OW // 2) * OC)
+    for job in prange((N + images - 1) // images * shares):
+        n0, v0 = job // shares * images, job % shares * share
+        n1, v1 = min(N, n0 + images), min(vectors, v0 + share)
+        convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, v0, v1)
 
 
 @kernel
 def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images):
     """As conv_direct.convolve_relu_max, OH and OW even. Parallel over blocks of `images` images."""
-    for job in prange((X.shape[0] + images - 1) // images):
-        _convolve_relu_max(np.int64(job), X, weight, Y, argmax, bias, window, taps, images)
+    N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]
+    y, a, row_size = Y.ravel(), argmax.ravel(), OW * OC
+    for job in prange((N + images - 1) // images):
+        n0, n1 = job * images, min(N, (job + 1) * images)
+        before = np.empty((n1 - n0) * OH * row_size, X.dtype)
+        convolve_block(X, weight, before, -n0 * OH * row_size, OH * row_size, row_size, OC, bias, window, taps, n0, n1, 0, weight.shape[1])
+        for n in range(n0, n1):
+            for oh in range(0, OH, 2):
+                relu_max_row_2x2(before, ((n - n0) * OH + oh) * row_size, OW, OC, y, a, (n * OH + oh) // 2 * (OW // 2) * OC)

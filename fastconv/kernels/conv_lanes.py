@@ -8,7 +8,7 @@ in conv_direct, groups are 1, the dilation's DW is 1.
 import numpy as np
 from numba import prange
 
-from fastconv.kernels.apart import loop_body
+from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.pool import relu_largest
@@ -58,7 +58,7 @@ def relu_max_row(before, size, OW, numbers, pooled, taken, lanes):
             store(taken, o, to_float(tap), lanes)
 
 
-@loop_body
+@apart
 def _job(job, X, weight, Y, argmax, bias, window, taps, rows):
     """Job `job` of `convolve_relu_max`."""
     N, H, W, C = X.shape

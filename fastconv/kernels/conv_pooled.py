@@ -8,7 +8,7 @@ the filter is one run of KW * C numbers in memory.
 import numpy as np
 from numba import prange
 
-from fastconv.kernels.apart import loop_body
+from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import fill_panel
 from fastconv.kernels.simd import VECTOR_BYTES
@@ -34,7 +34,7 @@ def _fill_apart(panel, p, padded, rows, columns, width, C, row):
                 p += lanes
 
 
-@loop_body
+@apart
 def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, apart):
     """Job `job` of `backward_weight`."""
     N, H, W, C = X.shape
@@ -146,7 +146,7 @@ def pack(weight, packed):
                 copy(filters, kh * run, p, target + (kh + down) * row, run)
 
 
-@loop_body
+@apart
 def _input_job(job, G, argmax, weight, D, padding, taps, rows):
     """Job `job` of `backward_input`."""
     _, GH, GW, OC = G.shape

@@ -11,6 +11,7 @@ section 4). A job keeps the transformed input of its tiles near, and never write
 import numpy as np
 from numba import prange
 
+from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.tiles import tiles
@@ -161,7 +162,7 @@ def pooled_outputs(M, m_step, t0, t1, v, wide, tiling, y, argmax, GH, GW, OC, b,
                         store(argmax, o, tap, own)
 
 
-@device
+@apart
 def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
     """Job `job` of `convolve`."""
     _, _, TY, TX = tiling
@@ -196,30 +197,6 @@ def convolve(X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
         _job(np.int64(job), X, U, Y, argmax, bias, low, pooled, tiling, blocks, share)
 
 
-@kernel
-def backward_weight(X, G, parts, tiling, block):
-    """Reads X (N, H, W, IC) and grad_output G (N, OH, OW, OC); writes parts (splits, vectors, 36, IC * lanes + LINE), whose sum over splits
-    is the gradient of the transformed weights. Parallel over splits of the tiles, which a job takes `block` at a time.
-    """
-    _, _, TY, TX = tiling
-    N, IC, OC = X.shape[0], X.shape[3], G.shape[3]
-    splits, vectors, _, d_step = parts.shape
-    p, total, L = parts.ravel(), N * TY * TX, lanes(X)
-    stride, g_stride = padded(IC, L), padded(OC, L)
-    v_step, g_step = block * stride + LINE, block * g_stride + LINE
-    for s in prange(splits):
-        first, last = job_tiles(s, splits, total)
-        V, D = np.empty(ELEMENTS * v_step, p.dtype), np.empty(ELEMENTS * g_step, p.dtype)
-        start = np.zeros(2 * L, p.dtype)
-        for t0 in range(first, max(last, first + 1), block):
-            t1 = min(last, t0 + block)
-            input_tiles(X, t0, t1, tiling, V, 0, stride, v_step)
-            gradient_tiles(G, t0, t1, tiling, D, 0, g_stride, g_step)
-            for e in range(ELEMENTS):
-                add_products(V, e * v_step, stride, D, e * g_step, g_stride, t1 - t0, p, s * vectors, e, d_step, IC, 0, vectors,
-                             start, t0 - first, L)
-
-
 @device
 def add_products(V, v, stride, D, d, g_stride, count, p, vector, e, d_step, IC, first, last, start, accumulate, L):
     """Sums over `count` tiles of products of V[v] (count, IC) and vectors first .. last of D[d], into, or added to, element e of p."""
@@ -228,6 +205,36 @@ def add_products(V, v, stride, D, d, g_stride, count, p, vector, e, d_step, IC, 
         wide = min(2, last - w)
         tiles(IC, V, v, 1, D, d + w * L, L, p, ((vector + w) * ELEMENTS + e) * d_step, L, ELEMENTS * d_step, wide, wide * L,
               start, 0, accumulate, over)
+
+
+@apart
+def _split(s, X, G, parts, tiling, block):
+    """Split `s` of `backward_weight`."""
+    _, _, TY, TX = tiling
+    N, IC, OC = X.shape[0], X.shape[3], G.shape[3]
+    splits, vectors, _, d_step = parts.shape
+    p, total, L = parts.ravel(), N * TY * TX, lanes(X)
+    stride, g_stride = padded(IC, L), padded(OC, L)
+    v_step, g_step = block * stride + LINE, block * g_stride + LINE
+    first, last = job_tiles(s, splits, total)
+    V, D = np.empty(ELEMENTS * v_step, p.dtype), np.empty(ELEMENTS * g_step, p.dtype)
+    start = np.zeros(2 * L, p.dtype)
+    for t0 in range(first, max(last, first + 1), block):
+        t1 = min(last, t0 + block)
+        input_tiles(X, t0, t1, tiling, V, 0, stride, v_step)
+        gradient_tiles(G, t0, t1, tiling, D, 0, g_stride, g_step)
+        for e in range(ELEMENTS):
+            add_products(V, e * v_step, stride, D, e * g_step, g_stride, t1 - t0, p, s * vectors, e, d_step, IC, 0, vectors,
+                         start, t0 - first, L)
+
+
+@kernel
+def backward_weight(X, G, parts, tiling, block):
+    """Reads X (N, H, W, IC) and grad_output G (N, OH, OW, OC); writes parts (splits, vectors, 36, IC * lanes + LINE), whose sum over splits
+    is the gradient of the transformed weights. Parallel over splits of the tiles, which a job takes `block` at a time.
+    """
+    for s in prange(parts.shape[0]):
+        _split(np.int64(s), X, G, parts, tiling, block)
 
 
 @kernel
@@ -266,6 +273,37 @@ def sum_products(V, D, part, count, IC, OC, accumulate):
                      first, min(vectors, first + BLOCK), start, accumulate, L)
 
 
+@apart
+def _transform_vector(v, weight, U, by_input):
+    """Vector `v` of `transform_weight`."""
+    OC, IC = weight.shape[:2]
+    vectors, _, u_step = U.shape
+    summed, vectorised = (OC, IC) if by_input else (IC, OC)
+    w, u, L = weight.ravel(), U.ravel(), lanes(weight)
+    j0 = v * L
+    cols = min(L, vectorised - j0)
+    taps, half = np.empty(9 * L * L, w.dtype), np.empty(18 * L, w.dtype)  # (summed channel, tap, lane)
+    for r0 in range(0, summed, L):
+        own = min(L, summed - r0)
+        if by_input:
+            for r in range(own):
+                for e in range(0, 9, L):
+                    transpose(w, ((r0 + r) * IC + j0) * 9 + e, 9, cols, min(L, 9 - e), taps, (r * 9 + e) * L, L, L)
+        else:
+            for e in range(0, own * 9, L):
+                transpose(w, (j0 * IC + r0) * 9 + e, IC * 9, cols, min(L, own * 9 - e), taps, e * L, L, L)
+        first, step = (8, -1) if by_input else (0, 1)
+        for r in range(own):
+            for column in range(3):
+                i = (r * 9 + first + column * step) * L
+                values = weight_row(load(taps, i, L), load(taps, i + 3 * step * L, L), load(taps, i + 6 * step * L, L))
+                store_six(values, half, column * L, 3 * L)
+            for k in range(6):
+                i = k * 3 * L
+                values = weight_row(load(half, i, L), load(half, i + L, L), load(half, i + 2 * L, L))
+                store_six(values, u, (v * ELEMENTS + 6 * k) * u_step + (r0 + r) * L, u_step)
+
+
 @kernel
 def transform_weight(weight, U, by_input):
     """Reads weight (OC, IC, 3, 3), writes U: G w G^T, the lanes output channels, elements in the order of a product.
@@ -273,33 +311,8 @@ def transform_weight(weight, U, by_input):
     With `by_input` the lanes are input channels, what is summed are output channels, and filters are turned by 180 degrees.
     Parallel over vectors.
     """
-    OC, IC = weight.shape[:2]
-    vectors, _, u_step = U.shape
-    summed, vectorised = (OC, IC) if by_input else (IC, OC)
-    w, u, L = weight.ravel(), U.ravel(), lanes(weight)
-    for v in prange(vectors):
-        j0 = v * L
-        cols = min(L, vectorised - j0)
-        taps, half = np.empty(9 * L * L, w.dtype), np.empty(18 * L, w.dtype)  # (summed channel, tap, lane)
-        for r0 in range(0, summed, L):
-            own = min(L, summed - r0)
-            if by_input:
-                for r in range(own):
-                    for e in range(0, 9, L):
-                        transpose(w, ((r0 + r) * IC + j0) * 9 + e, 9, cols, min(L, 9 - e), taps, (r * 9 + e) * L, L, L)
-            else:
-                for e in range(0, own * 9, L):
-                    transpose(w, (j0 * IC + r0) * 9 + e, IC * 9, cols, min(L, own * 9 - e), taps, e * L, L, L)
-            first, step = (8, -1) if by_input else (0, 1)
-            for r in range(own):
-                for column in range(3):
-                    i = (r * 9 + first + column * step) * L
-                    values = weight_row(load(taps, i, L), load(taps, i + 3 * step * L, L), load(taps, i + 6 * step * L, L))
-                    store_six(values, half, column * L, 3 * L)
-                for k in range(6):
-                    i = k * 3 * L
-                    values = weight_row(load(half, i, L), load(half, i + L, L), load(half, i + 2 * L, L))
-                    store_six(values, u, (v * ELEMENTS + 6 * k) * u_step + (r0 + r) * L, u_step)
+    for v in prange(U.shape[0]):
+        _transform_vector(np.int64(v), weight, U, by_input)
 
 
 @kernel

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import prange
 
-from fastconv.kernels.apart import loop_body
+from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.tiles import tiles
@@ -38,7 +38,7 @@ def product(a, b, c, M, N, K, start):
                   start, n, k, over)
 
 
-@loop_body
+@apart
 def _over_rows(job, a, b, c, M, N, K, splits):
     """Job `job` of `product_over_rows`."""
     row_blocks, column_blocks = (M + ROWS - 1) // ROWS, (N + COLUMNS - 1) // COLUMNS
@@ -118,25 +118,31 @@ def sum_splits(parts, total):
             store(t, i, column, size - i)
 
 
-@kernel
-def partial_row_sums(X, partial):
-    """Reads X (M, N), writes partial (ceil(M / SUM_ROWS), N), the sums of SUM_ROWS rows each. Parallel over them."""
+@apart
+def _row_sums(job, X, partial):
+    """Job `job` of `partial_row_sums`."""
     M, N = X.shape
     x, p, size = X.ravel(), partial.ravel(), lanes(X)
     fold = 16 if N < 64 else 1  # so many rows side by side: a few numbers do not fill a vector
+    first, last = job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)
+    whole = last - (last - first) % fold
+    sums = np.empty(fold * N, X.dtype)
+    for i in range(0, fold * N, size):
+        column = splat(x, 0.0)
+        for m in range(first, whole, fold):
+            column = column + load(x, m * N + i, fold * N - i)
+        store(sums, i, column, fold * N - i)
+    for n in range(N):
+        total = sums[n]
+        for row in range(1, fold):
+            total += sums[row * N + n]
+        for m in range(whole, last):
+            total += x[m * N + n]
+        p[job * N + n] = total
+
+
+@kernel
+def partial_row_sums(X, partial):
+    """Reads X (M, N), writes partial (ceil(M / SUM_ROWS), N), the sums of SUM_ROWS rows each. Parallel over them."""
     for job in prange(partial.shape[0]):
-        first, last = job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)
-        whole = last - (last - first) % fold
-        sums = np.empty(fold * N, X.dtype)
-        for i in range(0, fold * N, size):
-            column = splat(x, 0.0)
-            for m in range(first, whole, fold):
-                column = column + load(x, m * N + i, fold * N - i)
-            store(sums, i, column, fold * N - i)
-        for n in range(N):
-            total = sums[n]
-            for row in range(1, fold):
-                total += sums[row * N + n]
-            for m in range(whole, last):
-                total += x[m * N + n]
-            p[job * N + n] = total
+        _row_sums(np.int64(job), X, partial)

@@ -7,6 +7,7 @@ import math
 
 from numba import prange
 
+from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.vector import lanes, load, load_unsigned, select, splat, splat_int, store, zero
 
@@ -126,7 +127,7 @@ def max_forward_2x2(x, y, argmax):
         _max_forward_row_2x2(job, x, y, argmax)
 
 
-@device
+@apart
 def relu_max_row_2x2(x, i, W, C, y, argmax, o):
     """A row of outputs, at y[o], of the two rows of W pixels at x[i]: their maximum, and 0 where that is not above 0. All flat."""
     for pixel in range(W // 2):
