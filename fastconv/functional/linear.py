@@ -13,6 +13,10 @@ PARTS = 16
 """A sum over a long batch is cut into at most so many parts, so that many threads can share it; its order depends on shape only."""
 
 
+ALIGNED = 1 << 10
+"""Rows of a multiple of so many bytes fall on a few lines of the first cache: then a weight is packed also for a short product."""
+
+
 def zeros_bias(bias, size, dtype):
     """`bias` checked, or zeros when it is None; and never an array that a kernel cannot take."""
     if bias is None:
@@ -30,8 +34,14 @@ def times_transposed(x, weight, bias, y=None):
 
 def times(g, weight):
     """g (M, K) @ weight (K, N)."""
-    N = weight.shape[1]
-    return _times_packed(g, weight, N, dense.pack, np.zeros(N, g.dtype), None)
+    (M, K), N = g.shape, weight.shape[1]
+    start, row_bytes = np.zeros(N, g.dtype), N * g.itemsize
+    if M > dense.SHORT or K > dense.DEPTH or row_bytes % ALIGNED == 0:
+        return _times_packed(g, weight, N, dense.pack, start, None)
+    y = empty((M, N), g.dtype)
+    lanes = VECTOR_BYTES // g.itemsize
+    dense.product(2 * M * N * K, g.reshape(-1), weight.reshape(-1), y.reshape(-1), M, N, K, N, lanes, start)
+    return y
 
 
 def _times_packed(x, weight, N, pack, start, y):
@@ -41,17 +51,17 @@ def _times_packed(x, weight, N, pack, start, y):
     packed = empty((-(-N // lanes), K, lanes), x.dtype)
     pack(2 * weight.size, weight, packed)
     y = empty((M, N), x.dtype) if y is None else y
-    dense.product(2 * M * N * K, x.reshape(-1), packed.reshape(-1), y.reshape(-1), M, N, K, start)
+    dense.product(2 * M * N * K, x.reshape(-1), packed.reshape(-1), y.reshape(-1), M, N, K, lanes, K * lanes, start)
     return y
 
 
 def transposed_times(g, x):
     """g.T (M, K) @ x (K, N): the sum over a batch of K is cut into parts when the result is small."""
     (K, M), N = g.shape, x.shape[1]
-    blocks = -(-M // dense.ROWS) * -(-N // dense.COLUMNS)
-    splits = max(1, min(PARTS // blocks, K // (2 * dense.DEPTH)))
+    row_blocks, column_blocks = -(-M // dense.ROWS), -(-N // (dense.SMALL_COLUMNS if K <= dense.SHORT else dense.COLUMNS))
+    splits = max(1, min(PARTS // (row_blocks * column_blocks), K // (2 * dense.DEPTH)))
     parts = empty((splits, M, N), g.dtype)
-    dense.product_over_rows(2 * M * N * K, g.reshape(-1), x.reshape(-1), parts.reshape(-1), M, N, K, splits)
+    dense.product_over_rows(2 * M * N * K, g.reshape(-1), x.reshape(-1), parts.reshape(-1), M, N, K, row_blocks, column_blocks, splits)
     return sum_parts(parts)
 
 

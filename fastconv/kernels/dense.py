@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.apart import apart
-from fastconv.kernels.jit import kernel
+from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
@@ -23,37 +23,47 @@ SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""
 
 
+@device
+def part(i, parts, total):
+    """Part `i` of `total` cut into even parts, as (first, last)."""
+    return i * total // parts, (i + 1) * total // parts
+
+
 @kernel
-def product(a, b, c, M, N, K, start):
-    """Reads A (M, K) and packed B (ceil(N / lanes), K, lanes), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C."""
+def product(a, b, c, M, N, K, row, column, start):
+    """Reads A (M, K) and B (K, N), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C.
+
+    Vector v of row k of B starts at b[k*row + v*column]: B is packed, (ceil(N / lanes), K, lanes), or as it is.
+    """
     size = lanes(a)
     block_rows, block_columns = (SMALL_ROWS, SMALL_COLUMNS) if M * N <= SMALL else (ROWS, COLUMNS)
-    column_blocks = (N + block_columns - 1) // block_columns
-    for job in prange((M + block_rows - 1) // block_rows * column_blocks):
-        m, n = job // column_blocks * block_rows, job % column_blocks * block_columns
-        rows, cols = min(block_rows, M - m), min(block_columns, N - n)
+    row_blocks, column_blocks = (M + block_rows - 1) // block_rows, (N + block_columns - 1) // block_columns
+    for job in prange(row_blocks * column_blocks):
+        (m, m1), n = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
+        rows, cols = m1 - m, min(block_columns, N - n)
         for k in range(0, K, DEPTH):
-            over = (1, 0, 0, 1, 0, 0, min(DEPTH, K - k), 1, size)
-            tiles(rows, a, m * K + k, K, b, n * K + k * size, K * size, c, m * N + n, N, size, (cols + size - 1) // size, cols,
+            over = (1, 0, 0, 1, 0, 0, min(DEPTH, K - k), 1, row)
+            tiles(rows, a, m * K + k, K, b, n // size * column + k * row, column, c, m * N + n, N, size, (cols + size - 1) // size, cols,
                   start, n, k, over)
 
 
 @apart
-def _over_rows(job, a, b, c, M, N, K, splits):
+def _over_rows(job, a, b, c, M, N, K, row_blocks, column_blocks, splits):
     """Job `job` of `product_over_rows`."""
-    row_blocks, column_blocks = (M + ROWS - 1) // ROWS, (N + COLUMNS - 1) // COLUMNS
     length, size = (K + splits - 1) // splits, lanes(a)
     most = min(DEPTH, length)
     line = most + 16  # without the 16, a tile's rows may fall on the same few lines of the cache
     s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
-    m, n = block // column_blocks * ROWS, block % column_blocks * COLUMNS
-    rows, cols, whole = min(ROWS, M - m), min(COLUMNS, N - n), min(COLUMNS, N - n) // size * size
+    m, m1 = part(block // column_blocks, row_blocks, M)
+    v, v1 = part(block % column_blocks, column_blocks, (N + size - 1) // size)
+    n, rows, cols = v * size, m1 - m, min(N, v1 * size) - v * size
+    whole = cols // size * size
     if K <= SHORT:
         over = (1, 0, 0, 1, 0, 0, K, M, N)
-        tiles(rows, a, m, 1, b, n, size, c, m * N + n, N, size, (cols + size - 1) // size, cols, np.zeros(COLUMNS, a.dtype), 0, 0, over)
+        tiles(rows, a, m, 1, b, n, size, c, m * N + n, N, size, v1 - v, cols, np.zeros(cols + size, a.dtype), 0, 0, over)
         return
     left, right = np.empty((rows + size) * line, a.dtype), np.empty(most * (cols + size), a.dtype)
-    start, corner = np.zeros(COLUMNS + size, a.dtype), (s * M + m) * N + n
+    start, corner = np.zeros(cols + size, a.dtype), (s * M + m) * N + n
     first, last = min(K, s * length), min(K, (s + 1) * length)
     if first == last:
         for i in range(rows):
@@ -73,13 +83,13 @@ def _over_rows(job, a, b, c, M, N, K, splits):
 
 
 @kernel
-def product_over_rows(a, b, c, M, N, K, splits):
+def product_over_rows(a, b, c, M, N, K, row_blocks, column_blocks, splits):
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B. All flat.
 
     Parallel over splits and blocks of C; a job copies its columns of DEPTH rows at a time, those of A transposed: a tile reads whole lines.
     """
-    for job in prange(splits * ((M + ROWS - 1) // ROWS) * ((N + COLUMNS - 1) // COLUMNS)):
-        _over_rows(np.int64(job), a, b, c, M, N, K, splits)
+    for job in prange(splits * row_blocks * column_blocks):
+        _over_rows(np.int64(job), a, b, c, M, N, K, row_blocks, column_blocks, splits)
 
 
 @kernel
