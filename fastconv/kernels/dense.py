@@ -13,11 +13,17 @@ from fastconv.kernels.vector import lanes, load, splat, store, zero
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
 """A job's block of the result, and how much of the sum it takes at once: two vectors of DEPTH of B stay in a first cache of 32 KB."""
 
+WIDE = 512
+"""Columns of a block of `product_over_rows`, whose rows of A are copied once for each block."""
+
 SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, 2 * MAX_ROWS, 64
 """A result of up to so many numbers is cut into smaller blocks, enough for all threads."""
 
 SHORT = 96
 """Rows up to which a product over rows is not worth copying them: with 64, as many as a batch, 48 instead of 74 us for LeNet's largest."""
+
+PACK_ROWS, PACK_VECTORS = 128, 8
+"""A job of `pack`."""
 
 SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""
@@ -48,7 +54,7 @@ def product(a, b, c, M, N, K, row, column, start):
 
 
 @apart
-def _over_rows(job, a, b, c, M, N, K, row_blocks, column_blocks, splits):
+def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits):
     """Job `job` of `product_over_rows`."""
     length, size = (K + splits - 1) // splits, lanes(a)
     most = min(DEPTH, length)
@@ -56,40 +62,34 @@ def _over_rows(job, a, b, c, M, N, K, row_blocks, column_blocks, splits):
     s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
     m, m1 = part(block // column_blocks, row_blocks, M)
     v, v1 = part(block % column_blocks, column_blocks, (N + size - 1) // size)
-    n, rows, cols = v * size, m1 - m, min(N, v1 * size) - v * size
-    whole = cols // size * size
+    rows, cols, corner = m1 - m, min(N, v1 * size) - v * size, (s * M + m) * N + v * size
+    start, first, last = np.zeros(cols + size, a.dtype), min(K, s * length), min(K, (s + 1) * length)
     if K <= SHORT:
-        over = (1, 0, 0, 1, 0, 0, K, M, N)
-        tiles(rows, a, m, 1, b, n, size, c, m * N + n, N, size, v1 - v, cols, np.zeros(cols + size, a.dtype), 0, 0, over)
+        over = (1, 0, 0, 1, 0, 0, K, M, row)
+        tiles(rows, a, m, 1, b, v * column, column, c, corner, N, size, v1 - v, cols, start, 0, 0, over)
         return
-    left, right = np.empty((rows + size) * line, a.dtype), np.empty(most * (cols + size), a.dtype)
-    start, corner = np.zeros(cols + size, a.dtype), (s * M + m) * N + n
-    first, last = min(K, s * length), min(K, (s + 1) * length)
     if first == last:
         for i in range(rows):
             zero(c, corner + i * N, cols)
+    left = np.empty((rows + size) * line, a.dtype)
     for k in range(first, last, DEPTH):
         depth = min(DEPTH, last - k)
         for i in range(0, depth, size):
             for j in range(0, rows, size):
                 transpose(a, (k + i) * M + m + j, M, min(size, depth - i), min(size, rows - j), left, j * line + i, line, size)
-        for i in range(depth):
-            for j in range(0, whole, size):
-                store(right, j * most + i * size, load(b, (k + i) * N + n + j, size), size)
-            if whole < cols:
-                store(right, whole * most + i * size, load(b, (k + i) * N + n + whole, cols - whole), size)
-        over = (1, 0, 0, 1, 0, 0, depth, 1, size)
-        tiles(rows, left, 0, line, right, 0, most * size, c, corner, N, size, (cols + size - 1) // size, cols, start, 0, k - first, over)
+        over = (1, 0, 0, 1, 0, 0, depth, 1, row)
+        tiles(rows, left, 0, line, b, k * row + v * column, column, c, corner, N, size, v1 - v, cols, start, 0, k - first, over)
 
 
 @kernel
-def product_over_rows(a, b, c, M, N, K, row_blocks, column_blocks, splits):
+def product_over_rows(a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits):
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B. All flat.
 
-    Parallel over splits and blocks of C; a job copies its columns of DEPTH rows at a time, those of A transposed: a tile reads whole lines.
+    `row` and `column` as in `product`. Parallel over splits and blocks of C; a job copies its columns of DEPTH rows of A at a time,
+    transposed, so that a tile reads whole lines.
     """
     for job in prange(splits * row_blocks * column_blocks):
-        _over_rows(np.int64(job), a, b, c, M, N, K, row_blocks, column_blocks, splits)
+        _over_rows(np.int64(job), a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits)
 
 
 @kernel
@@ -106,13 +106,18 @@ def pack_transposed(W, packed):
 
 @kernel
 def pack(W, packed):
-    """Reads W (K, N), writes packed (ceil(N / lanes), K, lanes), B of `product` for A @ W, zeros in the last vector's tail."""
+    """Reads W (K, N), writes packed (ceil(N / lanes), K, lanes), B of `product` for A @ W, zeros in the last vector's tail.
+
+    Parallel over blocks of rows and vectors, which are read as short runs of memory.
+    """
     K, N = W.shape
-    w, p, size = W.ravel(), packed.ravel(), lanes(W)
-    for block in prange((N + size - 1) // size):
-        n = block * size
-        for k in range(K):
-            store(p, (block * K + k) * size, load(w, k * N + n, N - n), size)
+    w, p, size, vectors = W.ravel(), packed.ravel(), lanes(W), packed.shape[0]
+    blocks = (vectors + PACK_VECTORS - 1) // PACK_VECTORS
+    for job in prange((K + PACK_ROWS - 1) // PACK_ROWS * blocks):
+        k0, v0 = job // blocks * PACK_ROWS, job % blocks * PACK_VECTORS
+        for k in range(k0, min(K, k0 + PACK_ROWS)):
+            for v in range(v0, min(vectors, v0 + PACK_VECTORS)):
+                store(p, (v * K + k) * size, load(w, k * N + v * size, N - v * size), size)
 
 
 @kernel
