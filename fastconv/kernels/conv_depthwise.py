@@ -12,7 +12,7 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.tiles import tiles_elementwise
-from fastconv.kernels.vector import fma, lanes, load, store, zero
+from fastconv.kernels.vector import fma, lanes, load, prefetch, store, zero
 
 
 @device(forceinline=True)
@@ -37,11 +37,23 @@ def four_pixels(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel,
 
 @device
 def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel):
-    """`four_pixels` of all channels."""
+    """`four_pixels` of all channels. With constants for what is nearly always the same, LLVM loads what two windows see once."""
     L = lanes(x)
     whole = C - C % L
-    for c in range(0, whole, L):
-        four_pixels(x, i + c, row, pixel, tap, w, j + c, step, rows, C, load(bias, c, L), y, o + c, y_pixel, L)
+    if rows == 3 and tap == C and step == 3 * C and pixel == C:
+        for c in range(0, whole, L):
+            for k in range(4):
+                prefetch(x, i + 3 * row + k * C + c)
+            four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, load(bias, c, L), y, o + c, y_pixel, L)
+    elif rows == 3 and tap == C and step == 3 * C and pixel == 2 * C:
+        for c in range(0, whole, L):
+            for k in range(8):
+                prefetch(x, i + 3 * row + k * C + c)
+                prefetch(x, i + 4 * row + k * C + c)
+            four_pixels(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, load(bias, c, L), y, o + c, y_pixel, L)
+    else:
+        for c in range(0, whole, L):
+            four_pixels(x, i + c, row, pixel, tap, w, j + c, step, rows, C, load(bias, c, L), y, o + c, y_pixel, L)
     if whole < C:
         own = C - whole
         four_pixels(x, i + whole, row, pixel, tap, w, j + whole, step, rows, C, load(bias, whole, own), y, o + whole, y_pixel, own)

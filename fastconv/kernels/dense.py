@@ -54,7 +54,7 @@ def product(a, b, c, M, N, K, row, column, start):
 
 
 @apart
-def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits):
+def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more):
     """Job `job` of `product_over_rows`."""
     length, size = (K + splits - 1) // splits, lanes(a)
     most = min(DEPTH, length)
@@ -66,9 +66,9 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
     start, first, last = np.zeros(cols + size, a.dtype), min(K, s * length), min(K, (s + 1) * length)
     if K <= SHORT:
         over = (1, 0, 0, 1, 0, 0, K, M, row)
-        tiles(rows, a, m, 1, b, v * column, column, c, corner, N, size, v1 - v, cols, start, 0, 0, over)
+        tiles(rows, a, m, 1, b, v * column, column, c, corner, N, size, v1 - v, cols, start, 0, more, over)
         return
-    if first == last:
+    if first == last and not more:
         for i in range(rows):
             zero(c, corner + i * N, cols)
     left = np.empty((rows + size) * line, a.dtype)
@@ -78,18 +78,18 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
             for j in range(0, rows, size):
                 transpose(a, (k + i) * M + m + j, M, min(size, depth - i), min(size, rows - j), left, j * line + i, line, size)
         over = (1, 0, 0, 1, 0, 0, depth, 1, row)
-        tiles(rows, left, 0, line, b, k * row + v * column, column, c, corner, N, size, v1 - v, cols, start, 0, k - first, over)
+        tiles(rows, left, 0, line, b, k * row + v * column, column, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
 
 
 @kernel
-def product_over_rows(a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits):
-    """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B. All flat.
+def product_over_rows(a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more):
+    """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B; adds it if `more` is 1.
 
-    `row` and `column` as in `product`. Parallel over splits and blocks of C; a job copies its columns of DEPTH rows of A at a time,
-    transposed, so that a tile reads whole lines.
+    All are flat, `row` and `column` as in `product`. Parallel over splits and blocks of C; a job copies its columns of DEPTH rows of A at
+    a time, transposed, so that a tile reads whole lines.
     """
     for job in prange(splits * row_blocks * column_blocks):
-        _over_rows(np.int64(job), a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits)
+        _over_rows(np.int64(job), a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more)
 
 
 @kernel
