@@ -1,6 +1,7 @@
 """What all tests share: the seed, the number of threads, hypothesis' profile."""
 
 import os
+import signal
 import zlib
 
 os.environ["NUMBA_NUM_THREADS"] = "4"  # before numba is imported: the determinism tests go up to 4 threads on any machine
@@ -19,6 +20,12 @@ hypothesis.settings.load_profile("fastconv")
 def rng(request):
     """A generator seeded by the test's own name: stable from run to run, different from test to test."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c():
+    """A shell starts what runs in its background with Ctrl-C ignored, and so would be the processes that tests start and interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -89,6 +89,17 @@ def test_every_cut_of_the_weight_gradient(cut, monkeypatch, rng):
     assert np.array_equal(result, expected)
 
 
+@pytest.mark.parametrize("cut", [(16, 2, 1), (8, 4, 2), (8, 18, 3), (5, 6, 100)])
+def test_every_cut_across_images(cut, monkeypatch, rng, kernels_called):
+    """(images, share, own): jobs that hold some blocks of channels at a time add to their outputs."""
+    x, w = small_integers(rng, (17, 130, 7, 6), np.float32), small_integers(rng, (70, 130, 3, 3), np.float32)
+    monkeypatch.setattr(conv_direct, "_by_images", lambda *arguments: True)
+    monkeypatch.setattr(conv_direct, "_image_cut", lambda shape, packed_shape, *others: (*cut[:2], min(cut[2], packed_shape[2])))
+    result = F.conv2d(x, w, padding=1, algorithm="direct")
+    assert IMAGES in kernels_called
+    assert np.array_equal(result, reference.conv2d(x, w, padding=1))
+
+
 @pytest.mark.parametrize("N", [1, 4, 64])
 @pytest.mark.parametrize("channels", [(16, 16), (64, 64), (512, 512), (3, 64), (2048, 8)])
 @pytest.mark.parametrize("size", [1, 7, 56])

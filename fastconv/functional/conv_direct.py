@@ -62,40 +62,59 @@ def _blocks(N, C, OH, OW, taps, strides, itemsize):
 SMALL_PIXELS = 256
 """Pixels of the output up to which a tile takes one pixel of several images."""
 
-IMAGES, IMAGES_BYTES = 16, 1 << 20 if MAX_ROWS > 8 else 1 << 17
-"""A job takes so many images then, or half as many where these would take more bytes: L2, and less for low tiles, which short rows fill."""
+LOW_TILES = MAX_ROWS <= 8
+"""Whether rows of 8 pixels and more fill the rows of a tile, as they do where registers are 16."""
+
+IMAGES, IMAGES_BYTES, OUTPUT_BYTES = 16, 1 << 17 if LOW_TILES else 1 << 20, 1 << 18
+"""A job takes so many images, or half as many where these would take more bytes; and outputs that stay in L2 if it adds to them."""
+
+BLOCK_BYTES = 128 if LOW_TILES else VECTOR_BYTES
+"""Channels of a panel's block: short vectors' tiles need longer sums than a vector's channels (3 to 8 %, dilated 14 % with AVX2)."""
+
+
+def _held(H, W, C, itemsize):
+    """Bytes of an image that a job holds at a time when tiles lie across images: all channels, or, for low tiles, a block of them."""
+    return H * W * (min(C * itemsize, BLOCK_BYTES) if LOW_TILES else C * itemsize)
 
 
 def _by_images(N, image_bytes, OH, OW, taps):
-    """Whether a convolution of N images of `image_bytes` should take its tiles across images."""
+    """Whether a convolution of N images, of which a job holds `image_bytes` each, should take its tiles across images."""
     KH, KW, _, DW = taps
     return N >= IMAGES // 2 and OH * OW <= SMALL_PIXELS and KH * KW > 1 and DW == 1 and IMAGES // 2 * image_bytes <= IMAGES_BYTES
 
 
+def _images(image_bytes):
+    """How many images a job takes, of which it holds `image_bytes` each."""
+    return IMAGES if IMAGES * image_bytes <= IMAGES_BYTES else IMAGES // 2
+
+
+@functools.lru_cache(maxsize=4096)
+def _image_cut(shape, packed_shape, OH, OW, itemsize):
+    """(images, share, own) of kernels.conv_images.convolve for an input of `shape` (N, H, W, C)."""
+    N, H, W, C = shape
+    _, vectors, CB, _, _, BC, lanes = packed_shape
+    image_bytes = _held(H, W, C, itemsize)
+    images = _images(image_bytes)
+    own = max(1, min(CB, IMAGES_BYTES // (images * H * W * BC * itemsize)))
+    shares = max(1, PARTS // -(-N // images))
+    if own < CB:
+        shares = max(shares, min(N, images) * OH * OW * vectors * lanes * itemsize // OUTPUT_BYTES)
+    return images, 2 * -(-vectors // (2 * shares)), own
+
+
 def _convolve(work, x, packed, y, bias, window, taps, place):
     """One dense convolution of x (N, H, W, C) into y (N, YH, YW, OC), by images or by rows."""
-    N, C = x.shape[0], x.shape[3]
+    N, H, W, C = x.shape
     OH, OW, SH, SW, _, _ = window
-    image_bytes = math.prod(x.shape[1:]) * x.itemsize
-    if _by_images(N, image_bytes, OH, OW, taps):
-        images, vectors = _images(image_bytes), packed.shape[1]
-        shares = max(1, PARTS // -(-N // images))
-        conv_images.convolve(work, x, packed, y, bias, window, taps, place, images, 2 * -(-vectors // (2 * shares)))
+    if _by_images(N, _held(H, W, C, x.itemsize), OH, OW, taps):
+        cut = _image_cut(x.shape, packed.shape, OH, OW, x.itemsize)
+        conv_images.convolve(work, x, packed, y, bias, window, taps, place, *cut)
     else:
         conv_direct.convolve(work, x, packed, y, bias, window, taps, place, *_blocks(N, C, OH, OW, taps, (SH, SW), x.itemsize))
 
 
 SHORT_ROW = 8
 """Numbers under a row of the filter up to which lanes are images: 5 of LeNet's first layer, 470 against 140 us for 64 images."""
-
-
-def _images(image_bytes):
-    """How many images of `image_bytes` a job takes."""
-    return IMAGES if IMAGES * image_bytes <= IMAGES_BYTES else IMAGES // 2
-
-
-BLOCK_BYTES = 128 if MAX_ROWS <= 8 else VECTOR_BYTES
-"""Channels of a panel's block: short vectors' tiles need longer sums than a vector's channels (3 to 8 %, dilated 14 % with AVX2)."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -199,7 +218,7 @@ def _few_for_input(g, itemsize):
 
     Small images it never is: their tiles lie across images, and leave out taps beyond the border.
     """
-    if _by_images(g.N, g.OH * g.OW * g.OC * itemsize, g.H, g.W, (g.KH, g.KW, g.DH, g.DW)):
+    if _by_images(g.N, _held(g.OH, g.OW, g.OC, itemsize), g.H, g.W, (g.KH, g.KW, g.DH, g.DW)):
         return False
     lanes = VECTOR_BYTES // itemsize
     rows = g.OH * g.OW * g.KH * -(-g.KW * g.IC // lanes) * (g.OC + 4)  # 4: adding a tile to the image

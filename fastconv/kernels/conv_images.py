@@ -16,8 +16,8 @@ from fastconv.kernels.tiles import tiles
 
 
 @apart
-def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, window, taps, n0, n1, v0, v1):
-    """Vectors v0 .. v1 of each group's output channels, of images n0 .. n1.
+def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, window, taps, n0, n1, v0, v1, own):
+    """Vectors v0 .. v1 of each group's output channels, of images n0 .. n1, `own` blocks of input channels at a time.
 
     Row oh of image n starts at y[origin + n * image_size + oh * row_size], its pixels lie `step` apart.
     """
@@ -28,30 +28,34 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
     x, w, b = X.ravel(), weight.ravel(), bias.ravel()
     CG, OCG = C // groups, bias.size // groups
     block_size, filter_size = H * W * BC, KH * KW * BC * lanes
-    stride = CB * block_size + lanes  # of images in the panel: without the lanes, all may fall on the same few lines of the cache
+    stride = own * block_size + lanes  # of images in the panel: without the lanes, all may fall on the same few lines of the cache
     panel = np.empty((n1 - n0) * stride, x.dtype)
     for group in range(groups):
-        for n in range(n0, n1):
-            for block in range(CB):
-                fill_panel(panel, (n - n0) * stride + block * block_size, x, 0, n, 0, H, H, W, C, group * CG + block * BC,
-                           min(BC, CG - block * BC), BC, 0, W)
-        for v in range(v0, v1, 2):
-            wide, cols = min(2, v1 - v), min(2 * lanes, OCG - v * lanes)
-            channel = group * OCG + v * lanes
-            for oh in range(OH):
-                low, high = clip(oh * SH - PT, DH, KH, H)
-                for ow in range(OW):
-                    left, right = clip(ow * SW - PL, 1, KW, W)
-                    a = ((oh * SH - PT + low * DH) * W + ow * SW - PL + left) * BC
-                    f = (group * vectors + v) * CB * filter_size + (low * KW + left) * BC * lanes
-                    c = origin + n0 * image_size + oh * row_size + ow * step + channel
-                    over = (CB, block_size, filter_size, high - low, DH * W * BC, KW * BC * lanes, (right - left) * BC, 1, lanes)
-                    tiles(n1 - n0, panel, a, stride, w, f, CB * filter_size, y, c, image_size, lanes, wide, cols, b, channel, 0, over)
+        for b0 in range(0, CB, own):
+            b1 = min(CB, b0 + own)
+            for n in range(n0, n1):
+                for block in range(b0, b1):
+                    fill_panel(panel, (n - n0) * stride + (block - b0) * block_size, x, 0, n, 0, H, H, W, C, group * CG + block * BC,
+                               min(BC, CG - block * BC), BC, 0, W)
+            for v in range(v0, v1, 2):
+                wide, cols = min(2, v1 - v), min(2 * lanes, OCG - v * lanes)
+                channel, first = group * OCG + v * lanes, ((group * vectors + v) * CB + b0) * filter_size
+                for oh in range(OH):
+                    low, high = clip(oh * SH - PT, DH, KH, H)
+                    for ow in range(OW):
+                        left, right = clip(ow * SW - PL, 1, KW, W)
+                        a = ((oh * SH - PT + low * DH) * W + ow * SW - PL + left) * BC
+                        f, c = first + (low * KW + left) * BC * lanes, origin + n0 * image_size + oh * row_size + ow * step + channel
+                        over = (b1 - b0, block_size, filter_size, high - low, DH * W * BC, KW * BC * lanes, (right - left) * BC, 1, lanes)
+                        tiles(n1 - n0, panel, a, stride, w, f, CB * filter_size, y, c, image_size, lanes, wide, cols, b, channel, b0, over)
 
 
 @kernel
-def convolve(X, weight, Y, bias, window, taps, place, images, share):
-    """As conv_direct.convolve. Parallel over blocks of `images` images and `share` vectors of output channels."""
+def convolve(X, weight, Y, bias, window, taps, place, images, share, own):
+    """As conv_direct.convolve. Parallel over blocks of `images` images and `share` vectors of output channels.
+
+    A job copies `own` of the CB blocks of its images' channels at a time.
+    """
     N, vectors = X.shape[0], weight.shape[1]
     YH, YW, OC = Y.shape[1:]
     YSH, YSW, Y0, Y1 = place
@@ -59,7 +63,7 @@ def convolve(X, weight, Y, bias, window, taps, place, images, share):
     for job in prange((N + images - 1) // images * shares):
         n0, v0 = job // shares * images, job % shares * share
         n1, v1 = min(N, n0 + images), min(vectors, v0 + share)
-        convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, v0, v1)
+        convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, v0, v1, own)
 
 
 @kernel
@@ -70,7 +74,8 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images):
     for job in prange((N + images - 1) // images):
         n0, n1 = job * images, min(N, (job + 1) * images)
         before = np.empty((n1 - n0) * OH * row_size, X.dtype)
-        convolve_block(X, weight, before, -n0 * OH * row_size, OH * row_size, row_size, OC, bias, window, taps, n0, n1, 0, weight.shape[1])
+        convolve_block(X, weight, before, -n0 * OH * row_size, OH * row_size, row_size, OC, bias, window, taps, n0, n1, 0, weight.shape[1],
+                       weight.shape[2])
         for n in range(n0, n1):
             for oh in range(0, OH, 2):
                 relu_max_row_2x2(before, ((n - n0) * OH + oh) * row_size, OW, OC, y, a, (n * OH + oh) // 2 * (OW // 2) * OC)
