@@ -49,6 +49,7 @@ def first_step(side, cache=None, path=()):
     `cache` is the folder of fastconv's compiled code; an empty one makes a cold start. `path` goes in front of the module path.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what pip installs has its bytecode beside it
     if cache:
         environment["FASTCONV_CACHE_DIR"] = str(cache)
     start = time.time()
