@@ -1,5 +1,7 @@
 """Linear layers, batch normalisation, activations, dropout and losses beyond the common table: exactness, ranges, options."""
 
+import importlib
+
 import numpy as np
 import pytest
 from cases import LINEAR, ids
@@ -37,6 +39,14 @@ def test_linear_is_exact(case, dtype, rng):
 @given(st.lists(st.integers(1, 70), min_size=2, max_size=3), st.integers(1, 300), st.integers(0, 2**32))
 def test_drawn_linear_layers_are_exact(shape, outputs, seed):
     check_linear(tuple(shape), outputs, np.float32, np.random.default_rng(seed))
+
+
+@both_dtypes
+@pytest.mark.parametrize("batch", [1024, 1025, 1100, 2600])
+def test_the_weight_gradient_of_a_long_batch_is_exact(batch, dtype, rng, monkeypatch):
+    """Chunks that are packed one after the other, each cut into two parts, with a last one that is shorter than what is worth packing."""
+    monkeypatch.setattr(importlib.import_module("fastconv.functional.linear"), "CHUNK_BYTES", 1)
+    check_linear((batch, 37), 110, dtype, rng)
 
 
 @pytest.mark.parametrize("mask", [(True, False, False), (False, True, False), (False, False, True)])

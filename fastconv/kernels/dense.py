@@ -64,7 +64,7 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
     v, v1 = part(block % column_blocks, column_blocks, (N + size - 1) // size)
     rows, cols, corner = m1 - m, min(N, v1 * size) - v * size, (s * M + m) * N + v * size
     start, first, last = np.zeros(cols + size, a.dtype), min(K, s * length), min(K, (s + 1) * length)
-    if K <= SHORT:
+    if K <= SHORT and splits == 1:
         over = (1, 0, 0, 1, 0, 0, K, M, row)
         tiles(rows, a, m, 1, b, v * column, column, c, corner, N, size, v1 - v, cols, start, 0, more, over)
         return
