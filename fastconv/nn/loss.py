@@ -14,7 +14,7 @@ class Loss(Module):
     """Base class of losses: called with (prediction, target) it returns a float, and backward() the gradient of the prediction.
 
     With reduction "none" it returns an array, and backward takes the gradient of that array, ones when it is left out.
-    Subclasses name a class of `fastconv.functional`, which checks (prediction, target, **options) and has the loss and its gradient.
+    Subclasses name a class of `fastconv.functional`, which checks prediction, target and options, and has the loss and its gradient.
     """
 
     _checked: Any = None
