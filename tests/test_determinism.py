@@ -181,3 +181,26 @@ def test_two_python_threads_under_every_threading_layer(layer):
     used, *lines = result.stdout.split("\n")[:-1]
     assert used == layer
     assert lines == digests()
+
+
+SPINS = """
+import os
+from fastconv.kernels import jit
+jit.threading_layer()
+print(os.environ.get("GOMP_SPINCOUNT"))
+"""
+
+
+@pytest.mark.skipif("omp" not in layers(), reason="no OpenMP")
+@pytest.mark.parametrize(
+    ("own", "expected"), [({}, jit.SPINS), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")]
+)
+def test_waiting_threads_sleep_soon(own, expected):
+    """GNU OpenMP says itself how often its threads look for work; the user's own wish counts, and the environment stays as it was."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    environment |= {"PYTHONPATH": str(Path(F.__file__).parents[2]), "NUMBA_THREADING_LAYER": "omp", "OMP_DISPLAY_ENV": "verbose", **own}
+    result = subprocess.run([sys.executable, "-c", SPINS], env=environment, capture_output=True, text=True, timeout=600, check=True)
+    if "GOMP_SPINCOUNT" not in result.stderr:
+        pytest.skip("another OpenMP than GNU's")
+    assert f"GOMP_SPINCOUNT = '{expected}'" in result.stderr
+    assert result.stdout.strip() == str(own.get("GOMP_SPINCOUNT"))
