@@ -17,13 +17,14 @@ from fastconv.kernels.jit import KernelCache, aparts, dispatcher_of, prepared
 
 
 class _Apart:
-    """Code by symbol: one piece for each `key`, the types that it is for. Subclasses compile it, or load it: (its address, its owner)."""
+    """Code by symbol: one piece for each `key`, the types that it is for."""
 
     def __init__(self, function):
         self.function, self.name, self.compiled = function, f"{function.__module__}.{function.__name__}", {}
         aparts[self.name] = self
 
     def _compile(self, key):
+        """Compile the code for `key`, or load it: (its address, what owns it). For subclasses to write."""
         raise NotImplementedError
 
     def prepare(self, key):

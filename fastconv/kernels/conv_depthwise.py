@@ -11,8 +11,9 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
+from fastconv.kernels.prefetch import prefetch
 from fastconv.kernels.tiles import tiles_elementwise
-from fastconv.kernels.vector import fma, lanes, load, prefetch, store, zero
+from fastconv.kernels.vector import fma, lanes, load, store, zero
 
 
 @device(forceinline=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.apart import apart
+from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.tiles import tiles
@@ -118,12 +119,6 @@ def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, start,
 
 
 @device
-def job_tiles(job, blocks, total):
-    """Tiles t0 .. t1 of a job; all tiles are cut into `blocks` even parts."""
-    return job * total // blocks, (job + 1) * total // blocks
-
-
-@device
 def plain_outputs(M, m_step, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half):
     """Transforms products M of tiles t0 .. t1, vectors v .. v + wide, back; writes them, with bias b, to y (N, OH, OW, OC)."""
     L = lanes(M)
@@ -172,7 +167,7 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
     L, total, shares = lanes(y), N * TY * TX, (vectors + share - 1) // share
     stride, most = padded(IC, L), (total + blocks - 1) // blocks
     v_step, m_step = most * stride + LINE, most * 2 * L + LINE
-    t0, t1 = job_tiles(job // shares, blocks, total)
+    t0, t1 = part(job // shares, blocks, total)
     v0 = job % shares * share
     V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
     half, start = np.empty(ELEMENTS * L, y.dtype), np.zeros(2 * L, y.dtype)
@@ -216,7 +211,7 @@ def _split(s, X, G, parts, tiling, block):
     p, total, L = parts.ravel(), N * TY * TX, lanes(X)
     stride, g_stride = padded(IC, L), padded(OC, L)
     v_step, g_step = block * stride + LINE, block * g_stride + LINE
-    first, last = job_tiles(s, splits, total)
+    first, last = part(s, splits, total)
     V, D = np.empty(ELEMENTS * v_step, p.dtype), np.empty(ELEMENTS * g_step, p.dtype)
     start = np.zeros(2 * L, p.dtype)
     for t0 in range(first, max(last, first + 1), block):

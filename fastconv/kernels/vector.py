@@ -125,19 +125,6 @@ def store(typingctx, array, index, value, count):
 
 
 @intrinsic
-def prefetch(typingctx, array, index):
-    """Ask for the line of array[index], which will be read; an index outside of the array does no harm."""
-
-    def codegen(context, builder, sig, args):
-        pointer = builder.bitcast(_element(context, builder, array, *args), ir.IntType(8).as_pointer())
-        read, all_caches, data = ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, read, all_caches, data])
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), codegen
-
-
-@intrinsic
 def zero(typingctx, array, start, count):
     """array[start : start + count] = 0 of a flat array; nothing for a count of 0 or less.
 
