@@ -15,7 +15,7 @@ STEPS = 1 << 16
 
 def lanes():
     """float32 numbers in a vector; asked late, because asv imports this file with any version of fastconv."""
-    from fastconv.kernels.simd import VECTOR_BYTES
+    from fastconv.kernels.processor import VECTOR_BYTES
 
     return VECTOR_BYTES // 4
 

@@ -28,7 +28,7 @@ STEP_GOALS = {
 
 def machine():
     """Processor, cores and vectors of this machine."""
-    from fastconv.kernels.simd import VECTOR_BYTES
+    from fastconv.kernels.processor import VECTOR_BYTES
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []

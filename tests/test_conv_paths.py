@@ -10,7 +10,7 @@ from fastconv.errors import ArgumentError
 from fastconv.functional import conv_direct, conv_pooled
 from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
 from fastconv.kernels import jit
-from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.processor import VECTOR_BYTES
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from fastconv.functional.flat import Flat
 from fastconv.functional.norm import batch_norm_backward_saved, batch_norm_forward_saved
 from fastconv.functional.pool import max_pool2d_backward_argmax, max_pool2d_forward_argmax
 from fastconv.kernels import elementary, vector
-from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.vector import lanes, load, store
 
 FUNCTIONS = ("exp", "log", "log1p", "tanh", "sigmoid", "normal_tail")

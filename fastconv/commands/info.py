@@ -13,7 +13,7 @@ import fastconv
 from fastconv import models
 from fastconv.commands.console import table
 from fastconv.kernels import jit
-from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.processor import VECTOR_BYTES
 
 
 def add_arguments(parser):

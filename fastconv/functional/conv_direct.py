@@ -9,7 +9,8 @@ from fastconv.functional import conv_im2col
 from fastconv.functional.linear import PARTS, sum_parts, times, times_transposed, transposed_times
 from fastconv.functional.pool import relu_max_halves
 from fastconv.kernels import conv_depthwise, conv_direct, conv_few, conv_images, conv_lanes
-from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES
+from fastconv.kernels.processor import VECTOR_BYTES
+from fastconv.kernels.simd import MAX_ROWS
 from fastconv.memory import empty, zeros
 
 PIXELS, PANEL_BYTES = 256, 1 << 18

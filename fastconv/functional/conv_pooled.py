@@ -5,7 +5,7 @@ import functools
 from fastconv.functional import conv_direct
 from fastconv.functional.conv_direct import PART_BYTES, PARTS
 from fastconv.kernels import conv_pooled
-from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
 PANEL_BYTES = 1 << 15

@@ -11,7 +11,8 @@ import numpy as np
 from fastconv.functional.linear import PARTS
 from fastconv.kernels import conv_winograd
 from fastconv.kernels.conv_winograd import ELEMENTS, LINE
-from fastconv.kernels.simd import MAX_ROWS, VECTOR_BYTES
+from fastconv.kernels.processor import VECTOR_BYTES
+from fastconv.kernels.simd import MAX_ROWS
 from fastconv.memory import empty
 
 BLOCK_BYTES = 1 << 18

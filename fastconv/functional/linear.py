@@ -6,7 +6,7 @@ from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
 from fastconv.functional.options import three
 from fastconv.kernels import dense
-from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
 PARTS = 16

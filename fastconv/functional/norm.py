@@ -6,7 +6,7 @@ from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
 from fastconv.functional.options import number, three
 from fastconv.kernels import norm as kernels
-from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
 LAST = {2: (0, 1), 3: (0, 2, 1), 4: (0, 2, 3, 1)}  # by number of axes: the order that has the channels last, and its inverse

@@ -18,42 +18,42 @@ from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import load, store, zero
+from fastconv.kernels.vector import lanes, load, store, zero
 
 
 @apart
 def _pack_vector(job, weight, packed, first, kh_step, kw_step, by_input):
     """Job `job` of `pack`."""
-    groups, vectors, CB, KH, KW, BC, lanes = packed.shape
+    groups, vectors, CB, KH, KW, BC, _ = packed.shape
     OC, CG, area = weight.shape[0], weight.shape[1], weight.shape[2] * weight.shape[3]
-    OCG = OC // groups
+    OCG, L = OC // groups, lanes(weight)
     w, p = weight.ravel(), packed.ravel()
-    group, j0 = job // vectors, job % vectors * lanes
-    rows = np.empty(BC * area * lanes, weight.dtype)  # (summed channel, tap, lane)
+    group, j0 = job // vectors, job % vectors * L
+    rows = np.empty(BC * area * L, weight.dtype)  # (summed channel, tap, lane)
     for block in range(CB):
         r0 = block * BC
         if by_input:
-            own, cols = min(BC, OCG - r0), min(lanes, CG - j0)
+            own, cols = min(BC, OCG - r0), min(L, CG - j0)
             for r in range(own):
                 start = ((group * OCG + r0 + r) * CG + j0) * area
                 if area == 1:
-                    store(rows, r * lanes, load(w, start, cols), lanes)
+                    store(rows, r * L, load(w, start, cols), L)
                     continue
-                for e in range(0, area, lanes):
-                    transpose(w, start + e, area, cols, min(lanes, area - e), rows, (r * area + e) * lanes, lanes, lanes)
+                for e in range(0, area, L):
+                    transpose(w, start + e, area, cols, min(L, area - e), rows, (r * area + e) * L, L, L)
         else:
-            own, cols = min(BC, CG - r0), min(lanes, OCG - j0)
+            own, cols = min(BC, CG - r0), min(L, OCG - j0)
             start = ((group * OCG + j0) * CG + r0) * area
-            for e in range(0, own * area, lanes):
-                transpose(w, start + e, CG * area, cols, min(lanes, own * area - e), rows, e * lanes, lanes, lanes)
-        zero(rows, own * area * lanes, (BC - own) * area * lanes)
-        target = (job * CB + block) * KH * KW * BC * lanes
+            for e in range(0, own * area, L):
+                transpose(w, start + e, CG * area, cols, min(L, own * area - e), rows, e * L, L, L)
+        zero(rows, own * area * L, (BC - own) * area * L)
+        target = (job * CB + block) * KH * KW * BC * L
         for kh in range(KH):
             for kw in range(KW):
                 tap = first + kh * kh_step + kw * kw_step
                 for r in range(BC):
-                    store(p, target, load(rows, (r * area + tap) * lanes, lanes), lanes)
-                    target += lanes
+                    store(p, target, load(rows, (r * area + tap) * L, L), L)
+                    target += L
 
 
 @kernel
@@ -76,12 +76,12 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
     N, H, W, C = X.shape
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
-    groups, vectors, CB, _, _, BC, lanes = weight.shape
-    x, w, b = X.ravel(), weight.ravel(), bias.ravel()
+    groups, vectors, CB, _, _, BC, _ = weight.shape
+    x, w, b, L = X.ravel(), weight.ravel(), bias.ravel(), lanes(X)
     CG, OCG = C // groups, bias.size // groups
     width = (OW - 1) * SW + (KW - 1) * DW + 1
     panel_row, block_size = width * BC, height * width * BC
-    kh_size, filter_size = KW * BC * lanes, KH * KW * BC * lanes
+    kh_size, filter_size = KW * BC * L, KH * KW * BC * L
     ih0 = min(H, max(0, oh0 * SH - PT))
     ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
     panel = np.empty((n1 - n0) * CB * block_size, x.dtype)
@@ -91,8 +91,8 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
                 fill_panel(panel, ((n - n0) * CB + block) * block_size, x, 0, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
                            min(BC, CG - block * BC), BC, PL, width)
         for v in range(0, vectors, 2):
-            wide, cols = min(2, vectors - v), min(2 * lanes, OCG - v * lanes)
-            channel = group * OCG + v * lanes
+            wide, cols = min(2, vectors - v), min(2 * L, OCG - v * L)
+            channel = group * OCG + v * L
             for n in range(n0, n1):
                 for oh in range(oh0, oh1):
                     top = oh * SH - PT
@@ -101,13 +101,13 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
                     f = (group * vectors + v) * CB * filter_size + low * kh_size
                     c = origin + n * image_size + oh * row_size + channel
                     if DW == 1:
-                        over = (CB, block_size, filter_size, high - low, DH * panel_row, kh_size, KW * BC, 1, lanes)
-                        tiles(OW, panel, a, SW * BC, w, f, CB * filter_size, y, c, step, lanes, wide, cols, b, channel, 0, over)
+                        over = (CB, block_size, filter_size, high - low, DH * panel_row, kh_size, KW * BC, 1, L)
+                        tiles(OW, panel, a, SW * BC, w, f, CB * filter_size, y, c, step, L, wide, cols, b, channel, 0, over)
                     else:
-                        over = (high - low, DH * panel_row, kh_size, KW, DW * BC, BC * lanes, BC, 1, lanes)
+                        over = (high - low, DH * panel_row, kh_size, KW, DW * BC, BC * L, BC, 1, L)
                         for block in range(CB):
                             tiles(OW, panel, a + block * block_size, SW * BC, w, f + block * filter_size, CB * filter_size,
-                                  y, c, step, lanes, wide, cols, b, channel, block, over)
+                                  y, c, step, L, wide, cols, b, channel, block, over)
 
 
 @device
@@ -163,11 +163,11 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, share, own):
     OC = G.shape[3]
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
-    splits, groups, vectors, CB, _, _, BC, lanes = parts.shape
-    x, g, d = X.ravel(), G.ravel(), parts.ravel()
+    splits, groups, vectors, CB, _, _, BC, _ = parts.shape
+    x, g, d, L = X.ravel(), G.ravel(), parts.ravel(), lanes(X)
     CG, OCG, shares, owners = C // groups, OC // groups, (vectors + share - 1) // share, (CB + own - 1) // own
     width, height = (OW - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
-    row_size, block_size, filter_size = width * BC, height * width * BC, KH * KW * BC * lanes
+    row_size, block_size, filter_size = width * BC, height * width * BC, KH * KW * BC * L
     M, T = (KW * BC, 1) if DW == 1 else (BC, KW)
     row_blocks = (OH + rows - 1) // rows
     units = (N + images - 1) // images * row_blocks
@@ -177,7 +177,7 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, share, own):
     d0 = (s * groups + group) * vectors * CB * filter_size
     image_size = (b1 - b0) * block_size
     panel = np.empty(images * image_size, x.dtype)
-    packed = np.empty(2 * images * rows * OW * lanes, x.dtype)
+    packed = np.empty(2 * images * rows * OW * L, x.dtype)
     for v in range(v0, v1):
         zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
     for unit in range(s * units // splits, (s + 1) * units // splits):
@@ -195,19 +195,19 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, share, own):
         for v in range(v0, v1, 2):
             wide = min(2, v1 - v)
             for n in range(n0, n1):
-                source = ((n * OH + oh0) * OW) * OC + group * OCG + v * lanes
-                pack_gradient(packed, (n - n0) * pixels * lanes, g, source, pixels, OC, min(wide * lanes, OCG - v * lanes), wide,
-                              (n1 - n0) * pixels * lanes, lanes)
+                source = ((n * OH + oh0) * OW) * OC + group * OCG + v * L
+                pack_gradient(packed, (n - n0) * pixels * L, g, source, pixels, OC, min(wide * L, OCG - v * L), wide,
+                              (n1 - n0) * pixels * L)
             for kh in range(KH):
                 top = oh0 * SH + kh * DH - PT
                 low, high = clip(top, SH, oh1 - oh0, H)
-                over = (n1 - n0, image_size, pixels * lanes, high - low, SH * row_size, OW * lanes, OW, SW * BC, lanes)
+                over = (n1 - n0, image_size, pixels * L, high - low, SH * row_size, OW * L, OW, SW * BC, L)
                 for block in range(b0, b1):
                     for kw in range(T):
                         a = (block - b0) * block_size + (top + low * SH - ih0) * row_size + kw * DW * BC
-                        c = d0 + (v * CB + block) * filter_size + (kh * KW + kw) * BC * lanes
-                        tiles(M, panel, a, 1, packed, low * OW * lanes, (n1 - n0) * pixels * lanes, d, c, lanes,
-                              CB * filter_size, wide, wide * lanes, packed, 0, 1, over)
+                        c = d0 + (v * CB + block) * filter_size + (kh * KW + kw) * BC * L
+                        tiles(M, panel, a, 1, packed, low * OW * L, (n1 - n0) * pixels * L, d, c, L,
+                              CB * filter_size, wide, wide * L, packed, 0, 1, over)
 
 
 @kernel
@@ -223,12 +223,13 @@ def backward_weight(X, G, parts, window, taps, images, rows, share, own):
 
 
 @device
-def pack_gradient(packed, p, g, source, pixels, OC, cols, wide, size, lanes):
+def pack_gradient(packed, p, g, source, pixels, OC, cols, wide, size):
     """`cols` channels of each pixel into `wide` vectors: vector v of pixel q at packed[p + v*size + q*lanes], zeros in the tail."""
+    L = lanes(g)
     for v in range(wide):
-        own = min(lanes, cols - v * lanes)
+        own = min(L, cols - v * L)
         for q in range(pixels):
-            store(packed, p + v * size + q * lanes, load(g, source + q * OC + v * lanes, own), lanes)
+            store(packed, p + v * size + q * L, load(g, source + q * OC + v * L, own), L)
 
 
 @kernel
@@ -237,23 +238,23 @@ def unpack(parts, grad_weight):
 
     Parallel over groups and vectors.
     """
-    splits, groups, vectors, CB, KH, KW, BC, lanes = parts.shape
+    splits, groups, vectors, CB, KH, KW, BC, _ = parts.shape
     OC, CG = grad_weight.shape[:2]
     OCG, area, split = OC // groups, KH * KW, parts.size // splits
-    p, d = parts.ravel(), grad_weight.ravel()
+    p, d, L = parts.ravel(), grad_weight.ravel(), lanes(parts)
     for job in prange(groups * vectors):
-        group, j0 = job // vectors, job % vectors * lanes
-        rows = np.empty(BC * area * lanes, parts.dtype)  # (summed channel, tap, lane)
+        group, j0 = job // vectors, job % vectors * L
+        rows = np.empty(BC * area * L, parts.dtype)  # (summed channel, tap, lane)
         for block in range(CB):
-            own, source = min(BC, CG - block * BC), (job * CB + block) * area * BC * lanes
+            own, source = min(BC, CG - block * BC), (job * CB + block) * area * BC * L
             for tap in range(area):
                 for r in range(BC):
-                    total = load(p, source, lanes)
+                    total = load(p, source, L)
                     for s in range(1, splits):
-                        total = total + load(p, source + s * split, lanes)
-                    store(rows, (r * area + tap) * lanes, total, lanes)
-                    source += lanes
+                        total = total + load(p, source + s * split, L)
+                    store(rows, (r * area + tap) * L, total, L)
+                    source += L
             target = ((group * OCG + j0) * CG + block * BC) * area
-            for e in range(0, own * area, lanes):
-                count = min(lanes, own * area - e)
-                transpose(rows, e * lanes, lanes, count, min(lanes, OCG - j0), d, target + e, CG * area, count)
+            for e in range(0, own * area, L):
+                count = min(L, own * area - e)
+                transpose(rows, e * L, L, count, min(L, OCG - j0), d, target + e, CG * area, count)

@@ -8,9 +8,8 @@ from numba import prange
 
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
-from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import tiles
-from fastconv.kernels.vector import zero
+from fastconv.kernels.vector import lanes, zero
 
 IMAGES = 8
 """Rows of a tile of `backward_input`."""
@@ -27,7 +26,7 @@ def backward_input(G, weight, D, window, taps):
     _, H, W, C = D.shape
     _, _, SH, SW, PT, PL = window
     KH, KW, DH, _ = taps
-    lanes = VECTOR_BYTES // G.itemsize
+    L = lanes(G)
     g, w, d = G.ravel(), weight.ravel(), D.ravel()
     image_size, over = H * W * C, (1, 0, 0, 1, 0, 0, OC, 1, KH * KW * C)
     for job in prange((N + IMAGES - 1) // IMAGES):
@@ -40,8 +39,8 @@ def backward_input(G, weight, D, window, taps):
                 source, cols = ((n0 * OH + oh) * OW + ow) * OC, (last - first) * C
                 for kh in range(low, high):
                     target = n0 * image_size + ((oh * SH - PT + kh * DH) * W + ow * SW - PL + first) * C
-                    tiles(n1 - n0, g, source, OH * OW * OC, w, (kh * KW + first) * C, lanes, d, target, image_size, lanes,
-                          (cols + lanes - 1) // lanes, cols, w, 0, 1, over)
+                    tiles(n1 - n0, g, source, OH * OW * OC, w, (kh * KW + first) * C, L, d, target, image_size, L,
+                          (cols + L - 1) // L, cols, w, 0, 1, over)
 
 
 @kernel
@@ -56,7 +55,7 @@ def backward_weight(X, G, parts, window, taps, rows):
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
     x, g, d = X.ravel(), G.ravel(), parts.ravel()
-    splits, lanes, run = parts.shape[0], VECTOR_BYTES // X.itemsize, KW * C
+    splits, L, run = parts.shape[0], lanes(X), KW * C
     width, height, row_blocks = (OW - 1) * SW + KW, min(H, (rows - 1) * SH + (KH - 1) * DH + 1), (OH + rows - 1) // rows
     for s in prange(splits):
         panel = np.empty(height * width * C, X.dtype)
@@ -72,5 +71,5 @@ def backward_weight(X, G, parts, window, taps, rows):
                 top = oh0 * SH + kh * DH - PT
                 low, high = clip(top, SH, oh1 - oh0, H)
                 over = (1, 0, 0, high - low, OW * OC, SH * width * C, OW, OC, SW * C)
-                tiles(OC, g, (n * OH + oh0 + low) * OW * OC, 1, panel, (top + low * SH - ih0) * width * C, lanes, d, first + kh * run,
-                      KH * run, lanes, (run + lanes - 1) // lanes, run, panel, 0, 1, over)
+                tiles(OC, g, (n * OH + oh0 + low) * OW * OC, 1, panel, (top + low * SH - ih0) * width * C, L, d, first + kh * run,
+                      KH * run, L, (run + L - 1) // L, run, panel, 0, 1, over)

@@ -13,6 +13,7 @@ from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import tiles
+from fastconv.kernels.vector import lanes
 
 
 @apart
@@ -24,11 +25,11 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
     _, H, W, C = X.shape
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, _ = taps
-    groups, vectors, CB, _, _, BC, lanes = weight.shape
-    x, w, b = X.ravel(), weight.ravel(), bias.ravel()
+    groups, vectors, CB, _, _, BC, _ = weight.shape
+    x, w, b, L = X.ravel(), weight.ravel(), bias.ravel(), lanes(X)
     CG, OCG = C // groups, bias.size // groups
-    block_size, filter_size = H * W * BC, KH * KW * BC * lanes
-    stride = own * block_size + lanes  # of images in the panel: without the lanes, all may fall on the same few lines of the cache
+    block_size, filter_size = H * W * BC, KH * KW * BC * L
+    stride = own * block_size + L  # of images in the panel: without the L, all may fall on the same few lines of the cache
     panel = np.empty((n1 - n0) * stride, x.dtype)
     for group in range(groups):
         for b0 in range(0, CB, own):
@@ -38,16 +39,16 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
                     fill_panel(panel, (n - n0) * stride + (block - b0) * block_size, x, 0, n, 0, H, H, W, C, group * CG + block * BC,
                                min(BC, CG - block * BC), BC, 0, W)
             for v in range(v0, v1, 2):
-                wide, cols = min(2, v1 - v), min(2 * lanes, OCG - v * lanes)
-                channel, first = group * OCG + v * lanes, ((group * vectors + v) * CB + b0) * filter_size
+                wide, cols = min(2, v1 - v), min(2 * L, OCG - v * L)
+                channel, first = group * OCG + v * L, ((group * vectors + v) * CB + b0) * filter_size
                 for oh in range(OH):
                     low, high = clip(oh * SH - PT, DH, KH, H)
                     for ow in range(OW):
                         left, right = clip(ow * SW - PL, 1, KW, W)
                         a = ((oh * SH - PT + low * DH) * W + ow * SW - PL + left) * BC
-                        f, c = first + (low * KW + left) * BC * lanes, origin + n0 * image_size + oh * row_size + ow * step + channel
-                        over = (b1 - b0, block_size, filter_size, high - low, DH * W * BC, KW * BC * lanes, (right - left) * BC, 1, lanes)
-                        tiles(n1 - n0, panel, a, stride, w, f, CB * filter_size, y, c, image_size, lanes, wide, cols, b, channel, b0, over)
+                        f, c = first + (low * KW + left) * BC * L, origin + n0 * image_size + oh * row_size + ow * step + channel
+                        over = (b1 - b0, block_size, filter_size, high - low, DH * W * BC, KW * BC * L, (right - left) * BC, 1, L)
+                        tiles(n1 - n0, panel, a, stride, w, f, CB * filter_size, y, c, image_size, L, wide, cols, b, channel, b0, over)
 
 
 @kernel

@@ -12,50 +12,51 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.pool import relu_largest
-from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import load, splat, store, to_float, to_int, zero
+from fastconv.kernels.vector import lanes, load, splat, store, to_float, to_int, zero
 
 
 @device
-def fill_lanes(x, n0, images, ih0, rows, H, W, C, panel, left, width, lanes):
+def fill_lanes(x, n0, images, ih0, rows, H, W, C, panel, left, width):
     """Rows ih0 .. ih0 + rows of images n0 .. n0 + images into panel (rows, width, C, lanes), zeros left and right of them."""
+    L = lanes(x)
     first, last = min(width, max(0, left)), max(0, min(width, W + left))  # columns of the panel that show the image
     for row in range(rows):
-        p = row * width * C * lanes
-        zero(panel, p, first * C * lanes)
+        p = row * width * C * L
+        zero(panel, p, first * C * L)
         source = ((n0 * H + ih0 + row) * W + first - left) * C
         run = (last - first) * C
-        for k in range(0, run, lanes):
-            transpose(x, source + k, H * W * C, images, min(lanes, run - k), panel, p + (first * C + k) * lanes, lanes, lanes)
-        zero(panel, p + max(first, last) * C * lanes, (width - max(first, last)) * C * lanes)
+        for k in range(0, run, L):
+            transpose(x, source + k, H * W * C, images, min(L, run - k), panel, p + (first * C + k) * L, L, L)
+        zero(panel, p + max(first, last) * C * L, (width - max(first, last)) * C * L)
 
 
 @device
-def convolve_row(panel, ih0, H, C, w, b, OC, before, start, width, oh, window, taps, lanes):
+def convolve_row(panel, ih0, H, C, w, b, OC, before, start, width, oh, window, taps):
     """Output row oh, (OW, OC, lanes), into before[start:]."""
     _, OW, SH, SW, PT, _ = window
-    KH, KW, DH, _ = taps
+    (KH, KW, DH, _), L = taps, lanes(panel)
     low, high = clip(oh * SH - PT, DH, KH, H)
     for channel in range(OC):
         bias = splat(before, b[channel])
         for ow in range(OW):
-            store(before, start + (ow * OC + channel) * lanes, bias, lanes)
-    over = (1, 0, 0, high - low, KW * C, DH * width * C * lanes, KW * C, 1, lanes)
-    a = (oh * SH - PT + low * DH - ih0) * width * C * lanes
-    tiles(OC, w, low * KW * C, KH * KW * C, panel, a, SW * C * lanes, before, start, lanes, OC * lanes, OW, OW * lanes, b, 0, 1, over)
+            store(before, start + (ow * OC + channel) * L, bias, L)
+    over = (1, 0, 0, high - low, KW * C, DH * width * C * L, KW * C, 1, L)
+    a = (oh * SH - PT + low * DH - ih0) * width * C * L
+    tiles(OC, w, low * KW * C, KH * KW * C, panel, a, SW * C * L, before, start, L, OC * L, OW, OW * L, b, 0, 1, over)
 
 
 @device
-def relu_max_row(before, size, OW, numbers, pooled, taken, lanes):
+def relu_max_row(before, size, OW, numbers, pooled, taken):
     """As pool.relu_max_row_2x2, of pixels of `numbers` vectors, the second row `size` numbers after the first; taps as floats."""
+    L = lanes(before)
     for pixel in range(OW // 2):
         for k in range(numbers):
-            i, o = (2 * pixel * numbers + k) * lanes, (pixel * numbers + k) * lanes
-            best, tap = relu_largest(before, i, numbers * lanes, size, lanes)
-            store(pooled, o, best, lanes)
-            store(taken, o, to_float(tap), lanes)
+            i, o = (2 * pixel * numbers + k) * L, (pixel * numbers + k) * L
+            best, tap = relu_largest(before, i, numbers * L, size, L)
+            store(pooled, o, best, L)
+            store(taken, o, to_float(tap), L)
 
 
 @apart
@@ -64,37 +65,37 @@ def _job(job, X, weight, Y, argmax, bias, window, taps, rows):
     N, H, W, C = X.shape
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
-    OC, lanes = Y.shape[3], VECTOR_BYTES // X.itemsize
+    OC, L = Y.shape[3], lanes(X)
     x, w, b, y, arg = X.ravel(), weight.ravel(), bias.ravel(), Y.ravel(), argmax.ravel()
     width, row_blocks = (OW - 1) * SW + KW, (OH + rows - 1) // rows
     height = min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
-    size, image_size, run = OW * OC * lanes, OH // 2 * (OW // 2) * OC, OW // 2 * OC
-    n0, oh0 = job // row_blocks * lanes, job % row_blocks * rows
-    images, oh1 = min(lanes, N - n0), min(OH, oh0 + rows)
+    size, image_size, run = OW * OC * L, OH // 2 * (OW // 2) * OC, OW // 2 * OC
+    n0, oh0 = job // row_blocks * L, job % row_blocks * rows
+    images, oh1 = min(L, N - n0), min(OH, oh0 + rows)
     ih0 = min(H, max(0, oh0 * SH - PT))
     ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-    panel = np.empty(height * width * C * lanes, x.dtype)
+    panel = np.empty(height * width * C * L, x.dtype)
     before = np.empty(2 * size, x.dtype)
     pooled, taken = np.empty(size // 4 * 2, x.dtype), np.empty(size // 4 * 2, x.dtype)
-    part = np.empty(lanes * lanes, x.dtype)
-    fill_lanes(x, n0, images, ih0, ih1 - ih0, H, W, C, panel, PL, width, lanes)
+    part = np.empty(L * L, x.dtype)
+    fill_lanes(x, n0, images, ih0, ih1 - ih0, H, W, C, panel, PL, width)
     for oh in range(oh0, oh1, 2):
         for half in range(2):
-            convolve_row(panel, ih0, H, C, w, b, OC, before, half * size, width, oh + half, window, taps, lanes)
-        relu_max_row(before, size, OW, OC, pooled, taken, lanes)
+            convolve_row(panel, ih0, H, C, w, b, OC, before, half * size, width, oh + half, window, taps)
+        relu_max_row(before, size, OW, OC, pooled, taken)
         target = n0 * image_size + oh // 2 * run
-        for k in range(0, run, lanes):
-            count = min(lanes, run - k)
-            transpose(pooled, k * lanes, lanes, count, images, y, target + k, image_size, count)
+        for k in range(0, run, L):
+            count = min(L, run - k)
+            transpose(pooled, k * L, L, count, images, y, target + k, image_size, count)
             if arg.size > 0:
-                transpose(taken, k * lanes, lanes, count, images, part, 0, lanes, count)
+                transpose(taken, k * L, L, count, images, part, 0, L, count)
                 for n in range(images):
-                    store(arg, target + n * image_size + k, to_int(load(part, n * lanes, lanes)), count)
+                    store(arg, target + n * image_size + k, to_int(load(part, n * L, L)), count)
 
 
 @kernel
 def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, rows):
     """As conv_direct.convolve_relu_max, weight (OC, KH, KW, C). Parallel over a vector's images and `rows` rows before pooling."""
-    lanes = VECTOR_BYTES // X.itemsize
-    for job in prange((X.shape[0] + lanes - 1) // lanes * ((window[0] + rows - 1) // rows)):
+    L = lanes(X)
+    for job in prange((X.shape[0] + L - 1) // L * ((window[0] + rows - 1) // rows)):
         _job(np.int64(job), X, weight, Y, argmax, bias, window, taps, rows)

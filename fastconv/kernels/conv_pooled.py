@@ -11,10 +11,9 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import fill_panel
-from fastconv.kernels.simd import VECTOR_BYTES
 from fastconv.kernels.tiles import tiles_picked
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import copy, load, load_unsigned, select, splat, store, zero
+from fastconv.kernels.vector import copy, lanes, load, load_unsigned, select, splat, store, zero
 
 
 @device
@@ -26,12 +25,12 @@ def _line_start(array):
 @device
 def _fill_apart(panel, p, padded, rows, columns, width, C, row):
     """What a row of the filter sees from each output column, `row` numbers each, from padded (rows, width, C) into panel[p]."""
-    lanes = VECTOR_BYTES // panel.itemsize
+    L = lanes(panel)
     for r in range(rows):
         for column in range(columns):
-            for j in range(0, row, lanes):
-                store(panel, p, load(padded, (r * width + column) * C + j, lanes), lanes)
-                p += lanes
+            for j in range(0, row, L):
+                store(panel, p, load(padded, (r * width + column) * C + j, L), L)
+                p += L
 
 
 @apart
@@ -41,19 +40,19 @@ def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, ap
     _, GH, GW, OC = G.shape
     (PT, PL), (KH, KW) = padding, taps
     x, g, a, d = X.ravel(), G.ravel(), argmax.ravel(), parts.ravel()
-    lanes, run, (splits, _, _, row) = VECTOR_BYTES // X.itemsize, KW * C, parts.shape
+    L, run, (splits, _, _, row) = lanes(X), KW * C, parts.shape
     filter_size, blocks = (KH + 1) * row, (GH + rows - 1) // rows
     width, height = 2 * GW - 1 + KW, 2 * rows - 1 + KH
     step, line = (row, 2 * GW * row) if apart else (C, width * C)
-    size, most = height * line, images * rows * GW * lanes
-    panel, padded = np.empty(images * size + 2 * lanes, X.dtype), np.empty(height * width * C + lanes, X.dtype)
+    size, most = height * line, images * rows * GW * L
+    panel, padded = np.empty(images * size + 2 * L, X.dtype), np.empty(height * width * C + L, X.dtype)
     values, picks = np.empty(most, X.dtype), np.empty(most, np.int32)
     start = _line_start(panel)
-    s, v0 = job % splits, job // splits * share * lanes
-    v1 = min(OC, v0 + share * lanes)
+    s, v0 = job % splits, job // splits * share * L
+    v1 = min(OC, v0 + share * L)
     first, last = s * N * blocks // splits, (s + 1) * N * blocks // splits
     zero(d, (s * OC + v0) * filter_size, (v1 - v0) * filter_size)
-    zero(padded, height * width * C, lanes)
+    zero(padded, height * width * C, L)
     zero(panel, start + images * size, panel.size - start - images * size)
     for u0 in range(first, last, images):
         u1 = min(last, u0 + images)
@@ -65,7 +64,7 @@ def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, ap
                 _fill_apart(panel, into, padded, height, 2 * GW, width, C, row)
             else:
                 fill_panel(panel, into, x, 0, n, top, height, H, W, C, 0, C, C, PL, width)
-        for v in range(v0, v1, lanes):
+        for v in range(v0, v1, L):
             count, total = 0, splat(values, 0.0)
             for u in range(u0, u1):
                 n, gh0 = u // blocks, u % blocks * rows
@@ -76,16 +75,16 @@ def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, ap
                         place = load_unsigned(a, o, OC - v, value)
                         value = select(place == 4, 0.0, value)
                         right, down = (0 - (place & 1)) & step, (0 - (place >> 1 & 1)) & line  # where the bit is set, else 0
-                        store(values, count * lanes, value, lanes)
-                        store(picks, count * lanes, right + down + (origin + 2 * gw * step), lanes)
+                        store(values, count * L, value, L)
+                        store(picks, count * L, right + down + (origin + 2 * gw * step), L)
                         total = total + value
                         count += 1
                         o += OC
-            for lane in range(min(lanes, OC - v)):
+            for lane in range(min(L, OC - v)):
                 target = (s * OC + v + lane) * filter_size
-                tiles_picked(KH, run, values, lane, picks, lane, lanes, count, panel, start, line, d, target, row)
-            store(values, 0, total, lanes)
-            for lane in range(min(lanes, OC - v)):
+                tiles_picked(KH, run, values, lane, picks, lane, L, count, panel, start, line, d, target, row)
+            store(values, 0, total, L)
+            for lane in range(min(L, OC - v)):
                 d[(s * OC + v + lane) * filter_size + KH * row] += values[lane]
 
 
@@ -98,8 +97,8 @@ def backward_weight(X, G, argmax, parts, padding, taps, images, rows, share, apa
     cache. Parallel over splits of the images' blocks of `rows` rows of G, of which `images` make one list, and `share` vectors of output
     channels.
     """
-    lanes = VECTOR_BYTES // X.itemsize
-    for job in prange(parts.shape[0] * ((G.shape[3] + share * lanes - 1) // (share * lanes))):
+    L = lanes(X)
+    for job in prange(parts.shape[0] * ((G.shape[3] + share * L - 1) // (share * L))):
         _weight_job(np.int64(job), X, G, argmax, parts, padding, taps, images, rows, share, apart)  # prange's uint64 would compile it again
 
 
@@ -108,37 +107,37 @@ def unpack(parts, grad_weight, grad_bias):
     """Reads the parts of `backward_weight`, writes their sums (OC, C, KH, KW) and (OC,). Parallel over output channels."""
     splits, OC, _, row = parts.shape
     _, C, KH, KW = grad_weight.shape
-    p, d, size, lanes = parts.ravel(), grad_weight.ravel(), (KH + 1) * row, VECTOR_BYTES // parts.itemsize
+    p, d, size, L = parts.ravel(), grad_weight.ravel(), (KH + 1) * row, lanes(parts)
     for oc in prange(OC):
         total = np.empty(size, parts.dtype)
-        for i in range(0, size, lanes):
-            column = load(p, oc * size + i, lanes)
+        for i in range(0, size, L):
+            column = load(p, oc * size + i, L)
             for s in range(1, splits):
-                column = column + load(p, (s * OC + oc) * size + i, lanes)
-            store(total, i, column, lanes)
+                column = column + load(p, (s * OC + oc) * size + i, L)
+            store(total, i, column, L)
         grad_bias[oc] = total[KH * row]
         filters = np.empty(KH * KW * C, parts.dtype)  # (tap, channel)
         for kh in range(KH):
             copy(total, kh * row, filters, kh * KW * C, KW * C)
-        for tap in range(0, KH * KW, lanes):
-            taps = min(lanes, KH * KW - tap)
-            for c in range(0, C, lanes):
-                transpose(filters, tap * C + c, C, taps, min(lanes, C - c), d, (oc * C + c) * KH * KW + tap, KH * KW, taps)
+        for tap in range(0, KH * KW, L):
+            taps = min(L, KH * KW - tap)
+            for c in range(0, C, L):
+                transpose(filters, tap * C + c, C, taps, min(L, C - c), d, (oc * C + c) * KH * KW + tap, KH * KW, taps)
 
 
 @kernel
 def pack(weight, packed):
     """Reads weight (OC, C, KH, KW), writes packed (2, OC, KH + 1, vectors * lanes): filters, and filters one row lower; else 0."""
     OC, C, KH, KW = weight.shape
-    w, p, lanes = weight.ravel(), packed.ravel(), VECTOR_BYTES // weight.itemsize
+    w, p, L = weight.ravel(), packed.ravel(), lanes(weight)
     row, run = packed.shape[3], KW * C
     for oc in prange(OC):
         filters = np.empty(KH * run, weight.dtype)  # (tap, channel)
-        for c in range(0, C, lanes):
-            channels = min(lanes, C - c)
-            for tap in range(0, KH * KW, lanes):
+        for c in range(0, C, L):
+            channels = min(L, C - c)
+            for tap in range(0, KH * KW, L):
                 source = (oc * C + c) * KH * KW + tap
-                transpose(w, source, KH * KW, channels, min(lanes, KH * KW - tap), filters, tap * C + c, C, channels)
+                transpose(w, source, KH * KW, channels, min(L, KH * KW - tap), filters, tap * C + c, C, channels)
         for down in range(2):
             target = (down * OC + oc) * (KH + 1) * row
             zero(p, target, (KH + 1) * row)
@@ -153,7 +152,7 @@ def _input_job(job, G, argmax, weight, D, padding, taps, rows):
     _, H, W, C = D.shape
     (PT, PL), (KH, KW) = padding, taps
     g, a, w, d = G.ravel(), argmax.ravel(), weight.ravel(), D.ravel()
-    lanes, run, row = VECTOR_BYTES // G.itemsize, KW * C, weight.shape[3]
+    L, run, row = lanes(G), KW * C, weight.shape[3]
     blocks, filter_size = (GH + rows - 1) // rows, (KH + 1) * row
     n, block = job // blocks, job % blocks
     # rows of the padded image that are its own; a filter and more may lie below the image
@@ -163,7 +162,7 @@ def _input_job(job, G, argmax, weight, D, padding, taps, rows):
     first, last = max(0, (top - KH + 1) // 2), min(GH, (bottom + 1) // 2)  # rows of G that send something there
     width, height = 2 * GW - 1 + KW, 2 * (last - first) - 1 + KH
     line = width * C
-    panel = np.empty(height * line + lanes, d.dtype)
+    panel = np.empty(height * line + L, d.dtype)
     zero(panel, 0, panel.size)
     values, picks = np.empty(2 * (OC + 1), d.dtype), np.empty(2 * (OC + 1), np.int32)
     for gh in range(first, last):

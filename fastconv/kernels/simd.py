@@ -6,29 +6,15 @@ product of Georganas et al. 2019 (arXiv 1906.06440, section 2), with the batch g
 
 import contextlib
 
-import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils, config, types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-I32, I64 = ir.IntType(32), ir.IntType(64)
+from fastconv.kernels.partial import load_first, store_first
+from fastconv.kernels.processor import VECTOR_BYTES, VECTOR_REGISTERS
+from fastconv.kernels.vector_type import call, splat_lanes, suffix
 
-
-def _vector_shape():
-    """(bytes of a vector, number of vector registers) of the processor that code is generated for."""
-    if config.CPU_NAME and config.CPU_NAME not in ("host", llvm.get_host_cpu_name()):
-        wide = {"skylake-avx512", "cascadelake", "icelake-server", "sapphirerapids", "x86-64-v4", "znver4", "znver5"}
-        features = {"avx512f": config.CPU_NAME in wide}
-    else:
-        features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        return 64, 32
-    if llvm.get_process_triple().startswith(("aarch64", "arm64")):
-        return 16, 32
-    return 32, 16
-
-
-VECTOR_BYTES, VECTOR_REGISTERS = _vector_shape()
+I64 = ir.IntType(64)
 
 
 class Vector:
@@ -40,44 +26,30 @@ class Vector:
         self.lanes = VECTOR_BYTES // self.size // (2 if half else 1)
         self.element = ir.FloatType() if self.size == 4 else ir.DoubleType()
         self.type = ir.VectorType(self.element, self.lanes)
-        self.mask_type = ir.VectorType(ir.IntType(1), self.lanes)
-        self.name = f"v{self.lanes}f{self.size * 8}"
-        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
-
-    def _call(self, name, result, arguments):
-        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
-        return self.builder.call(function, arguments)
-
-    def _splat(self, scalar):
-        vector_type = ir.VectorType(scalar.type, self.lanes)
-        undefined = ir.Constant(vector_type, ir.Undefined)
-        one = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
-        return self.builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
+        self.zero = ir.Constant(self.type, None)
 
     def broadcast(self, pointer):
-        return self._splat(self.builder.load(pointer))
+        return splat_lanes(self.builder, self.builder.load(pointer), self.lanes)
 
     def fma(self, a, b, c):
         # fmuladd, not fma: on a target without FMA, fma becomes one libm call per lane (100 times slower)
-        return self._call(f"llvm.fmuladd.{self.name}", self.type, [a, b, c])
+        return call(self.builder, f"llvm.fmuladd.{suffix(self.type)}", self.type, [a, b, c])
 
-    def mask(self, count):
-        """The first `count` lanes."""
-        lane = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
-        return self.builder.icmp_signed("<", lane, self._splat(count))
-
-    def load(self, pointer, mask=None):
+    def load(self, pointer, count=None):
+        """The vector at the pointer: its first `count` lanes and zeros, or all."""
         pointer = self.builder.bitcast(pointer, self.type.as_pointer())
-        if mask is None:
+        if count is None:
             return self.builder.load(pointer, align=self.size)
-        return self._call(f"llvm.masked.load.{self.name}.p0", self.type, [pointer, ir.Constant(I32, self.size), mask, self.zero])
+        return load_first(self.builder, pointer, count, self.zero, self.size)
 
-    def store(self, value, pointer, mask=None):
-        pointer = self.builder.bitcast(pointer, self.type.as_pointer())
-        if mask is None:
-            self.builder.store(value, pointer, align=self.size)
+    def store(self, values, pointers, count=None):
+        """Each value to its pointer: its first `count` lanes, or all."""
+        pointers = [self.builder.bitcast(pointer, self.type.as_pointer()) for pointer in pointers]
+        if count is None:
+            for value, pointer in zip(values, pointers, strict=True):
+                self.builder.store(value, pointer, align=self.size)
         else:
-            self._call(f"llvm.masked.store.{self.name}.p0", ir.VoidType(), [value, pointer, ir.Constant(I32, self.size), mask])
+            store_first(self.builder, values, pointers, count, self.size)
 
 
 def element_pointer(context, builder, signature, args, i):
@@ -150,7 +122,7 @@ class _Tile:
         self.am, self.bn, self.cm, self.cn = strides
         self.accumulate, self.over = accumulate, over
         offsets = [ir.Constant(I64, n * self.v.lanes) for n in range(vectors)]
-        self.masks = [self.v.mask(builder.sub(cols, offset)) if masked else None for offset in offsets]
+        self.count = cols if masked else None
         self.starts = [builder.gep(self.pi, [offset]) for offset in offsets]
 
     def at(self, pointer, *terms):
@@ -173,25 +145,25 @@ class _Tile:
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
             with _rolled_loop(builder, K):
                 *groups, b = [_opaque(builder, builder.load(pointer)) for pointer in pointers]
-                columns = [v.load(self.at(b, (self.bn, n)), self.masks[n]) for n in range(self.vectors)]
+                columns = [v.load(self.at(b, (self.bn, n)), self.count) for n in range(self.vectors)]
                 for m in range(rows):
                     a_row = self.at(groups[m // GROUP], (self.am, m % GROUP))
-                    x = v.load(a_row, self.masks[0]) if self.elementwise else v.broadcast(a_row)
+                    x = v.load(a_row, self.count) if self.elementwise else v.broadcast(a_row)
                     for n in range(self.vectors):
                         builder.store(v.fma(x, columns[n], builder.load(sums[m, n])), sums[m, n])
                 for pointer, value, step in zip(pointers, [*groups, b], [a_k] * len(groups) + [b_k], strict=True):
                     builder.store(builder.gep(value, [step]), pointer)
-        for m, n in cells:
-            v.store(builder.load(sums[m, n]), self.at(self.pc, (self.cm, m), (self.cn, n)), self.masks[n])
+        results = [self.at(self.pc, (self.cm, m), (self.cn, n)) for m, n in cells]
+        v.store([builder.load(sums[cell]) for cell in cells], results, self.count)
 
     def emit_start(self, cells, sums):
         builder, v = self.builder, self.v
         with builder.if_else(builder.icmp_signed("!=", self.accumulate, ir.Constant(I64, 0))) as (then, otherwise):
             with then:
                 for m, n in cells:
-                    builder.store(v.load(self.at(self.pc, (self.cm, m), (self.cn, n)), self.masks[n]), sums[m, n])
+                    builder.store(v.load(self.at(self.pc, (self.cm, m), (self.cn, n)), self.count), sums[m, n])
             with otherwise:
-                starts = [v.load(pointer, mask) for pointer, mask in zip(self.starts, self.masks, strict=True)]
+                starts = [v.load(pointer, self.count) for pointer in self.starts]
                 for m, n in cells:
                     builder.store(starts[n], sums[m, n])
 
@@ -204,7 +176,7 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
     `start` is init[n] for every row, or C itself where `accumulate` is not 0. Element (m; s, t, k) of A is a scalar at
     A[a + m*am + s*as + t*at + k*ak]; vector (n; s, t, k) of B starts at B[b + n*bn + s*bs + t*bt + k*bk]; vector (m, n) of C at
     C[c + m*cm + n*cn]; init[n] at init[i + n*lanes]. With MASKED, the lanes from `cols` on are neither read nor written; with HALF,
-    vectors are half as long. NV, HALF and MASKED are integer literals, 1 <= rows <= MAX_ROWS.
+    vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS.
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None
@@ -287,8 +259,7 @@ def tile_picked(typingctx, rows, NV, HALF, values, picks, step, count, B, b, bm,
                 for m, n in cells:
                     b_vector = v.load(builder.gep(vector(b, bm, m, n), [pick]))
                     builder.store(v.fma(x, b_vector, builder.load(sums[m, n])), sums[m, n])
-            for m, n in cells:
-                v.store(builder.load(sums[m, n]), vector(c, cm, m, n))
+            v.store([builder.load(sums[cell]) for cell in cells], [vector(c, cm, m, n) for m, n in cells])
 
         _switch(builder, rows, PICK_ROWS, emit)
         return context.get_dummy_value()

@@ -5,8 +5,9 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from fastconv.kernels.apart import Apart
+from fastconv.kernels.partial import load_first, store_first
 from fastconv.kernels.tiles import call_apart
-from fastconv.kernels.vector import masked_load, masked_store, vector_pointer
+from fastconv.kernels.vector import vector_pointer
 from fastconv.kernels.vector_type import I32, float_vector, llvm_type
 
 
@@ -33,12 +34,12 @@ def transpose_block(typingctx, X, x, x_stride, rows, cols, Y, y, y_stride, width
             if whole:
                 values = [builder.load(pointer, align=size) for pointer in sources]
             else:
-                values = [masked_load(builder, pointer, present(i, rows, cols), zero, size) for i, pointer in enumerate(sources)]
+                values = [load_first(builder, pointer, present(i, rows, cols), zero, size) for i, pointer in enumerate(sources)]
             for pointer, value, j in zip(targets, _transposed(builder, values), range(lanes), strict=True):
                 if whole:
                     builder.store(value, pointer, align=size)
                 else:
-                    masked_store(builder, value, pointer, present(j, cols, width), size)
+                    store_first(builder, [value], [pointer], present(j, cols, width), size)
 
         whole = builder.and_(*(builder.icmp_signed(">=", extent, _integer(lanes)) for extent in (rows, cols)))
         whole = builder.and_(whole, builder.icmp_signed(">=", width, _integer(lanes)))

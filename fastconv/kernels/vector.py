@@ -12,11 +12,9 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.kernels.jit import device
-from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.partial import load_first, store_first
+from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.vector_type import I32, VectorType, as_vector, call, first_lanes, float_vector, llvm_type, splat_lanes, suffix
-
-MASK_REGISTERS = VECTOR_BYTES == 64
-"""Whether a masked store costs as much as any other. Without mask registers it takes 12 cycles (AMD), or a branch a lane (bytes, NEON)."""
 
 BLOCK = 4096  # elements of a flat array that one job takes: 16 KB of float32, half of a small L1 cache
 
@@ -34,33 +32,9 @@ def vector_pointer(context, builder, array_type, array, index, lanes):
     return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
 
 
-def masked_load(builder, pointer, count, fill, align):
-    """The first `count` lanes from `pointer`, the others from the vector `fill`."""
-    mask = first_lanes(builder, count, fill.type.count)
-    return call(builder, f"llvm.masked.load.{suffix(fill.type)}.p0", fill.type, [pointer, ir.Constant(I32, align), mask, fill])
-
-
 def _load(context, builder, array_type, array, index, count, fill):
     pointer = vector_pointer(context, builder, array_type, array, index, fill.type.count)
-    return masked_load(builder, pointer, count, fill, array_type.dtype.bitwidth // 8)
-
-
-def masked_store(builder, value, pointer, count, align):
-    """The first `count` lanes of `value` to `pointer`; whole vectors without a mask, see `MASK_REGISTERS`."""
-    if MASK_REGISTERS:
-        _store_lanes(builder, value, pointer, count, align)
-        return
-    whole = builder.icmp_signed(">=", count, ir.Constant(count.type, value.type.count))
-    with builder.if_else(whole, likely=True) as (then, otherwise):
-        with then:
-            builder.store(value, pointer, align=align)
-        with otherwise:
-            _store_lanes(builder, value, pointer, count, align)
-
-
-def _store_lanes(builder, value, pointer, count, align):
-    mask = first_lanes(builder, count, value.type.count)
-    call(builder, f"llvm.masked.store.{suffix(value.type)}.p0", ir.VoidType(), [value, pointer, ir.Constant(I32, align), mask])
+    return load_first(builder, pointer, count, fill, array_type.dtype.bitwidth // 8)
 
 
 @intrinsic
@@ -118,7 +92,8 @@ def store(typingctx, array, index, value, count):
         element = ir.VectorType(context.get_data_type(array.dtype), value.lanes)
         if result.type != element:
             result = builder.trunc(result, element)
-        masked_store(builder, result, vector_pointer(context, builder, array, target, index, value.lanes), count, array.dtype.bitwidth // 8)
+        pointer = vector_pointer(context, builder, array, target, index, value.lanes)
+        store_first(builder, [result], [pointer], count, array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value, types.int64), codegen

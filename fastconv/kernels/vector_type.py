@@ -7,7 +7,7 @@ from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin, models, register_model
 
-from fastconv.kernels.simd import VECTOR_BYTES
+from fastconv.kernels.processor import VECTOR_BYTES
 
 I1, I32 = ir.IntType(1), ir.IntType(32)
 

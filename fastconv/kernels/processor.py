@@ -1,0 +1,24 @@
+"""The processor that code is generated for: how long its vectors are, how many registers hold them, and whether it has masks."""
+
+import llvmlite.binding as llvm
+from numba.core import config
+
+
+def _vector_shape():
+    """(bytes of a vector, number of vector registers) of the processor that code is generated for."""
+    if config.CPU_NAME and config.CPU_NAME not in ("host", llvm.get_host_cpu_name()):
+        wide = {"skylake-avx512", "cascadelake", "icelake-server", "sapphirerapids", "x86-64-v4", "znver4", "znver5"}
+        features = {"avx512f": config.CPU_NAME in wide}
+    else:
+        features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64, 32
+    if llvm.get_process_triple().startswith(("aarch64", "arm64")):
+        return 16, 32
+    return 32, 16
+
+
+VECTOR_BYTES, VECTOR_REGISTERS = _vector_shape()
+
+MASK_REGISTERS = VECTOR_BYTES == 64
+"""Whether an access to the first few lanes of a vector costs as much as one to all."""
