@@ -4,7 +4,7 @@ from numba import prange
 
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector import flat, lanes
 
 
 @kernel
@@ -14,7 +14,7 @@ def swap(X, Y):
     Whole blocks are transposed in registers; a block's rest, and axes of a few numbers, go number by number, not through masks.
     """
     N, A, B = X.shape
-    x, y, size = X.ravel(), Y.ravel(), lanes(X)
+    x, y, size = flat(X), flat(Y), lanes(X)
     blocks = (A + size - 1) // size
     for job in prange(N * blocks):
         n, a = job // blocks, job % blocks * size

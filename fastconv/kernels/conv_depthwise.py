@@ -13,7 +13,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.prefetch import prefetch
 from fastconv.kernels.tiles import tiles_elementwise
-from fastconv.kernels.vector import fma, lanes, load, store, zero
+from fastconv.kernels.vector import flat, fma, lanes, load, store, zero
 
 
 @device(forceinline=True)
@@ -79,7 +79,7 @@ def _row(job, X, weight, Y, bias, window, taps, place):
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
     YSH, YSW, Y0, Y1 = place
-    x, w, y, b = X.ravel(), weight.ravel(), Y.ravel(), bias.ravel()
+    x, w, y, b = flat(X), flat(weight), flat(Y), flat(bias)
     inner0 = min(OW, (PL + SW - 1) // SW if PL > 0 else 0)  # the pixels inner0 .. inner1 see all columns of the filter
     inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])
     by_four = KW == 3 and inner1 - inner0 >= 4
@@ -159,7 +159,7 @@ def _split(s, X, G, parts, window, taps):
     N, H, W, C = X.shape
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
-    x, g, d = X.ravel(), G.ravel(), parts.ravel()
+    x, g, d = flat(X), flat(G), flat(parts)
     splits = parts.shape[0]
     inner0 = clip(-PL, SW, OW, W)[0]
     inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])

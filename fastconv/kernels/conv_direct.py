@@ -18,7 +18,7 @@ from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import lanes, load, store, zero
+from fastconv.kernels.vector import flat, lanes, load, store, zero
 
 
 @apart
@@ -27,7 +27,7 @@ def _pack_vector(job, weight, packed, first, kh_step, kw_step, by_input):
     groups, vectors, CB, KH, KW, BC, _ = packed.shape
     OC, CG, area = weight.shape[0], weight.shape[1], weight.shape[2] * weight.shape[3]
     OCG, L = OC // groups, lanes(weight)
-    w, p = weight.ravel(), packed.ravel()
+    w, p = flat(weight), flat(packed)
     group, j0 = job // vectors, job % vectors * L
     rows = np.empty(BC * area * L, weight.dtype)  # (summed channel, tap, lane)
     for block in range(CB):
@@ -77,7 +77,7 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
     groups, vectors, CB, _, _, BC, _ = weight.shape
-    x, w, b, L = X.ravel(), weight.ravel(), bias.ravel(), lanes(X)
+    x, w, b, L = flat(X), flat(weight), flat(bias), lanes(X)
     CG, OCG = C // groups, bias.size // groups
     width = (OW - 1) * SW + (KW - 1) * DW + 1
     panel_row, block_size = width * BC, height * width * BC
@@ -126,7 +126,7 @@ def convolve(X, weight, Y, bias, window, taps, place, images, rows):
     N, OH = X.shape[0], window[0]
     YH, YW, OC = Y.shape[1:]
     YSH, YSW, Y0, Y1 = place
-    y, origin, height = Y.ravel(), (Y0 * YW + Y1) * OC, input_rows(X.shape[1], rows, window, taps)
+    y, origin, height = flat(Y), (Y0 * YW + Y1) * OC, input_rows(X.shape[1], rows, window, taps)
     row_blocks = (OH + rows - 1) // rows
     for job in prange((N + images - 1) // images * row_blocks):
         n0, oh0 = job // row_blocks * images, job % row_blocks * rows
@@ -142,7 +142,7 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
     `images` images and an even number `rows` of rows before pooling.
     """
     N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]
-    y, a, row_size, height = Y.ravel(), argmax.ravel(), OW * OC, input_rows(X.shape[1], rows, window, taps)
+    y, a, row_size, height = flat(Y), flat(argmax), OW * OC, input_rows(X.shape[1], rows, window, taps)
     row_blocks = (OH + rows - 1) // rows
     for job in prange((N + images - 1) // images * row_blocks):
         n0, oh0 = job // row_blocks * images, job % row_blocks * rows
@@ -164,7 +164,7 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, share, own):
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
     splits, groups, vectors, CB, _, _, BC, _ = parts.shape
-    x, g, d, L = X.ravel(), G.ravel(), parts.ravel(), lanes(X)
+    x, g, d, L = flat(X), flat(G), flat(parts), lanes(X)
     CG, OCG, shares, owners = C // groups, OC // groups, (vectors + share - 1) // share, (CB + own - 1) // own
     width, height = (OW - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
     row_size, block_size, filter_size = width * BC, height * width * BC, KH * KW * BC * L
@@ -241,7 +241,7 @@ def unpack(parts, grad_weight):
     splits, groups, vectors, CB, KH, KW, BC, _ = parts.shape
     OC, CG = grad_weight.shape[:2]
     OCG, area, split = OC // groups, KH * KW, parts.size // splits
-    p, d, L = parts.ravel(), grad_weight.ravel(), lanes(parts)
+    p, d, L = flat(parts), flat(grad_weight), lanes(parts)
     for job in prange(groups * vectors):
         group, j0 = job // vectors, job % vectors * L
         rows = np.empty(BC * area * L, parts.dtype)  # (summed channel, tap, lane)

@@ -9,7 +9,7 @@ from numba import prange
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.tiles import tiles
-from fastconv.kernels.vector import lanes, zero
+from fastconv.kernels.vector import flat, lanes, zero
 
 IMAGES = 8
 """Rows of a tile of `backward_input`."""
@@ -27,7 +27,7 @@ def backward_input(G, weight, D, window, taps):
     _, _, SH, SW, PT, PL = window
     KH, KW, DH, _ = taps
     L = lanes(G)
-    g, w, d = G.ravel(), weight.ravel(), D.ravel()
+    g, w, d = flat(G), flat(weight), flat(D)
     image_size, over = H * W * C, (1, 0, 0, 1, 0, 0, OC, 1, KH * KW * C)
     for job in prange((N + IMAGES - 1) // IMAGES):
         n0, n1 = job * IMAGES, min(N, (job + 1) * IMAGES)
@@ -54,7 +54,7 @@ def backward_weight(X, G, parts, window, taps, rows):
     OC = G.shape[3]
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
-    x, g, d = X.ravel(), G.ravel(), parts.ravel()
+    x, g, d = flat(X), flat(G), flat(parts)
     splits, L, run = parts.shape[0], lanes(X), KW * C
     width, height, row_blocks = (OW - 1) * SW + KW, min(H, (rows - 1) * SH + (KH - 1) * DH + 1), (OH + rows - 1) // rows
     for s in prange(splits):

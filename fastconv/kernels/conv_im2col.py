@@ -7,7 +7,7 @@ from numba import prange
 
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip
-from fastconv.kernels.vector import copy, lanes, load, store, zero
+from fastconv.kernels.vector import copy, flat, lanes, load, store, zero
 
 
 @kernel
@@ -21,7 +21,7 @@ def im2col(x4, patches, n0, c0, window, taps):
     KH, KW = taps
     C = K // (KH * KW)
     SH, SW, DH, DW, PT, PL = window
-    x, p = x4.ravel(), patches.ravel()
+    x, p = flat(x4), flat(patches)
     for job in prange(images * OH):
         n, oh = n0 + job // OH, job % OH
         for ow in range(OW):
@@ -55,7 +55,7 @@ def col2im(patches, d4, n0, c0, window, taps):
     KH, KW = taps
     C = K // (KH * KW)
     SH, SW, DH, DW, PT, PL = window
-    p, d = patches.ravel(), d4.ravel()
+    p, d = flat(patches), flat(d4)
     for job in prange(images * H):
         i, ih = job // H, job % H
         for iw in range(W):

@@ -13,7 +13,7 @@ from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import tiles
-from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector import flat, lanes
 
 
 @apart
@@ -26,7 +26,7 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, _ = taps
     groups, vectors, CB, _, _, BC, _ = weight.shape
-    x, w, b, L = X.ravel(), weight.ravel(), bias.ravel(), lanes(X)
+    x, w, b, L = flat(X), flat(weight), flat(bias), lanes(X)
     CG, OCG = C // groups, bias.size // groups
     block_size, filter_size = H * W * BC, KH * KW * BC * L
     stride = own * block_size + L  # of images in the panel: without the L, all may fall on the same few lines of the cache
@@ -60,23 +60,29 @@ def convolve(X, weight, Y, bias, window, taps, place, images, share, own):
     N, vectors = X.shape[0], weight.shape[1]
     YH, YW, OC = Y.shape[1:]
     YSH, YSW, Y0, Y1 = place
-    y, origin, shares = Y.ravel(), (Y0 * YW + Y1) * OC, (vectors + share - 1) // share
+    y, origin, shares = flat(Y), (Y0 * YW + Y1) * OC, (vectors + share - 1) // share
     for job in prange((N + images - 1) // images * shares):
         n0, v0 = job // shares * images, job % shares * share
         n1, v1 = min(N, n0 + images), min(vectors, v0 + share)
         convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, v0, v1, own)
 
 
+@apart
+def _relu_max_job(job, X, weight, Y, argmax, bias, window, taps, images):
+    """Job `job` of `convolve_relu_max`."""
+    N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]
+    y, a, row_size = flat(Y), flat(argmax), OW * OC
+    n0, n1 = job * images, min(N, (job + 1) * images)
+    before = np.empty((n1 - n0) * OH * row_size, X.dtype)
+    convolve_block(X, weight, before, -n0 * OH * row_size, OH * row_size, row_size, OC, bias, window, taps, n0, n1, 0, weight.shape[1],
+                   weight.shape[2])
+    for n in range(n0, n1):
+        for oh in range(0, OH, 2):
+            relu_max_row_2x2(before, ((n - n0) * OH + oh) * row_size, OW, OC, y, a, (n * OH + oh) // 2 * (OW // 2) * OC)
+
+
 @kernel
 def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images):
     """As conv_direct.convolve_relu_max, OH and OW even. Parallel over blocks of `images` images."""
-    N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]
-    y, a, row_size = Y.ravel(), argmax.ravel(), OW * OC
-    for job in prange((N + images - 1) // images):
-        n0, n1 = job * images, min(N, (job + 1) * images)
-        before = np.empty((n1 - n0) * OH * row_size, X.dtype)
-        convolve_block(X, weight, before, -n0 * OH * row_size, OH * row_size, row_size, OC, bias, window, taps, n0, n1, 0, weight.shape[1],
-                       weight.shape[2])
-        for n in range(n0, n1):
-            for oh in range(0, OH, 2):
-                relu_max_row_2x2(before, ((n - n0) * OH + oh) * row_size, OW, OC, y, a, (n * OH + oh) // 2 * (OW // 2) * OC)
+    for job in prange((X.shape[0] + images - 1) // images):
+        _relu_max_job(np.int64(job), X, weight, Y, argmax, bias, window, taps, images)

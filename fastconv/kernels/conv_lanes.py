@@ -14,7 +14,7 @@ from fastconv.kernels.panel import clip
 from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import lanes, load, splat, store, to_float, to_int, zero
+from fastconv.kernels.vector import flat, lanes, load, splat, store, to_float, to_int, zero
 
 
 @device
@@ -66,7 +66,7 @@ def _job(job, X, weight, Y, argmax, bias, window, taps, rows):
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
     OC, L = Y.shape[3], lanes(X)
-    x, w, b, y, arg = X.ravel(), weight.ravel(), bias.ravel(), Y.ravel(), argmax.ravel()
+    x, w, b, y, arg = flat(X), flat(weight), flat(bias), flat(Y), flat(argmax)
     width, row_blocks = (OW - 1) * SW + KW, (OH + rows - 1) // rows
     height = min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
     size, image_size, run = OW * OC * L, OH // 2 * (OW // 2) * OC, OW // 2 * OC

@@ -13,7 +13,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import fill_panel
 from fastconv.kernels.tiles import tiles_picked
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import copy, lanes, load, load_unsigned, select, splat, store, zero
+from fastconv.kernels.vector import copy, flat, lanes, load, load_unsigned, select, splat, store, zero
 
 
 @device
@@ -39,7 +39,7 @@ def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, ap
     N, H, W, C = X.shape
     _, GH, GW, OC = G.shape
     (PT, PL), (KH, KW) = padding, taps
-    x, g, a, d = X.ravel(), G.ravel(), argmax.ravel(), parts.ravel()
+    x, g, a, d = flat(X), flat(G), flat(argmax), flat(parts)
     L, run, (splits, _, _, row) = lanes(X), KW * C, parts.shape
     filter_size, blocks = (KH + 1) * row, (GH + rows - 1) // rows
     width, height = 2 * GW - 1 + KW, 2 * rows - 1 + KH
@@ -107,7 +107,7 @@ def unpack(parts, grad_weight, grad_bias):
     """Reads the parts of `backward_weight`, writes their sums (OC, C, KH, KW) and (OC,). Parallel over output channels."""
     splits, OC, _, row = parts.shape
     _, C, KH, KW = grad_weight.shape
-    p, d, size, L = parts.ravel(), grad_weight.ravel(), (KH + 1) * row, lanes(parts)
+    p, d, size, L = flat(parts), flat(grad_weight), (KH + 1) * row, lanes(parts)
     for oc in prange(OC):
         total = np.empty(size, parts.dtype)
         for i in range(0, size, L):
@@ -129,7 +129,7 @@ def unpack(parts, grad_weight, grad_bias):
 def pack(weight, packed):
     """Reads weight (OC, C, KH, KW), writes packed (2, OC, KH + 1, vectors * lanes): filters, and filters one row lower; else 0."""
     OC, C, KH, KW = weight.shape
-    w, p, L = weight.ravel(), packed.ravel(), lanes(weight)
+    w, p, L = flat(weight), flat(packed), lanes(weight)
     row, run = packed.shape[3], KW * C
     for oc in prange(OC):
         filters = np.empty(KH * run, weight.dtype)  # (tap, channel)
@@ -151,7 +151,7 @@ def _input_job(job, G, argmax, weight, D, padding, taps, rows):
     _, GH, GW, OC = G.shape
     _, H, W, C = D.shape
     (PT, PL), (KH, KW) = padding, taps
-    g, a, w, d = G.ravel(), argmax.ravel(), weight.ravel(), D.ravel()
+    g, a, w, d = flat(G), flat(argmax), flat(weight), flat(D)
     L, run, row = lanes(G), KW * C, weight.shape[3]
     blocks, filter_size = (GH + rows - 1) // rows, (KH + 1) * row
     n, block = job // blocks, job % blocks

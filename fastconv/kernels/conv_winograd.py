@@ -17,7 +17,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import copy, lanes, load, store, zero
+from fastconv.kernels.vector import copy, flat, lanes, load, store, zero
 from fastconv.kernels.winograd_tile import (
     gradient_tile,
     input_tile,
@@ -71,7 +71,7 @@ def padded(C, L):
 def input_tiles(X, t0, t1, tiling, V, start, stride, step):
     """Transforms tiles t0 .. t1: element e of channel c of tile t0 + i goes to V[start + e * step + i * stride + c]."""
     N, H, W, C = X.shape
-    x, (PT, PL, _, _), L = X.ravel(), tiling, lanes(V)
+    x, (PT, PL, _, _), L = flat(X), tiling, lanes(V)
     patch, half = np.empty(ELEMENTS * C, X.dtype), np.empty(ELEMENTS * L, X.dtype)
     whole = C - C % L
     for t in range(t0, t1):
@@ -92,7 +92,7 @@ def input_tiles(X, t0, t1, tiling, V, start, stride, step):
 def gradient_tiles(G, t0, t1, tiling, V, start, stride, step):
     """As `input_tiles` with `gradient_tile`, of G (N, OH, OW, OC), at whose corner tiles begin."""
     N, OH, OW, OC = G.shape
-    g, L = G.ravel(), lanes(V)
+    g, L = flat(G), lanes(V)
     patch, half = np.empty(16 * OC, G.dtype), np.empty(ELEMENTS * L, G.dtype)
     whole = OC - OC % L
     for t in range(t0, t1):
@@ -163,7 +163,7 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
     _, _, TY, TX = tiling
     N, OH, OW, OC = Y.shape
     IC, (vectors, _, u_step) = X.shape[3], U.shape
-    u, b, y, a = U.ravel(), bias.ravel(), Y.ravel(), argmax.ravel()
+    u, b, y, a = flat(U), flat(bias), flat(Y), flat(argmax)
     L, total, shares = lanes(y), N * TY * TX, (vectors + share - 1) // share
     stride, most = padded(IC, L), (total + blocks - 1) // blocks
     v_step, m_step = most * stride + LINE, most * 2 * L + LINE
@@ -208,7 +208,7 @@ def _split(s, X, G, parts, tiling, block):
     _, _, TY, TX = tiling
     N, IC, OC = X.shape[0], X.shape[3], G.shape[3]
     splits, vectors, _, d_step = parts.shape
-    p, total, L = parts.ravel(), N * TY * TX, lanes(X)
+    p, total, L = flat(parts), N * TY * TX, lanes(X)
     stride, g_stride = padded(IC, L), padded(OC, L)
     v_step, g_step = block * stride + LINE, block * g_stride + LINE
     first, last = part(s, splits, total)
@@ -235,7 +235,7 @@ def backward_weight(X, G, parts, tiling, block):
 @kernel
 def transform_input(X, V, t0, tiling):
     """Reads X (N, H, W, C), writes its tiles from t0 on, transformed, to V (36, count * padded(C) + LINE). Parallel over tiles by BLOCK."""
-    C, v, L = X.shape[3], V.ravel(), lanes(X)
+    C, v, L = X.shape[3], flat(V), lanes(X)
     stride = padded(C, L)
     count = (V.shape[1] - LINE) // stride
     for job in prange((count + BLOCK - 1) // BLOCK):
@@ -246,7 +246,7 @@ def transform_input(X, V, t0, tiling):
 @kernel
 def transform_gradient(G, D, t0, tiling):
     """As `transform_input`, of grad_output G (N, OH, OW, C)."""
-    C, d, L = G.shape[3], D.ravel(), lanes(G)
+    C, d, L = G.shape[3], flat(D), lanes(G)
     stride = padded(C, L)
     count = (D.shape[1] - LINE) // stride
     for job in prange((count + BLOCK - 1) // BLOCK):
@@ -260,7 +260,7 @@ def sum_products(V, D, part, count, IC, OC, accumulate):
     (vectors, 36, IC * lanes + LINE). Parallel over elements and blocks of vectors of output channels.
     """
     vectors, _, d_step = part.shape
-    v, d, p, L = V.ravel(), D.ravel(), part.ravel(), lanes(V)
+    v, d, p, L = flat(V), flat(D), flat(part), lanes(V)
     shares = (vectors + BLOCK - 1) // BLOCK
     for job in prange(ELEMENTS * shares):
         e, first, start = job // shares, job % shares * BLOCK, np.zeros(2 * L, p.dtype)
@@ -274,7 +274,7 @@ def _transform_vector(v, weight, U, by_input):
     OC, IC = weight.shape[:2]
     vectors, _, u_step = U.shape
     summed, vectorised = (OC, IC) if by_input else (IC, OC)
-    w, u, L = weight.ravel(), U.ravel(), lanes(weight)
+    w, u, L = flat(weight), flat(U), lanes(weight)
     j0 = v * L
     cols = min(L, vectorised - j0)
     taps, half = np.empty(9 * L * L, w.dtype), np.empty(18 * L, w.dtype)  # (summed channel, tap, lane)
@@ -318,7 +318,7 @@ def transform_back(parts, grad_weight):
     """
     OC, IC = grad_weight.shape[:2]
     splits, vectors, _, d_step = parts.shape
-    p, d, L = parts.ravel(), grad_weight.ravel(), lanes(parts)
+    p, d, L = flat(parts), flat(grad_weight), lanes(parts)
     split, blocks = vectors * ELEMENTS * d_step, (IC + L - 1) // L
     for job in prange(vectors * blocks):
         v, c0 = job // blocks, job % blocks * L

@@ -8,7 +8,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import lanes, load, splat, store, zero
+from fastconv.kernels.vector import flat, lanes, load, splat, store, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
 """A job's block of the result, and how much of the sum it takes at once: two vectors of DEPTH of B stay in a first cache of 32 KB."""
@@ -96,7 +96,7 @@ def product_over_rows(a, b, c, M, N, K, row, column, row_blocks, column_blocks, 
 def pack_transposed(W, packed):
     """Reads W (N, K), writes packed (ceil(N / lanes), K, lanes), B of `product` for A @ W.T, zeros in the last vector's tail."""
     N, K = W.shape
-    w, p = W.ravel(), packed.ravel()
+    w, p = flat(W), flat(packed)
     size = lanes(W)
     for block in prange((N + size - 1) // size):
         n = block * size
@@ -111,7 +111,7 @@ def pack(W, packed):
     Parallel over blocks of rows and vectors, which are read as short runs of memory.
     """
     K, N = W.shape
-    w, p, size, vectors = W.ravel(), packed.ravel(), lanes(W), packed.shape[0]
+    w, p, size, vectors = flat(W), flat(packed), lanes(W), packed.shape[0]
     blocks = (vectors + PACK_VECTORS - 1) // PACK_VECTORS
     for job in prange((K + PACK_ROWS - 1) // PACK_ROWS * blocks):
         k0, v0 = job // blocks * PACK_ROWS, job % blocks * PACK_VECTORS
@@ -124,7 +124,7 @@ def pack(W, packed):
 def sum_splits(parts, total):
     """Reads parts (splits, size), writes total (size,), their sum in order. Parallel over blocks of elements."""
     splits, size = parts.shape
-    p, t, step = parts.ravel(), total.ravel(), lanes(parts)
+    p, t, step = flat(parts), flat(total), lanes(parts)
     for block in prange((size + 1023) // 1024):
         for i in range(block * 1024, min(size, block * 1024 + 1024), step):
             column = load(p, i, size - i)
@@ -137,7 +137,7 @@ def sum_splits(parts, total):
 def _row_sums(job, X, partial):
     """Job `job` of `partial_row_sums`."""
     M, N = X.shape
-    x, p, size = X.ravel(), partial.ravel(), lanes(X)
+    x, p, size = flat(X), flat(partial), lanes(X)
     fold = 16 if N < 64 else 1  # so many rows side by side: a few numbers do not fill a vector
     first, last = job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)
     whole = last - (last - first) % fold

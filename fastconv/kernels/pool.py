@@ -9,7 +9,7 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.vector import lanes, load, load_unsigned, select, splat, splat_int, store, zero
+from fastconv.kernels.vector import flat, lanes, load, load_unsigned, select, splat, splat_int, store, zero
 
 
 @device
@@ -143,7 +143,7 @@ def relu_max_row_2x2(x, i, W, C, y, argmax, o):
 def relu_max_forward_2x2(x, y, argmax):
     """As max_forward_2x2 after ReLU; argmax is 4 where the result is 0. Parallel over rows of y."""
     (H, W, C), (OH, OW) = x.shape[1:], y.shape[1:3]
-    flat_x, flat_y, flat_argmax = x.ravel(), y.ravel(), argmax.ravel()
+    flat_x, flat_y, flat_argmax = flat(x), flat(y), flat(argmax)
     for job in prange(y.shape[0] * OH):
         relu_max_row_2x2(flat_x, (job // OH * H + job % OH * 2) * W * C, W, C, flat_y, flat_argmax, job * OW * C)
 

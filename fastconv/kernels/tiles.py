@@ -92,7 +92,7 @@ def call_apart(apart, parameters, arrays):
                 arguments += cgutils.unpack_tuple(builder, value)
             else:
                 arguments.append(value)
-        apart.call(builder, arrays[0].dtype, arguments)
+        apart.call(context, builder, arrays[0].dtype, arguments)
         return context.get_dummy_value()
 
     return signature, codegen
