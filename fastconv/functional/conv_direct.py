@@ -248,6 +248,8 @@ def backward_input(g, grad_output, weight):
         conv_few.backward_input(g.flops, grad_output, _rows_together(weight), grad_input, g.window, g.taps)
         return grad_input
     rows = list(_phases(g.H, g.KH, g.SH, g.DH, g.PT))
+    if _is_depthwise(g) and (g.KW, g.SW, g.DW) == (3, 2, 1):
+        return _backward_input_by_two(g, grad_output, weight, rows)
     columns = list(_phases(g.W, g.KW, g.SW, g.DW, g.PL))
     untouched = any(p[2] == 0 for p in rows + columns)  # input that no window reads
     grad_input = (zeros if untouched else empty)((g.N, g.H, g.W, g.IC), grad_output.dtype)
@@ -255,6 +257,17 @@ def backward_input(g, grad_output, weight):
         for column in columns:
             if row[2] and column[2]:
                 _backward_input_phase(g, grad_output, weight, grad_input, row, column)
+    return grad_input
+
+
+def _backward_input_by_two(g, grad_output, weight, rows):
+    filters = _channels_inside(weight)
+    grad_input = (zeros if any(row[2] == 0 for row in rows) else empty)((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    for y0, count, TH, DH, PT, kh, kh_step in rows:
+        if TH:
+            backwards = np.ascontiguousarray(filters[kh - (TH - 1) * kh_step : kh + 1 : kh_step][::-1])
+            work, window = 2 * g.N * count * g.W * TH * g.IC, (count, PT, g.PL)
+            conv_depthwise.backward_input_by_two(work, grad_output, backwards, grad_input, window, (TH, DH), (g.SH, y0))
     return grad_input
 
 

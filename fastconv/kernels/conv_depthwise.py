@@ -13,7 +13,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.prefetch import prefetch
 from fastconv.kernels.tiles import tiles_elementwise
-from fastconv.kernels.vector import flat, fma, lanes, load, store, zero
+from fastconv.kernels.vector import flat, fma, lanes, load, splat, store, zero
 
 
 @device(forceinline=True)
@@ -113,6 +113,69 @@ def convolve(X, weight, Y, bias, window, taps, place):
     """
     for job in prange(X.shape[0] * window[0]):
         _row(np.int64(job), X, weight, Y, bias, window, taps, place)
+
+
+@device(forceinline=True)
+def two_pixels(g, i, row, w, j, rows, C, d, o, own):
+    """Two neighbouring inputs at d[o], of which g[i] sees the first with the left tap of three, and the one before it with the right tap."""
+    first, second = splat(g, 0.0), splat(g, 0.0)
+    for r in range(rows):
+        a, b = i + r * row, j + 3 * r * C
+        here = load(g, a, own)
+        first = fma(here, load(w, b, own), fma(load(g, a - C, own), load(w, b + 2 * C, own), first))
+        second = fma(here, load(w, b + C, own), second)
+    store(d, o, first, own)
+    store(d, o + C, second, own)
+
+
+@device
+def one_input_of_all(g, i, row, w, j, rows, C, position, GW, d, o):
+    """One input of all channels, where some of the gradients that see it may be missing; `position` is its column in the padded image."""
+    for c in range(0, C, lanes(g)):
+        total, own = splat(g, 0.0), C - c
+        for kw in range(3):
+            ow = (position - kw) // 2
+            if (position - kw) % 2 == 0 and 0 <= ow < GW:
+                for r in range(rows):
+                    total = fma(load(g, i + r * row + ow * C + c, own), load(w, j + (3 * r + kw) * C + c, own), total)
+        store(d, o + c, total, own)
+
+
+@apart
+def _input_row(job, G, weight, D, window, taps, place):
+    """Row `job` of `backward_input_by_two`."""
+    _, GH, GW, C = G.shape
+    _, H, W, _ = D.shape
+    rows, PT, PL = window
+    KH, DH = taps
+    DSH, D0 = place
+    g, w, d, L = flat(G), flat(weight), flat(D), lanes(G)
+    n, y = job // rows, job % rows
+    low, high = clip(y - PT, DH, KH, GH)
+    source, target = (n * GH + y - PT + low * DH) * GW * C, (n * H + y * DSH + D0) * W * C
+    whole, j = C - C % L, low * 3 * C
+    for ow in range(PL // 2, (W + PL + 1) // 2):
+        iw = 2 * ow - PL
+        i, o = source + ow * C, target + iw * C
+        if 0 < ow < GW and 0 <= iw < W - 1:
+            for c in range(0, whole, L):
+                two_pixels(g, i + c, DH * GW * C, w, j + c, high - low, C, d, o + c, L)
+            if whole < C:
+                two_pixels(g, i + whole, DH * GW * C, w, j + whole, high - low, C, d, o + whole, C - whole)
+        else:
+            for k in range(max(iw, 0), min(iw + 2, W)):
+                one_input_of_all(g, source, DH * GW * C, w, j, high - low, C, k + PL, GW, d, target + k * C)
+
+
+@kernel
+def backward_input_by_two(G, weight, D, window, taps, place):
+    """Input gradient of a filter three wide whose columns move by 2: what reaches every DSH-th row of D (N, H, W, C), from row D0 on.
+
+    Reads the output's gradient G (N, GH, GW, C) and weight (KH, 3, C): row y of these is the sum of rows y - PT + kh * DH of G, each times
+    row kh of the weight. `window` = (how many rows, PT, PL), `taps` = (KH, DH), `place` = (DSH, D0). Parallel over images and rows.
+    """
+    for job in prange(G.shape[0] * window[0]):
+        _input_row(np.int64(job), G, weight, D, window, taps, place)
 
 
 @device(forceinline=True)
