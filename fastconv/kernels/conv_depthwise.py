@@ -117,7 +117,7 @@ def convolve(X, weight, Y, bias, window, taps, place):
 
 @device(forceinline=True)
 def two_pixels(g, i, row, w, j, rows, C, d, o, own):
-    """Two neighbouring inputs at d[o], of which g[i] sees the first with the left tap of three, and the one before it with the right tap."""
+    """Two neighbouring inputs at d[o]: g[i] sees the first with the left tap of three, the gradient before it with the right one."""
     first, second = splat(g, 0.0), splat(g, 0.0)
     for r in range(rows):
         a, b = i + r * row, j + 3 * r * C
