@@ -17,7 +17,7 @@ from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import flat, lanes, load, splat, store, to_float, to_int, zero
 
 
-@device
+@device(inline="always")
 def fill_lanes(x, n0, images, ih0, rows, H, W, C, panel, left, width):
     """Rows ih0 .. ih0 + rows of images n0 .. n0 + images into panel (rows, width, C, lanes), zeros left and right of them."""
     L = lanes(x)
@@ -32,7 +32,7 @@ def fill_lanes(x, n0, images, ih0, rows, H, W, C, panel, left, width):
         zero(panel, p + max(first, last) * C * L, (width - max(first, last)) * C * L)
 
 
-@device
+@device(inline="always")
 def convolve_row(panel, ih0, H, C, w, b, OC, before, start, width, oh, window, taps):
     """Output row oh, (OW, OC, lanes), into before[start:]."""
     _, OW, SH, SW, PT, _ = window
@@ -47,7 +47,7 @@ def convolve_row(panel, ih0, H, C, w, b, OC, before, start, width, oh, window, t
     tiles(OC, w, low * KW * C, KH * KW * C, panel, a, SW * C * L, before, start, L, OC * L, OW, OW * L, b, 0, 1, over)
 
 
-@device
+@device(inline="always")
 def relu_max_row(before, size, OW, numbers, pooled, taken):
     """As pool.relu_max_row_2x2, of pixels of `numbers` vectors, the second row `size` numbers after the first; taps as floats."""
     L = lanes(before)

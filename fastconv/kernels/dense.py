@@ -35,22 +35,27 @@ def part(i, parts, total):
     return i * total // parts, (i + 1) * total // parts
 
 
+@apart
+def _block(job, a, b, c, M, N, K, row, column, start, block_rows, block_columns):
+    """Job `job` of `product`."""
+    row_blocks, column_blocks, size = (M + block_rows - 1) // block_rows, (N + block_columns - 1) // block_columns, lanes(a)
+    (m, m1), n = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
+    cols = min(block_columns, N - n)
+    for k in range(0, K, DEPTH):
+        over = (1, 0, 0, 1, 0, 0, min(DEPTH, K - k), 1, row)
+        tiles(m1 - m, a, m * K + k, K, b, n // size * column + k * row, column, c, m * N + n, N, size, (cols + size - 1) // size, cols,
+              start, n, k, over)
+
+
 @kernel
 def product(a, b, c, M, N, K, row, column, start):
     """Reads A (M, K) and B (K, N), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C.
 
     Vector v of row k of B starts at b[k*row + v*column]: B is packed, (ceil(N / lanes), K, lanes), or as it is.
     """
-    size = lanes(a)
     block_rows, block_columns = (SMALL_ROWS, SMALL_COLUMNS) if M * N <= SMALL else (ROWS, COLUMNS)
-    row_blocks, column_blocks = (M + block_rows - 1) // block_rows, (N + block_columns - 1) // block_columns
-    for job in prange(row_blocks * column_blocks):
-        (m, m1), n = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
-        rows, cols = m1 - m, min(block_columns, N - n)
-        for k in range(0, K, DEPTH):
-            over = (1, 0, 0, 1, 0, 0, min(DEPTH, K - k), 1, row)
-            tiles(rows, a, m * K + k, K, b, n // size * column + k * row, column, c, m * N + n, N, size, (cols + size - 1) // size, cols,
-                  start, n, k, over)
+    for job in prange(((M + block_rows - 1) // block_rows) * ((N + block_columns - 1) // block_columns)):
+        _block(np.int64(job), a, b, c, M, N, K, row, column, start, block_rows, block_columns)
 
 
 @apart
