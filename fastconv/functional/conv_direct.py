@@ -1,14 +1,16 @@
-"""The algorithm "direct": the register tile. 1x1 convolutions are matrix products, depthwise ones have kernels of their own."""
+"""The algorithm "direct": the register tile. 1x1 convolutions are matrix products, depthwise ones stand in conv_depthwise."""
 
 import functools
+import itertools
 import math
 
 import numpy as np
 
-from fastconv.functional import conv_im2col
+from fastconv.functional import conv_depthwise, conv_im2col
 from fastconv.functional.linear import PARTS, sum_parts, times, times_transposed, transposed_times
+from fastconv.functional.phases import phases
 from fastconv.functional.pool import relu_max_halves
-from fastconv.kernels import conv_depthwise, conv_direct, conv_few, conv_images, conv_lanes
+from fastconv.kernels import conv_direct, conv_few, conv_images, conv_lanes
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.memory import empty, zeros
@@ -29,7 +31,7 @@ ROW_NUMBERS = 1 << 26
 def unfit(g):
     """Why this algorithm cannot take the geometry, or None."""
     columns = max((g.OW - 1) * g.SW + 1, g.W) + (g.KW - 1) * g.DW
-    if columns * max(g.IC, g.OC) > ROW_NUMBERS and not _is_depthwise(g):
+    if columns * max(g.IC, g.OC) > ROW_NUMBERS and not conv_depthwise.fits(g):
         return f"a row of the input would be padded to {columns} columns"
     return None
 
@@ -41,10 +43,6 @@ def _is_product(g):
 def _is_strided_product(g):
     """A product of the pixels that it sees, which are copied together first: 20 instead of 26 ms for ResNet's 256 to 512 channels."""
     return (g.KH, g.KW, g.groups) == (1, 1, 1) and g.SH * g.SW > 1
-
-
-def _is_depthwise(g):
-    return g.groups == g.IC == g.OC and g.groups > 1
 
 
 @functools.lru_cache(maxsize=4096)
@@ -132,17 +130,16 @@ def forward(g, x, weight, bias):
         return times_transposed(x.reshape(-1, g.IC), weight.reshape(g.OC, g.IC), bias).reshape(g.N, g.OH, g.OW, g.OC)
     if _is_strided_product(g):
         return conv_im2col.forward(g, x, weight, bias)
+    if conv_depthwise.fits(g):
+        return conv_depthwise.forward(g, x, weight, bias)
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
-    if _is_depthwise(g):
-        conv_depthwise.convolve(g.flops, x, _channels_inside(weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
-        return y
     _convolve(g.flops, x, _packed(g, weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
     return y
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
-    if _is_product(g) or _is_strided_product(g) or _is_depthwise(g):
+    if _is_product(g) or _is_strided_product(g) or conv_depthwise.fits(g):
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     kernel, window, cut = _relu_max(g, x.itemsize)
     filters = _channels_last(weight) if kernel is conv_lanes.convolve_relu_max else _packed(g, weight)
@@ -189,31 +186,6 @@ def _packed(g, weight):
     return packed
 
 
-def _phases(size, kernel, stride, dilation, before):
-    """Input positions by their remainder of the stride: each remainder is a dense convolution of the output's gradient.
-
-    Position ih = first + i*stride gathers from oh = (ih + before - kh*dilation) / stride over the kernel taps kh for which this is
-    whole. Yields (first, count, taps, dilation, padding, last tap, step between taps) of each such convolution, whose taps
-    run backwards through the kernel; taps is 0 where none fits.
-    """
-    common = math.gcd(dilation, stride)
-    step = stride // common
-    for first in range(min(stride, size)):
-        remainder = (first + before) % stride
-        k0 = next((k for k in range(min(step, kernel)) if k * dilation % stride == remainder), kernel)
-        taps = len(range(k0, kernel, step))
-        origin = (first + before - k0 * dilation) // stride
-        yield (
-            first,
-            len(range(first, size, stride)),
-            taps,
-            dilation // common,
-            (taps - 1) * (dilation // common) - origin,
-            k0 + (taps - 1) * step,
-            step,
-        )
-
-
 def _few_for_input(g, itemsize):
     """Whether the input gradient is cheaper with rows of the filter as vectors, counted in multiplications of vectors.
 
@@ -247,44 +219,23 @@ def backward_input(g, grad_output, weight):
         grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
         conv_few.backward_input(g.flops, grad_output, _rows_together(weight), grad_input, g.window, g.taps)
         return grad_input
-    rows = list(_phases(g.H, g.KH, g.SH, g.DH, g.PT))
-    if _is_depthwise(g) and (g.KW, g.SW, g.DW) == (3, 2, 1):
-        return _backward_input_by_two(g, grad_output, weight, rows)
-    columns = list(_phases(g.W, g.KW, g.SW, g.DW, g.PL))
-    untouched = any(p[2] == 0 for p in rows + columns)  # input that no window reads
+    if conv_depthwise.fits(g):
+        return conv_depthwise.backward_input(g, grad_output, weight)
+    rows, columns = phases(g.H, g.KH, g.SH, g.DH, g.PT), phases(g.W, g.KW, g.SW, g.DW, g.PL)
+    untouched = any(phase.taps == 0 for phase in rows + columns)  # input that no window reads
     grad_input = (zeros if untouched else empty)((g.N, g.H, g.W, g.IC), grad_output.dtype)
-    for row in rows:
-        for column in columns:
-            if row[2] and column[2]:
-                _backward_input_phase(g, grad_output, weight, grad_input, row, column)
-    return grad_input
-
-
-def _backward_input_by_two(g, grad_output, weight, rows):
-    filters = _channels_inside(weight)
-    grad_input = (zeros if any(row[2] == 0 for row in rows) else empty)((g.N, g.H, g.W, g.IC), grad_output.dtype)
-    for y0, count, TH, DH, PT, kh, kh_step in rows:
-        if TH:
-            backwards = np.ascontiguousarray(filters[kh - (TH - 1) * kh_step : kh + 1 : kh_step][::-1])
-            work, window = 2 * g.N * count * g.W * TH * g.IC, (count, PT, g.PL)
-            conv_depthwise.backward_input_by_two(work, grad_output, backwards, grad_input, window, (TH, DH), (g.SH, y0))
+    for row, column in itertools.product(rows, columns):
+        if row.taps and column.taps:
+            _backward_input_phase(g, grad_output, weight, grad_input, row, column)
     return grad_input
 
 
 def _backward_input_phase(g, grad_output, weight, grad_input, row, column):
-    y0, OH, TH, DH, PT, kh, kh_step = row
-    x0, OW, TW, DW, PL, kw, kw_step = column
-    dtype = grad_output.dtype
-    taps, window, place = (TH, TW, DH, DW), (OH, OW, 1, 1, PT, PL), (g.SH, g.SW, y0, x0)
-    work = 2 * g.N * OH * OW * TH * TW * g.IC * g.OC // g.groups
-    if _is_depthwise(g):
-        backwards = _channels_inside(weight)[kh - (TH - 1) * kh_step : kh + 1 : kh_step, kw - (TW - 1) * kw_step : kw + 1 : kw_step][
-            ::-1, ::-1
-        ]
-        conv_depthwise.convolve(work, grad_output, np.ascontiguousarray(backwards), grad_input, np.zeros(g.IC, dtype), window, taps, place)
-        return
-    packed = empty(_packed_shape(g.groups, g.IC // g.groups, g.OC // g.groups, (TH, TW), dtype.itemsize, BLOCK_BYTES), dtype)
-    conv_direct.pack(packed.size, weight, packed, kh * g.KW + kw, -kh_step * g.KW, -kw_step, True)
+    dtype, taps = grad_output.dtype, (row.taps, column.taps, row.dilation, column.dilation)
+    window, place = (row.count, column.count, 1, 1, row.padding, column.padding), (g.SH, g.SW, row.first, column.first)
+    work = 2 * g.N * row.count * column.count * row.taps * column.taps * g.IC * g.OC // g.groups
+    packed = empty(_packed_shape(g.groups, g.IC // g.groups, g.OC // g.groups, taps[:2], dtype.itemsize, BLOCK_BYTES), dtype)
+    conv_direct.pack(packed.size, weight, packed, row.last * g.KW + column.last, -row.step * g.KW, -column.step, True)
     _convolve(work, grad_output, packed, grad_input, np.zeros(g.IC, dtype), window, taps, place)
 
 
@@ -292,10 +243,8 @@ def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
     if _is_product(g):
         return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
-    if _is_depthwise(g):
-        parts = empty((max(1, min(PARTS, g.N * g.OH)), g.KH, g.KW, g.IC), x.dtype)
-        conv_depthwise.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps)
-        return np.ascontiguousarray(sum_parts(parts).transpose(2, 0, 1)).reshape(g.weight_shape)
+    if conv_depthwise.fits(g):
+        return conv_depthwise.backward_weight(g, x, grad_output)
     if _few_for_weight(g, x.itemsize):
         return _backward_weight_few(g, x, grad_output)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
@@ -357,8 +306,3 @@ def _rows_together(weight):
 def _channels_last(weight):
     """OIHW as (OC, KH, KW, IC)."""
     return np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
-
-
-def _channels_inside(weight):
-    """(C, 1, KH, KW) as (KH, KW, C)."""
-    return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))

@@ -2,7 +2,8 @@
 
 Taps outside the image are left out of the sum, so pixels at the left and right border, where their number varies, are computed one by
 one. Between them, filters three wide, nearly all there are, take four pixels at a time and all channels of these before the next: memory
-is read in order, and once. Other widths take tiles of one vector of channels. `window` and `taps` as in conv_direct.
+is read in order, and once. Other widths take tiles of one vector of channels. The input gradient of filters three wide that move by two
+also takes all channels of two neighbouring pixels. `window` and `taps` as in conv_direct.
 """
 
 import numpy as np

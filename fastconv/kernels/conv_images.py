@@ -29,7 +29,7 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
     x, w, b, L = flat(X), flat(weight), flat(bias), lanes(X)
     CG, OCG = C // groups, bias.size // groups
     block_size, filter_size = H * W * BC, KH * KW * BC * L
-    stride = own * block_size + L  # of images in the panel: without the L, all may fall on the same few lines of the cache
+    stride = own * block_size + L  # of images in the panel: without the vector, all may fall on the same few lines of the cache
     panel = np.empty((n1 - n0) * stride, x.dtype)
     for group in range(groups):
         for b0 in range(0, CB, own):

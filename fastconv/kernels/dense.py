@@ -36,9 +36,9 @@ def part(i, parts, total):
 
 
 @apart
-def _block(job, a, b, c, M, N, K, row, column, start, block_rows, block_columns):
+def _block(job, a, b, c, M, N, K, row, column, start, row_blocks, block_columns):
     """Job `job` of `product`."""
-    row_blocks, column_blocks, size = (M + block_rows - 1) // block_rows, (N + block_columns - 1) // block_columns, lanes(a)
+    column_blocks, size = (N + block_columns - 1) // block_columns, lanes(a)
     (m, m1), n = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
     cols = min(block_columns, N - n)
     for k in range(0, K, DEPTH):
@@ -54,8 +54,9 @@ def product(a, b, c, M, N, K, row, column, start):
     Vector v of row k of B starts at b[k*row + v*column]: B is packed, (ceil(N / lanes), K, lanes), or as it is.
     """
     block_rows, block_columns = (SMALL_ROWS, SMALL_COLUMNS) if M * N <= SMALL else (ROWS, COLUMNS)
-    for job in prange(((M + block_rows - 1) // block_rows) * ((N + block_columns - 1) // block_columns)):
-        _block(np.int64(job), a, b, c, M, N, K, row, column, start, block_rows, block_columns)
+    row_blocks = (M + block_rows - 1) // block_rows
+    for job in prange(row_blocks * ((N + block_columns - 1) // block_columns)):
+        _block(np.int64(job), a, b, c, M, N, K, row, column, start, row_blocks, block_columns)
 
 
 @apart

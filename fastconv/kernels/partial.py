@@ -1,7 +1,7 @@
 """The first few lanes of a vector, read and written.
 
-Where the processor has mask registers it is one instruction. Elsewhere masked accesses are slow (on AVX2 up to 13 cycles a load, 42 steps
-of microcode a store, to bytes and with NEON a branch for each lane), and it is plain accesses that do the same.
+Where the processor has mask registers it is one instruction. Elsewhere masked accesses are slow, on AMD's by microcode, and to bytes and
+with NEON by a branch for each lane; plain accesses do the same. `python benchmarks/partial.py` times both.
 """
 
 from llvmlite import ir

@@ -27,7 +27,7 @@ def transpose_block(typingctx, X, x, x_stride, rows, cols, Y, y, y_stride, width
             return builder.select(builder.icmp_signed("<", _integer(i), limit), own, _integer(0))
 
         def emit(whole):
-            """The block, without masks where it is a `whole` one."""
+            """The block, without asking for each vector where it is a `whole` one."""
             size = X.dtype.bitwidth // 8
             sources = [vector_pointer(context, builder, X, source, place(x, x_stride, i), lanes) for i in range(lanes)]
             targets = [vector_pointer(context, builder, Y, target, place(y, y_stride, j), lanes) for j in range(lanes)]

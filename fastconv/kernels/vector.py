@@ -1,8 +1,8 @@
 """SIMD vectors as values of kernels: `load`, arithmetic operators, comparisons, `select`, `store`.
 
 A kernel written with them is vectorised whatever LLVM's loop vectoriser thinks of it, also where the innermost loop is shorter
-than a vector (6 channels, 10 classes): the last, partial vector is masked. A lane computes the same in a full and in a partial
-vector, in a serial and in a parallel kernel.
+than a vector (6 channels, 10 classes): of the last, partial vector only the lanes that count are read and written. A lane computes
+the same in a full and in a partial vector, in a serial and in a parallel kernel.
 
 A float vector has VECTOR_BYTES bytes; an int vector has as many lanes of int32 as the float vector it belongs to.
 """
@@ -42,7 +42,7 @@ def _load(context, builder, array_type, array, index, count, fill):
 def flat(typingctx, array):
     """The numbers of a C-contiguous array as a flat array, which does not own them: it must not outlive the array.
 
-    `ravel` does the same, but counts references and takes 30 ms to compile at each place.
+    `ravel` does the same, but counts references and takes long to compile: without it LeNet-5's kernels compile a second sooner.
     """
     if not isinstance(array, types.Array) or array.layout != "C":
         return None
@@ -139,7 +139,7 @@ def zero(typingctx, array, start, count):
 
 @device
 def copy(source, s, target, t, count):
-    """target[t : t + count] = source[s : s + count] of flat float arrays. Masks are slow on some processors: only the end has one."""
+    """target[t : t + count] = source[s : s + count] of flat float arrays; only the end can be a partial vector."""
     size = lanes(source)
     for i in range(0, count - size + 1, size):
         store(target, t + i, load(source, s + i, size), size)
