@@ -6,12 +6,12 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.simd import MAX_ROWS
-from fastconv.kernels.tiles import tiles
+from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import flat, lanes, load, splat, store, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
-"""A job's block of the result, and how much of the sum it takes at once: two vectors of DEPTH of B stay in a first cache of 32 KB."""
+"""A job's block of the result, and how much of the sum it takes at once: a tile's rows of A stay in the first cache, COLUMNS of B in the second."""
 
 WIDE = 512
 """Columns of a block of `product_over_rows`, whose rows of A are copied once for each block."""
@@ -22,7 +22,7 @@ SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, 2 * MAX_ROWS, 64
 SHORT = 96
 """Rows up to which a product over rows is not worth copying them: with 64, as many as a batch, 48 instead of 74 us for LeNet's largest."""
 
-PACK_ROWS, PACK_VECTORS = 128, 8
+PACK_ROWS, PACK_VECTORS = 128, 16
 """A job of `pack`."""
 
 SUM_ROWS = 1024
@@ -39,12 +39,20 @@ def part(i, parts, total):
 def _block(job, a, b, c, M, N, K, row, column, start, row_blocks, block_columns):
     """Job `job` of `product`."""
     column_blocks, size = (N + block_columns - 1) // block_columns, lanes(a)
-    (m, m1), n = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
-    cols = min(block_columns, N - n)
+    (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
+    n1, wide, strips = min(N, n0 + block_columns), 2 * size, (m1 - m0 + MAX_ROWS - 1) // MAX_ROWS
+    pairs = (n1 - n0 + wide - 1) // wide
     for k in range(0, K, DEPTH):
-        over = (1, 0, 0, 1, 0, 0, min(DEPTH, K - k), 1, row)
-        tiles(m1 - m, a, m * K + k, K, b, n // size * column + k * row, column, c, m * N + n, N, size, (cols + size - 1) // size, cols,
-              start, n, k, over)
+        depth = min(DEPTH, K - k)
+        over = (1, 0, 0, 1, 0, 0, depth, 1, row)
+        for strip in range(strips):
+            first, last = part(strip, strips, m1 - m0)
+            rows, m = last - first, m0 + first
+            step = rows * K // (pairs * depth)  # all tiles of a strip together ask for the strip after it
+            for pair in range(pairs):
+                n = n0 + pair * wide
+                cols, b0, ahead = min(wide, n1 - n), n // size * column + k * row, (rows * K + pair * depth * step, step)
+                tiles_ahead(rows, a, m * K + k, K, b, b0, column, c, m * N + n, N, size, (cols + size - 1) // size, cols, start, n, k, over, ahead)
 
 
 @kernel
@@ -77,14 +85,21 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
     if first == last and not more:
         for i in range(rows):
             zero(c, corner + i * N, cols)
-    left = np.empty((rows + size) * line, a.dtype)
+    left, right = np.empty((rows + size) * line, a.dtype), np.empty((v1 - v) * most * size if row != size else 0, b.dtype)
     for k in range(first, last, DEPTH):
         depth = min(DEPTH, last - k)
         for i in range(0, depth, size):
             for j in range(0, rows, size):
                 transpose(a, (k + i) * M + m + j, M, min(size, depth - i), min(size, rows - j), left, j * line + i, line, size)
         over = (1, 0, 0, 1, 0, 0, depth, 1, row)
-        tiles(rows, left, 0, line, b, k * row + v * column, column, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
+        if row == size:
+            tiles(rows, left, 0, line, b, k * row + v * column, column, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
+        else:
+            for i in range(depth):
+                for w in range(v1 - v):
+                    store(right, (w * most + i) * size, load(b, (k + i) * row + (v + w) * size, cols - w * size), size)
+            over = (1, 0, 0, 1, 0, 0, depth, 1, size)
+            tiles(rows, left, 0, line, right, 0, most * size, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
 
 
 @kernel
@@ -92,7 +107,7 @@ def product_over_rows(a, b, c, M, N, K, row, column, row_blocks, column_blocks, 
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B; adds it if `more` is 1.
 
     All are flat, `row` and `column` as in `product`. Parallel over splits and blocks of C; a job copies its columns of DEPTH rows of A at
-    a time, transposed, so that a tile reads whole lines.
+    a time, transposed, so that a tile reads whole lines, and those of B where it is not packed: rows of 1 KiB share few lines of the cache.
     """
     for job in prange(splits * row_blocks * column_blocks):
         _over_rows(np.int64(job), a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more)

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from fastconv.kernels.partial import load_first, store_first
 from fastconv.kernels.processor import VECTOR_BYTES, VECTOR_REGISTERS
-from fastconv.kernels.vector_type import call, splat_lanes, suffix
+from fastconv.kernels.vector_type import call, prefetch_line, splat_lanes, suffix
 
 I64 = ir.IntType(64)
 
@@ -116,11 +116,11 @@ def _opaque(builder, pointer):
 class _Tile:
     """Emits the body of `tile` for one number of rows; with `elementwise`, A gives vectors too instead of broadcast scalars."""
 
-    def __init__(self, builder, v, vectors, masked, pointers, strides, cols, accumulate, over, elementwise=False):
+    def __init__(self, builder, v, vectors, masked, pointers, strides, cols, accumulate, over, ahead=None, elementwise=False):
         self.builder, self.v, self.vectors, self.elementwise = builder, v, vectors, elementwise
         self.pa, self.pb, self.pc, self.pi = pointers
         self.am, self.bn, self.cm, self.cn = strides
-        self.accumulate, self.over = accumulate, over
+        self.accumulate, self.over, self.ahead = accumulate, over, ahead
         offsets = [ir.Constant(I64, n * self.v.lanes) for n in range(vectors)]
         self.count = cols if masked else None
         self.starts = [builder.gep(self.pi, [offset]) for offset in offsets]
@@ -138,6 +138,9 @@ class _Tile:
         sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
         self.emit_start(cells, sums)
         S, a_s, b_s, T, a_t, b_t, K, a_k, b_k = self.over
+        if self.ahead:
+            distance, step = self.ahead
+            wanted = cgutils.alloca_once_value(builder, self.at(self.pa, (distance, 1)))
         with _rolled_loop(builder, S) as s, _rolled_loop(builder, T) as t:
             a = self.at(self.pa, (a_s, s), (a_t, t))
             pointers = [self.at(a, (self.am, m)) for m in range(0, rows, GROUP)]
@@ -145,6 +148,10 @@ class _Tile:
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
             with _rolled_loop(builder, K):
                 *groups, b = [_opaque(builder, builder.load(pointer)) for pointer in pointers]
+                if self.ahead:
+                    line = builder.load(wanted)
+                    prefetch_line(builder, line)
+                    builder.store(builder.gep(line, [step]), wanted)
                 columns = [v.load(self.at(b, (self.bn, n)), self.count) for n in range(self.vectors)]
                 for m in range(rows):
                     a_row = self.at(groups[m // GROUP], (self.am, m % GROUP))
@@ -169,7 +176,7 @@ class _Tile:
 
 
 @intrinsic(prefer_literal=True)
-def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, cols, init, i, accumulate, over):
+def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, cols, init, i, accumulate, over, ahead):
     """C[m, n] = start[m, n] + sum over (s, t, k) of A[m; s, t, k] * B[n; s, t, k], for m < rows and n < NV vectors of lanes.
 
     `over` = (S, as, bs, T, at, bt, K, ak, bk): three nested sums, each with its length and its strides in A and B.
@@ -177,19 +184,22 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
     A[a + m*am + s*as + t*at + k*ak]; vector (n; s, t, k) of B starts at B[b + n*bn + s*bs + t*bt + k*bk]; vector (m, n) of C at
     C[c + m*cm + n*cn]; init[n] at init[i + n*lanes]. With MASKED, the lanes from `cols` on are neither read nor written; with HALF,
     vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS.
+
+    With two vectors, each k asks for a line of memory that will be read later: those at A[a + distance + step * number of the k],
+    `ahead` = (distance, step).
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None
     vectors, half, masked = NV.literal_value, HALF.literal_value, MASKED.literal_value
     signature = types.void(types.intp, NV, HALF, MASKED, A, types.intp, types.intp, B, types.intp, types.intp, C, *[types.intp] * 4,
-                           init, types.intp, types.intp, types.UniTuple(types.intp, 9))
+                           init, types.intp, types.intp, types.UniTuple(types.intp, 9), types.UniTuple(types.intp, 2))
 
     def codegen(context, builder, signature, args):
         pointers = [element_pointer(context, builder, signature, args, k) for k in (4, 7, 10, 15)]
         strides = [args[k] for k in (6, 9, 12, 13)]
-        over = cgutils.unpack_tuple(builder, args[18], 9)
+        over, ahead = cgutils.unpack_tuple(builder, args[18], 9), cgutils.unpack_tuple(builder, args[19], 2)
         v = Vector(builder, A.dtype, half)
-        body = _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over)
+        body = _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over, ahead if vectors == 2 else None)
         _switch(builder, args[0], MAX_ROWS, body.emit)
         return context.get_dummy_value()
 

@@ -17,9 +17,9 @@ from fastconv.kernels.simd import (
 )
 
 
-def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k):
+def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k, distance, step):
     lanes = VECTOR_BYTES // itemsize(A)
-    over = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k)
+    over, ahead = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k), (distance, step)
     count = (M + MAX_ROWS - 1) // MAX_ROWS
     whole = cols // lanes  # vectors without a tail
     v = 0
@@ -30,11 +30,11 @@ def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, 
             rows = (M - m) // (count - part)  # even tiles: 16 rows are 8 + 8 and not 14 + 2, which would wait for its own sums
             a, b, c, rest = m * am, v * bn, m * cm + v * cn, cols - v * lanes
             if wide:
-                tile(rows, 2, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, cols, init, v * lanes, accumulate, over)
+                tile(rows, 2, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, cols, init, v * lanes, accumulate, over, ahead)
             elif rest > lanes // 2:
-                tile(rows, 1, 0, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over)
+                tile(rows, 1, 0, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
             else:  # processors that take long vectors in two halves are twice as fast here
-                tile(rows, 1, 1, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over)
+                tile(rows, 1, 1, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
             m += rows
         v += 2 if wide else 1
 
@@ -71,13 +71,13 @@ def _tiles_picked(M, cols, values, picks, step, count, B, bm, C, cm):
         m += rows
 
 
-TILES = Apart(_tiles, "ipipipiiiipi" + "i" * 9)
+TILES = Apart(_tiles, "ipipipiiiipi" + "i" * 11)
 TILES_ELEMENTWISE = Apart(_tiles_elementwise, "ipippiipi" + "i" * 6)
 TILES_PICKED = Apart(_tiles_picked, "iipniipipi")
 
 
-def call_apart(apart, parameters, arrays):
-    """A signature and code that pass `parameters` on to `apart`; each of `arrays` and the offset after it become a pointer."""
+def call_apart(apart, parameters, arrays, more=()):
+    """A signature and code that pass `parameters` on to `apart`, then `more` integers; each of `arrays` and the offset after it become a pointer."""
     signature = types.void(*parameters)
 
     def codegen(context, builder, signature, args):
@@ -92,6 +92,7 @@ def call_apart(apart, parameters, arrays):
                 arguments += cgutils.unpack_tuple(builder, value)
             else:
                 arguments.append(value)
+        arguments += [context.get_constant(types.intp, integer) for integer in more]
         apart.call(context, builder, arrays[0].dtype, arguments)
         return context.get_dummy_value()
 
@@ -105,7 +106,14 @@ def tiles(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i
     Arguments are those of `simd.tile`; the last vector is cut off at `cols`.
     """
     n = types.intp
-    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), (A,))
+    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), (A,), (0, 0))
+
+
+@intrinsic
+def tiles_ahead(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i, accumulate, over, ahead):
+    """`tiles` that ask for memory of A that will be read later, as `simd.tile` says."""
+    n = types.intp
+    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9), types.UniTuple(n, 2)), (A,))
 
 
 @intrinsic
