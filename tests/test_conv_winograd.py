@@ -78,11 +78,11 @@ def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
         assert_same_bits(one, other)
 
 
-@pytest.mark.parametrize("blocks", [(1, 2), (3, 4), (40, 40)])
-def test_how_tiles_are_cut_changes_no_bit_of_forward(blocks, monkeypatch, rng):
+@pytest.mark.parametrize("cut", [(1, 2, 2), (3, 4, 2), (3, 10, 6), (40, 40, 40)])
+def test_how_tiles_are_cut_changes_no_bit_of_forward(cut, monkeypatch, rng):
     x, w = rng.standard_normal((10, 19, 9, 9), np.float32), rng.standard_normal((70, 19, 3, 3), np.float32)
     expected = F.conv2d(x, w, padding=1, algorithm="winograd")
-    monkeypatch.setattr(conv_winograd, "_cut", lambda *arguments: blocks)
+    monkeypatch.setattr(conv_winograd, "_cut", lambda *arguments: cut)
     assert_same_bits(F.conv2d(x, w, padding=1, algorithm="winograd"), expected)
 
 

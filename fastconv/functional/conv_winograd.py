@@ -15,11 +15,17 @@ from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.memory import empty
 
-BLOCK_BYTES = 1 << 18
-"""Transformed input of a job, half of a small L2."""
+LARGE_L2 = VECTOR_BYTES == 64
+"""Whether L2 holds 1 or 2 MB, as with all processors of long vectors so far, and not half of that."""
 
-FEWEST, MOST = -(-48 // MAX_ROWS) * MAX_ROWS, 96
-"""Tiles of a job: enough to read the weights seldom."""
+BLOCK_BYTES, WIDE_BYTES, FILTER_BYTES = 1 << 18, 1 << 21 if LARGE_L2 else 1 << 18, 3 << 20
+"""Transformed input of a job; and where FILTER_BYTES of transformed weights, more than L2 holds, should be read seldom."""
+
+FEWEST, MOST = (2 * MAX_ROWS, 4 * MAX_ROWS) if LARGE_L2 else (48, 96)
+"""Tiles of a job."""
+
+SPAN_BYTES = 1 << 20 if LARGE_L2 else 1 << 18
+"""Products of a job before they are transformed: of many vectors, which then read the transformed input less often (5 to 20 %)."""
 
 JOBS, SHARE = 8, 32
 """Where there are fewer blocks of tiles than JOBS, jobs share the output channels, SHARE each at least: all transform the same input."""
@@ -27,8 +33,8 @@ JOBS, SHARE = 8, 32
 SMALL = 64 * 64
 """Filters from which on a weight's gradient is large enough that jobs had better share it than have one each."""
 
-CHUNK, CHUNK_BYTES = 64, 5 << 19
-"""Tiles that are transformed at once for all jobs then, in L3: so many, or as many as take so many bytes."""
+CHUNK, CHUNK_BYTES = 64, 5 << (21 if LARGE_L2 else 19)
+"""Tiles that are transformed at once for all jobs then, in L3: so many, or what takes so many bytes. Fewer add to the sums more often."""
 
 
 def unfit(g):
@@ -64,18 +70,21 @@ def _even(n):
     return n + n % 2
 
 
-def _block(channels, itemsize):
+def _block(channels, itemsize, filter_bytes=0):
     """Tiles that a job transforms at once."""
-    return max(FEWEST, min(MOST, BLOCK_BYTES // (ELEMENTS * channels * itemsize)))
+    size = BLOCK_BYTES if filter_bytes < FILTER_BYTES else WIDE_BYTES
+    return max(FEWEST, min(MOST, size // (ELEMENTS * channels * itemsize)))
 
 
 @functools.lru_cache(maxsize=1024)
 def _cut(T, IC, vectors, itemsize):
-    """(blocks, share) of `T` tiles and `vectors` vectors of output channels: the blocks of tiles, and the vectors of one job."""
-    blocks = -(-T // _block(IC, itemsize))
+    """(blocks, share, span) of kernels.conv_winograd.convolve for `T` tiles and `vectors` vectors of output channels."""
+    blocks = -(-T // _block(IC, itemsize, ELEMENTS * IC * vectors * VECTOR_BYTES))
     least = max(1, SHARE * itemsize // VECTOR_BYTES)
     shares = min(-(-JOBS // blocks), max(1, vectors // least)) if blocks else 1
-    return blocks, _even(-(-vectors // shares))
+    share = _even(-(-vectors // shares))
+    vector_bytes = ELEMENTS * max(1, -(-T // max(1, blocks))) * VECTOR_BYTES
+    return blocks, share, max(2, min(share, SPAN_BYTES // vector_bytes // 2 * 2))
 
 
 def _transformed(weight, vectorised, summed, by_input):

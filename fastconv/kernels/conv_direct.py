@@ -18,7 +18,7 @@ from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, store, zero
+from fastconv.kernels.vector import flat, lanes, load, scratch, store, zero
 
 
 @apart
@@ -29,7 +29,7 @@ def _pack_vector(job, weight, packed, first, kh_step, kw_step, by_input):
     OCG, L = OC // groups, lanes(weight)
     w, p = flat(weight), flat(packed)
     group, j0 = job // vectors, job % vectors * L
-    rows = np.empty(BC * area * L, weight.dtype)  # (summed channel, tap, lane)
+    rows = scratch(BC * area * L, weight.dtype)  # (summed channel, tap, lane)
     for block in range(CB):
         r0 = block * BC
         if by_input:
@@ -84,7 +84,7 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
     kh_size, filter_size = KW * BC * L, KH * KW * BC * L
     ih0 = min(H, max(0, oh0 * SH - PT))
     ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-    panel = np.empty((n1 - n0) * CB * block_size, x.dtype)
+    panel = scratch((n1 - n0) * CB * block_size, x.dtype)
     for group in range(groups):
         for n in range(n0, n1):
             for block in range(CB):
@@ -147,7 +147,7 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
     for job in prange((N + images - 1) // images * row_blocks):
         n0, oh0 = job // row_blocks * images, job % row_blocks * rows
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
-        before = np.empty((n1 - n0) * rows * row_size, X.dtype)
+        before = scratch((n1 - n0) * rows * row_size, X.dtype)
         origin = -(n0 * rows + oh0) * row_size
         convolve_block(X, weight, before, origin, rows * row_size, row_size, OC, bias, window, taps, n0, n1, oh0, oh1, height)
         for n in range(n0, n1):
@@ -176,8 +176,8 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, share, own):
     v1, b1 = min(vectors, v0 + share), min(CB, b0 + own)
     d0 = (s * groups + group) * vectors * CB * filter_size
     image_size = (b1 - b0) * block_size
-    panel = np.empty(images * image_size, x.dtype)
-    packed = np.empty(2 * images * rows * OW * L, x.dtype)
+    panel = scratch(images * image_size, x.dtype)
+    packed = scratch(2 * images * rows * OW * L, x.dtype)
     for v in range(v0, v1):
         zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
     for unit in range(s * units // splits, (s + 1) * units // splits):
@@ -244,7 +244,7 @@ def unpack(parts, grad_weight):
     p, d, L = flat(parts), flat(grad_weight), lanes(parts)
     for job in prange(groups * vectors):
         group, j0 = job // vectors, job % vectors * L
-        rows = np.empty(BC * area * L, parts.dtype)  # (summed channel, tap, lane)
+        rows = scratch(BC * area * L, parts.dtype)  # (summed channel, tap, lane)
         for block in range(CB):
             own, source = min(BC, CG - block * BC), (job * CB + block) * area * BC * L
             for tap in range(area):

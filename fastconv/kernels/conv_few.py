@@ -3,13 +3,12 @@
 `window` and `taps` as in conv_direct; the dilation's DW is 1. The KW * C numbers under a row of the filter are one run of memory.
 """
 
-import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.tiles import tiles
-from fastconv.kernels.vector import flat, lanes, zero
+from fastconv.kernels.vector import flat, lanes, scratch, zero
 
 IMAGES = 8
 """Rows of a tile of `backward_input`."""
@@ -58,7 +57,7 @@ def backward_weight(X, G, parts, window, taps, rows):
     splits, L, run = parts.shape[0], lanes(X), KW * C
     width, height, row_blocks = (OW - 1) * SW + KW, min(H, (rows - 1) * SH + (KH - 1) * DH + 1), (OH + rows - 1) // rows
     for s in prange(splits):
-        panel = np.empty(height * width * C, X.dtype)
+        panel = scratch(height * width * C, X.dtype)
         first = s * OC * KH * run
         zero(d, first, OC * KH * run)
         for block in range(s * N * row_blocks // splits, (s + 1) * N * row_blocks // splits):

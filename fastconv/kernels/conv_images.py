@@ -13,7 +13,7 @@ from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.tiles import tiles
-from fastconv.kernels.vector import flat, lanes
+from fastconv.kernels.vector import flat, lanes, scratch
 
 
 @apart
@@ -30,7 +30,7 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
     CG, OCG = C // groups, bias.size // groups
     block_size, filter_size = H * W * BC, KH * KW * BC * L
     stride = own * block_size + L  # of images in the panel: without the vector, all may fall on the same few lines of the cache
-    panel = np.empty((n1 - n0) * stride, x.dtype)
+    panel = scratch((n1 - n0) * stride, x.dtype)
     for group in range(groups):
         for b0 in range(0, CB, own):
             b1 = min(CB, b0 + own)
@@ -73,7 +73,7 @@ def _relu_max_job(job, X, weight, Y, argmax, bias, window, taps, images):
     N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]
     y, a, row_size = flat(Y), flat(argmax), OW * OC
     n0, n1 = job * images, min(N, (job + 1) * images)
-    before = np.empty((n1 - n0) * OH * row_size, X.dtype)
+    before = scratch((n1 - n0) * OH * row_size, X.dtype)
     convolve_block(X, weight, before, -n0 * OH * row_size, OH * row_size, row_size, OC, bias, window, taps, n0, n1, 0, weight.shape[1],
                    weight.shape[2])
     for n in range(n0, n1):

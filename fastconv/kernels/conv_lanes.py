@@ -14,7 +14,7 @@ from fastconv.kernels.panel import clip
 from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, splat, store, to_float, to_int, zero
+from fastconv.kernels.vector import flat, lanes, load, scratch, splat, store, to_float, to_int, zero
 
 
 @device(inline="always")
@@ -74,10 +74,10 @@ def _job(job, X, weight, Y, argmax, bias, window, taps, rows):
     images, oh1 = min(L, N - n0), min(OH, oh0 + rows)
     ih0 = min(H, max(0, oh0 * SH - PT))
     ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-    panel = np.empty(height * width * C * L, x.dtype)
-    before = np.empty(2 * size, x.dtype)
-    pooled, taken = np.empty(size // 4 * 2, x.dtype), np.empty(size // 4 * 2, x.dtype)
-    part = np.empty(L * L, x.dtype)
+    panel = scratch(height * width * C * L, x.dtype)
+    before = scratch(2 * size, x.dtype)
+    pooled, taken = scratch(size // 4 * 2, x.dtype), scratch(size // 4 * 2, x.dtype)
+    part = scratch(L * L, x.dtype)
     fill_lanes(x, n0, images, ih0, ih1 - ih0, H, W, C, panel, PL, width)
     for oh in range(oh0, oh1, 2):
         for half in range(2):

@@ -13,7 +13,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import fill_panel
 from fastconv.kernels.tiles import tiles_picked
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import copy, flat, lanes, load, load_unsigned, select, splat, store, zero
+from fastconv.kernels.vector import copy, flat, lanes, load, load_unsigned, scratch, select, splat, store, zero
 
 
 @device
@@ -45,8 +45,8 @@ def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, ap
     width, height = 2 * GW - 1 + KW, 2 * rows - 1 + KH
     step, line = (row, 2 * GW * row) if apart else (C, width * C)
     size, most = height * line, images * rows * GW * L
-    panel, padded = np.empty(images * size + 2 * L, X.dtype), np.empty(height * width * C + L, X.dtype)
-    values, picks = np.empty(most, X.dtype), np.empty(most, np.int32)
+    panel, padded = scratch(images * size + 2 * L, X.dtype), scratch(height * width * C + L, X.dtype)
+    values, picks = scratch(most, X.dtype), np.empty(most, np.int32)
     start = _line_start(panel)
     s, v0 = job % splits, job // splits * share * L
     v1 = min(OC, v0 + share * L)
@@ -109,14 +109,14 @@ def unpack(parts, grad_weight, grad_bias):
     _, C, KH, KW = grad_weight.shape
     p, d, size, L = flat(parts), flat(grad_weight), (KH + 1) * row, lanes(parts)
     for oc in prange(OC):
-        total = np.empty(size, parts.dtype)
+        total = scratch(size, parts.dtype)
         for i in range(0, size, L):
             column = load(p, oc * size + i, L)
             for s in range(1, splits):
                 column = column + load(p, (s * OC + oc) * size + i, L)
             store(total, i, column, L)
         grad_bias[oc] = total[KH * row]
-        filters = np.empty(KH * KW * C, parts.dtype)  # (tap, channel)
+        filters = scratch(KH * KW * C, parts.dtype)  # (tap, channel)
         for kh in range(KH):
             copy(total, kh * row, filters, kh * KW * C, KW * C)
         for tap in range(0, KH * KW, L):
@@ -132,7 +132,7 @@ def pack(weight, packed):
     w, p, L = flat(weight), flat(packed), lanes(weight)
     row, run = packed.shape[3], KW * C
     for oc in prange(OC):
-        filters = np.empty(KH * run, weight.dtype)  # (tap, channel)
+        filters = scratch(KH * run, weight.dtype)  # (tap, channel)
         for c in range(0, C, L):
             channels = min(L, C - c)
             for tap in range(0, KH * KW, L):
@@ -162,9 +162,9 @@ def _input_job(job, G, argmax, weight, D, padding, taps, rows):
     first, last = max(0, (top - KH + 1) // 2), min(GH, (bottom + 1) // 2)  # rows of G that send something there
     width, height = 2 * GW - 1 + KW, 2 * (last - first) - 1 + KH
     line = width * C
-    panel = np.empty(height * line + L, d.dtype)
+    panel = scratch(height * line + L, d.dtype)
     zero(panel, 0, panel.size)
-    values, picks = np.empty(2 * (OC + 1), d.dtype), np.empty(2 * (OC + 1), np.int32)
+    values, picks = scratch(2 * (OC + 1), d.dtype), np.empty(2 * (OC + 1), np.int32)
     for gh in range(first, last):
         for gw in range(GW):
             o, left, right = ((n * GH + gh) * GW + gw) * OC, 0, OC + 1

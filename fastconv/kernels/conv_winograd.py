@@ -17,7 +17,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import copy, flat, lanes, load, store, zero
+from fastconv.kernels.vector import copy, flat, lanes, load, scratch, scratch_pair, store, zero
 from fastconv.kernels.winograd_tile import (
     gradient_tile,
     input_tile,
@@ -72,7 +72,7 @@ def input_tiles(X, t0, t1, tiling, V, start, stride, step):
     """Transforms tiles t0 .. t1: element e of channel c of tile t0 + i goes to V[start + e * step + i * stride + c]."""
     N, H, W, C = X.shape
     x, (PT, PL, _, _), L = flat(X), tiling, lanes(V)
-    patch, half = np.empty(ELEMENTS * C, X.dtype), np.empty(ELEMENTS * L, X.dtype)
+    patch, half = scratch(ELEMENTS * C, X.dtype), scratch(ELEMENTS * L, X.dtype)
     whole = C - C % L
     for t in range(t0, t1):
         n, ty, tx = place(t, tiling)
@@ -93,7 +93,7 @@ def gradient_tiles(G, t0, t1, tiling, V, start, stride, step):
     """As `input_tiles` with `gradient_tile`, of G (N, OH, OW, OC), at whose corner tiles begin."""
     N, OH, OW, OC = G.shape
     g, L = flat(G), lanes(V)
-    patch, half = np.empty(16 * OC, G.dtype), np.empty(ELEMENTS * L, G.dtype)
+    patch, half = scratch(16 * OC, G.dtype), scratch(ELEMENTS * L, G.dtype)
     whole = OC - OC % L
     for t in range(t0, t1):
         n, ty, tx = place(t, tiling)
@@ -110,25 +110,25 @@ def gradient_tiles(G, t0, t1, tiling, V, start, stride, step):
 
 
 @device
-def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, start, L):
-    """Element by element, the products of `count` tiles (count, IC) and vectors v .. v + wide of the weights, into M (count, 2 * L)."""
+def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, line, start, L):
+    """Element by element, the products of `count` tiles (count, IC) and vectors v .. v + wide of the weights, into M (count, line)."""
     over = (1, 0, 0, 1, 0, 0, IC, 1, L)
     for e in range(ELEMENTS):
-        tiles(count, V, e * v_step, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, e * m_step, 2 * L, L,
+        tiles(count, V, e * v_step, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, e * m_step, line, L,
               wide, wide * L, start, 0, 0, over)
 
 
 @device
-def plain_outputs(M, m_step, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half):
+def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half):
     """Transforms products M of tiles t0 .. t1, vectors v .. v + wide, back; writes them, with bias b, to y (N, OH, OW, OC)."""
     L = lanes(M)
-    clipped = np.empty(16 * L, M.dtype)
+    clipped = scratch(16 * L, M.dtype)
     for t in range(t0, t1):
         n, ty, tx = place(t, tiling)
         oh, ow = 4 * ty, 4 * tx
         inside = oh + 4 <= OH and ow + 4 <= OW
         for c in range(v * L, min(OC, (v + wide) * L), L):
-            m, o, own = (t - t0) * 2 * L + c - v * L, ((n * OH + oh) * OW + ow) * OC + c, OC - c
+            m, o, own = (t - t0) * line + c - v * L, ((n * OH + oh) * OW + ow) * OC + c, OC - c
             if inside and own >= L:
                 output_tile(M, m, m_step, load(b, c, L), low, half, y, o, OW * OC, OC)
             else:
@@ -139,15 +139,15 @@ def plain_outputs(M, m_step, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, hal
 
 
 @device
-def pooled_outputs(M, m_step, t0, t1, v, wide, tiling, y, argmax, GH, GW, OC, b, half):
+def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, argmax, GH, GW, OC, b, half):
     """As `plain_outputs`, then ReLU and maxima of 2 x 2: y and argmax (N, GH, GW, OC), argmax as in pool.relu_max_forward_2x2 or empty."""
     L = lanes(M)
-    before = np.empty(16 * L, M.dtype)
+    before = scratch(16 * L, M.dtype)
     for t in range(t0, t1):
         n, ty, tx = place(t, tiling)
         for c in range(v * L, min(OC, (v + wide) * L), L):
             own = OC - c
-            output_tile(M, (t - t0) * 2 * L + c - v * L, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * L, L)
+            output_tile(M, (t - t0) * line + c - v * L, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * L, L)
             for r in range(min(2, GH - 2 * ty)):
                 for k in range(min(2, GW - 2 * tx)):
                     best, tap = relu_largest(before, (r * 8 + k * 2) * L, L, 4 * L, L)
@@ -158,7 +158,7 @@ def pooled_outputs(M, m_step, t0, t1, v, wide, tiling, y, argmax, GH, GW, OC, b,
 
 
 @apart
-def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
+def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share, span):
     """Job `job` of `convolve`."""
     _, _, TY, TX = tiling
     N, OH, OW, OC = Y.shape
@@ -166,30 +166,32 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
     u, b, y, a = flat(U), flat(bias), flat(Y), flat(argmax)
     L, total, shares = lanes(y), N * TY * TX, (vectors + share - 1) // share
     stride, most = padded(IC, L), (total + blocks - 1) // blocks
-    v_step, m_step = most * stride + LINE, most * 2 * L + LINE
+    line = padded(span * L, L)
+    v_step, m_step = most * stride + LINE, most * line + LINE
     t0, t1 = part(job // shares, blocks, total)
     v0 = job % shares * share
-    V, M = np.empty(ELEMENTS * v_step, y.dtype), np.empty(ELEMENTS * m_step, y.dtype)
-    half, start = np.empty(ELEMENTS * L, y.dtype), np.zeros(2 * L, y.dtype)
+    v1 = min(vectors, v0 + share)
+    V, M = scratch_pair(ELEMENTS * v_step, ELEMENTS * m_step, y.dtype)
+    half, start = scratch(ELEMENTS * L, y.dtype), np.zeros(span * L, y.dtype)
     input_tiles(X, t0, t1, tiling, V, 0, stride, v_step)
-    for v in range(v0, min(vectors, v0 + share), 2):
-        wide = min(2, vectors - v)
-        multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, start, L)
+    for v in range(v0, v1, span):
+        wide = min(span, v1 - v)
+        multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, line, start, L)
         if pooled:
-            pooled_outputs(M, m_step, t0, t1, v, wide, tiling, y, a, OH, OW, OC, b, half)
+            pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, a, OH, OW, OC, b, half)
         else:
-            plain_outputs(M, m_step, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half)
+            plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half)
 
 
 @kernel
-def convolve(X, U, Y, argmax, bias, low, pooled, tiling, blocks, share):
+def convolve(X, U, Y, argmax, bias, low, pooled, tiling, blocks, share, span):
     """Reads X (N, H, W, IC), transformed weights U, bias (OC,); writes Y (N, OH, OW, OC), numbers below `low` as `low`.
 
     With `pooled`, Y is (N, OH / 2, OW / 2, OC), the maxima of 2 x 2 of ReLU, and argmax as pool.relu_max_forward_2x2 writes it, or empty.
-    Parallel over `blocks` blocks of tiles and `share` vectors of output channels.
+    Parallel over `blocks` blocks of tiles and `share` vectors of output channels, of which a job takes `span` at a time.
     """
     for job in prange(blocks * ((U.shape[0] + share - 1) // share)):
-        _job(np.int64(job), X, U, Y, argmax, bias, low, pooled, tiling, blocks, share)
+        _job(np.int64(job), X, U, Y, argmax, bias, low, pooled, tiling, blocks, share, span)
 
 
 @device
@@ -212,7 +214,7 @@ def _split(s, X, G, parts, tiling, block):
     stride, g_stride = padded(IC, L), padded(OC, L)
     v_step, g_step = block * stride + LINE, block * g_stride + LINE
     first, last = part(s, splits, total)
-    V, D = np.empty(ELEMENTS * v_step, p.dtype), np.empty(ELEMENTS * g_step, p.dtype)
+    V, D = scratch_pair(ELEMENTS * v_step, ELEMENTS * g_step, p.dtype)
     start = np.zeros(2 * L, p.dtype)
     for t0 in range(first, max(last, first + 1), block):
         t1 = min(last, t0 + block)
@@ -277,7 +279,7 @@ def _transform_vector(v, weight, U, by_input):
     w, u, L = flat(weight), flat(U), lanes(weight)
     j0 = v * L
     cols = min(L, vectorised - j0)
-    taps, half = np.empty(9 * L * L, w.dtype), np.empty(18 * L, w.dtype)  # (summed channel, tap, lane)
+    taps, half = scratch(9 * L * L, w.dtype), scratch(18 * L, w.dtype)  # (summed channel, tap, lane)
     for r0 in range(0, summed, L):
         own = min(L, summed - r0)
         if by_input:
@@ -323,8 +325,8 @@ def transform_back(parts, grad_weight):
     for job in prange(vectors * blocks):
         v, c0 = job // blocks, job % blocks * L
         own = min(L, IC - c0)
-        element, half = np.empty(ELEMENTS * L * L, p.dtype), np.empty(18 * L, p.dtype)
-        taps = np.empty(9 * L * L, p.dtype)  # (input channel, tap, lane)
+        element, half = scratch(ELEMENTS * L * L, p.dtype), scratch(18 * L, p.dtype)
+        taps = scratch(9 * L * L, p.dtype)  # (input channel, tap, lane)
         for e in range(ELEMENTS):
             source = (v * ELEMENTS + e) * d_step + c0 * L
             for r in range(own):

@@ -8,10 +8,10 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, splat, store, zero
+from fastconv.kernels.vector import flat, lanes, load, scratch, splat, store, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
-"""A job's block of the result, and how much of the sum it takes at once: a tile's rows of A stay in the first cache, COLUMNS of B in the second."""
+"""A job's block of the result, and how much of the sum it takes at once: a tile's rows of A stay in L1, COLUMNS of B in L2."""
 
 WIDE = 512
 """Columns of a block of `product_over_rows`, whose rows of A are copied once for each block."""
@@ -51,8 +51,9 @@ def _block(job, a, b, c, M, N, K, row, column, start, row_blocks, block_columns)
             step = rows * K // (pairs * depth)  # all tiles of a strip together ask for the strip after it
             for pair in range(pairs):
                 n = n0 + pair * wide
-                cols, b0, ahead = min(wide, n1 - n), n // size * column + k * row, (rows * K + pair * depth * step, step)
-                tiles_ahead(rows, a, m * K + k, K, b, b0, column, c, m * N + n, N, size, (cols + size - 1) // size, cols, start, n, k, over, ahead)
+                cols, ahead = min(wide, n1 - n), (rows * K + pair * depth * step, step)
+                tiles_ahead(rows, a, m * K + k, K, b, n // size * column + k * row, column, c, m * N + n, N, size,
+                            (cols + size - 1) // size, cols, start, n, k, over, ahead)
 
 
 @kernel
@@ -85,7 +86,7 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
     if first == last and not more:
         for i in range(rows):
             zero(c, corner + i * N, cols)
-    left, right = np.empty((rows + size) * line, a.dtype), np.empty((v1 - v) * most * size if row != size else 0, b.dtype)
+    left, right = scratch((rows + size) * line, a.dtype), scratch((v1 - v) * most * size if row != size else 0, b.dtype)
     for k in range(first, last, DEPTH):
         depth = min(DEPTH, last - k)
         for i in range(0, depth, size):
@@ -162,7 +163,7 @@ def _row_sums(job, X, partial):
     fold = 16 if N < 64 else 1  # so many rows side by side: a few numbers do not fill a vector
     first, last = job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)
     whole = last - (last - first) % fold
-    sums = np.empty(fold * N, X.dtype)
+    sums = scratch(fold * N, X.dtype)
     for i in range(0, fold * N, size):
         column = splat(x, 0.0)
         for m in range(first, whole, fold):

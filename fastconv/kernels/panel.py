@@ -47,4 +47,4 @@ def fill_panel(typingctx, panel, p, x, i, n, ih0, rows, H, W, C, c0, channels, B
 
     Column 0 of the panel is column -left of the image; what lies outside the image or beyond the channels becomes 0.
     """
-    return call_apart(PANEL, (panel, types.intp, x, *[types.intp] * 12), (x,))
+    return call_apart(PANEL, (panel, types.intp, x, *[types.intp] * 12), x)

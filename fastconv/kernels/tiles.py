@@ -76,8 +76,11 @@ TILES_ELEMENTWISE = Apart(_tiles_elementwise, "ipippiipi" + "i" * 6)
 TILES_PICKED = Apart(_tiles_picked, "iipniipipi")
 
 
-def call_apart(apart, parameters, arrays, more=()):
-    """A signature and code that pass `parameters` on to `apart`, then `more` integers; each of `arrays` and the offset after it become a pointer."""
+def call_apart(apart, parameters, array, more=()):
+    """A signature and code that pass `parameters`, then `more` integers, on to `apart`, for the dtype of `array`.
+
+    Each array and the offset after it become a pointer.
+    """
     signature = types.void(*parameters)
 
     def codegen(context, builder, signature, args):
@@ -93,7 +96,7 @@ def call_apart(apart, parameters, arrays, more=()):
             else:
                 arguments.append(value)
         arguments += [context.get_constant(types.intp, integer) for integer in more]
-        apart.call(context, builder, arrays[0].dtype, arguments)
+        apart.call(context, builder, array.dtype, arguments)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -106,21 +109,21 @@ def tiles(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i
     Arguments are those of `simd.tile`; the last vector is cut off at `cols`.
     """
     n = types.intp
-    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), (A,), (0, 0))
+    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), A, (0, 0))
 
 
 @intrinsic
 def tiles_ahead(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i, accumulate, over, ahead):
     """`tiles` that ask for memory of A that will be read later, as `simd.tile` says."""
     n = types.intp
-    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9), types.UniTuple(n, 2)), (A,))
+    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9), types.UniTuple(n, 2)), A)
 
 
 @intrinsic
 def tiles_elementwise(typingctx, M, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over):
     """M rows of one vector of columns, `cols` of them at most; arguments are those of `simd.tile_elementwise`, `over` its last six."""
     n = types.intp
-    return call_apart(TILES_ELEMENTWISE, (n, A, n, n, B, n, C, n, n, n, init, n, n, types.UniTuple(n, 6)), (A,))
+    return call_apart(TILES_ELEMENTWISE, (n, A, n, n, B, n, C, n, n, n, init, n, n, types.UniTuple(n, 6)), A)
 
 
 @intrinsic
@@ -130,4 +133,4 @@ def tiles_picked(typingctx, M, cols, values, v, picks, p, step, count, B, b, bm,
     Rows of B and C are read, and those of C written, up to a whole number of vectors; arguments are those of `simd.tile_picked`.
     """
     n = types.intp
-    return call_apart(TILES_PICKED, (n, n, values, n, picks, n, n, n, B, n, n, C, n, n), (B,))
+    return call_apart(TILES_PICKED, (n, n, values, n, picks, n, n, n, B, n, n, C, n, n), B)

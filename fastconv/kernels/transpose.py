@@ -65,7 +65,7 @@ TRANSPOSE = Apart(_transpose, "piiipii")
 def transpose(typingctx, X, x, x_stride, rows, cols, Y, y, y_stride, width):
     """Y[y + j*y_stride + i] = X[x + i*x_stride + j] for i < rows and j < cols, both at most a vector's lanes; 0 for rows <= i < width."""
     n = types.intp
-    return call_apart(TRANSPOSE, (X, n, n, n, n, Y, n, n, n), (X,))
+    return call_apart(TRANSPOSE, (X, n, n, n, n, Y, n, n, n), X)
 
 
 def _integer(value):
