@@ -23,6 +23,7 @@ CONVOLUTIONS = [
     ops.conv("dilated", 16, 14, 16, 31, (3, 3), dilation=2, padding=2),
     ops.conv("pointwise", 65, 14, 7, 33, (1, 1)),
     ops.conv("grouped", 30, 14, 16, 33, (3, 3), groups=3, padding=1),
+    ops.conv("grouped_by_4", 64, 14, 19, 64, (3, 3), groups=16, padding=1),
     ops.conv("depthwise", 65, 16, 28, 65, (3, 3), groups=65, padding=1),
     ops.conv("depthwise_strided", 33, 28, 29, 33, (3, 3), groups=33, stride=2),
     ops.conv_transpose("strided", 17, 7, 14, 15, (3, 3), stride=2, padding=1, output_padding=1),

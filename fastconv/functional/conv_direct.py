@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fastconv.functional import conv_depthwise, conv_im2col
+from fastconv.functional import conv_depthwise, conv_grouped, conv_im2col
 from fastconv.functional.linear import PARTS, sum_parts, times, times_transposed, transposed_times
 from fastconv.functional.phases import phases
 from fastconv.functional.pool import relu_max_halves
@@ -135,6 +135,8 @@ def forward(g, x, weight, bias):
         return conv_im2col.forward(g, x, weight, bias)
     if conv_depthwise.fits(g):
         return conv_depthwise.forward(g, x, weight, bias)
+    if conv_grouped.fits(g, x.itemsize):
+        return conv_grouped.forward(g, x, weight, bias)
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
     _convolve(g.flops, x, _packed(g, weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
     return y
@@ -142,7 +144,7 @@ def forward(g, x, weight, bias):
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
-    if _is_product(g) or _is_strided_product(g) or conv_depthwise.fits(g):
+    if _is_product(g) or _is_strided_product(g) or conv_depthwise.fits(g) or conv_grouped.fits(g, x.itemsize):
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     kernel, window, cut = _relu_max(g, x.itemsize)
     filters = _channels_last(weight) if kernel is conv_lanes.convolve_relu_max else _packed(g, weight)
@@ -224,6 +226,8 @@ def backward_input(g, grad_output, weight):
         return grad_input
     if conv_depthwise.fits(g):
         return conv_depthwise.backward_input(g, grad_output, weight)
+    if conv_grouped.fits(g, weight.itemsize):
+        return conv_grouped.backward_input(g, grad_output, weight)
     rows, columns = phases(g.H, g.KH, g.SH, g.DH, g.PT), phases(g.W, g.KW, g.SW, g.DW, g.PL)
     untouched = any(phase.taps == 0 for phase in rows + columns)  # input that no window reads
     grad_input = (zeros if untouched else empty)((g.N, g.H, g.W, g.IC), grad_output.dtype)
@@ -248,6 +252,8 @@ def backward_weight(g, x, grad_output):
         return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
     if conv_depthwise.fits(g):
         return conv_depthwise.backward_weight(g, x, grad_output)
+    if conv_grouped.fits(g, x.itemsize):
+        return conv_grouped.backward_weight(g, x, grad_output)
     if _few_for_weight(g, x.itemsize):
         return _backward_weight_few(g, x, grad_output)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups

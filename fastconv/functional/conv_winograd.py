@@ -30,7 +30,7 @@ SPAN_BYTES = 1 << 20 if LARGE_L2 else 1 << 18
 JOBS, SHARE = 8, 32
 """Where there are fewer blocks of tiles than JOBS, jobs share the output channels, SHARE each at least: all transform the same input."""
 
-SMALL = 64 * 64
+SMALL = 64 * 64 + 1 if LARGE_L2 else 64 * 64
 """Filters from which on a weight's gradient is large enough that jobs had better share it than have one each."""
 
 CHUNK, CHUNK_BYTES = 64, 5 << (21 if LARGE_L2 else 19)

@@ -13,6 +13,9 @@ from fastconv.kernels.vector import flat, lanes, load, scratch, splat, store, ze
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
 """A job's block of the result, and how much of the sum it takes at once: a tile's rows of A stay in L1, COLUMNS of B in L2."""
 
+STRIP = MAX_ROWS if MAX_ROWS > 8 else ROWS
+"""Rows of a block that meet all its columns before the next: low tiles read B so often that it had better be two vectors of it in L1."""
+
 WIDE = 512
 """Columns of a block of `product_over_rows`, whose rows of A are copied once for each block."""
 
@@ -40,7 +43,7 @@ def _block(job, a, b, c, M, N, K, row, column, start, row_blocks, block_columns)
     """Job `job` of `product`."""
     column_blocks, size = (N + block_columns - 1) // block_columns, lanes(a)
     (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
-    n1, wide, strips = min(N, n0 + block_columns), 2 * size, (m1 - m0 + MAX_ROWS - 1) // MAX_ROWS
+    n1, wide, strips = min(N, n0 + block_columns), 2 * size, (m1 - m0 + STRIP - 1) // STRIP
     pairs = (n1 - n0 + wide - 1) // wide
     for k in range(0, K, DEPTH):
         depth = min(DEPTH, K - k)
@@ -48,7 +51,7 @@ def _block(job, a, b, c, M, N, K, row, column, start, row_blocks, block_columns)
         for strip in range(strips):
             first, last = part(strip, strips, m1 - m0)
             rows, m = last - first, m0 + first
-            step = rows * K // (pairs * depth)  # all tiles of a strip together ask for the strip after it
+            step = min(MAX_ROWS, rows) * K // (pairs * depth)  # all tiles of a strip together ask for the strip after it
             for pair in range(pairs):
                 n = n0 + pair * wide
                 cols, ahead = min(wide, n1 - n), (rows * K + pair * depth * step, step)
