@@ -185,8 +185,8 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
     C[c + m*cm + n*cn]; init[n] at init[i + n*lanes]. With MASKED, the lanes from `cols` on are neither read nor written; with HALF,
     vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS.
 
-    With two vectors, each k asks for a line of memory that will be read later: those at A[a + distance + step * number of the k],
-    `ahead` = (distance, step).
+    With two vectors and 32 registers, each k also asks for a line of memory that will be read later: the n-th one for that of
+    A[a + distance + n*step], `ahead` = (distance, step).
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None
@@ -199,7 +199,8 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
         strides = [args[k] for k in (6, 9, 12, 13)]
         over, ahead = cgutils.unpack_tuple(builder, args[18], 9), cgutils.unpack_tuple(builder, args[19], 2)
         v = Vector(builder, A.dtype, half)
-        body = _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over, ahead if vectors == 2 else None)
+        asks = vectors == 2 and VECTOR_REGISTERS == 32  # low tiles take all instructions that a processor issues: 4 % slower with one more
+        body = _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over, ahead if asks else None)
         _switch(builder, args[0], MAX_ROWS, body.emit)
         return context.get_dummy_value()
 
