@@ -36,12 +36,13 @@ def module(rows, vectors, vector_bytes):
     kept, simd.VECTOR_BYTES = simd.VECTOR_BYTES, vector_bytes
     try:
         pointer, integer = ir.FloatType().as_pointer(), simd.I64
-        function = ir.Function(ir.Module("tile"), ir.FunctionType(ir.VoidType(), [pointer] * 4 + [integer] * 15), "tile")
+        function = ir.Function(ir.Module("tile"), ir.FunctionType(ir.VoidType(), [pointer] * 4 + [integer] * 17), "tile")
         builder = ir.IRBuilder(function.append_basic_block())
         a, b, c, start, *rest = function.args
-        strides, cols, accumulate, over = rest[:4], rest[4], rest[5], rest[6:]
+        strides, cols, accumulate, over, ahead = rest[:4], rest[4], rest[5], rest[6:15], rest[15:]
+        ahead = ahead if vectors == 2 and vector_bytes != 32 else None  # as in simd.tile
         vector = simd.Vector(builder, types.float32)
-        simd._Tile(builder, vector, vectors, False, (a, b, c, start), strides, cols, accumulate, over).emit(rows)
+        simd._Tile(builder, vector, vectors, False, (a, b, c, start), strides, cols, accumulate, over, ahead).emit(rows)
         builder.ret_void()
         return str(function.module)
     finally:

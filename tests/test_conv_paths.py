@@ -151,7 +151,7 @@ def test_jobs_of_the_weight_gradient_fit(N, channels, size):
     """Enough jobs for many processors, and bounded memory for private copies."""
     IC, OC = channels
     g = shapes.conv2d((N, IC, size, size), (OC, IC, 3, 3), 1, 1, 1, 1)
-    packed = conv_direct._packed_shape(1, OC, IC, (3, 3), 4)
+    packed = conv_direct._packed_shape(1, OC, IC, (3, 3), 4, conv_direct.WEIGHT_BLOCK_BYTES)
     splits, images, rows, share, own = conv_direct._weight_jobs(g, packed, 4)
     vectors, CB = packed[1:3]
     assert 1 <= splits <= N * size

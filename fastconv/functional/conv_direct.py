@@ -67,10 +67,10 @@ LOW_TILES = MAX_ROWS <= 8
 IMAGES, IMAGES_BYTES, OUTPUT_BYTES = 16, 1 << 17 if LOW_TILES else 1 << 20, 1 << 18
 """A job takes so many images, or half as many where these would take more bytes; and outputs that stay in L2 if it adds to them."""
 
-BLOCK_BYTES = 128 if LOW_TILES else 256
-"""Channels of a panel's block: longer sums lose less at their ends, but pixels of 512 bytes share lines of the cache.
+BLOCK_BYTES, WEIGHT_BLOCK_BYTES = (128, VECTOR_BYTES) if LOW_TILES else (256, 256)
+"""Channels of a panel's block, the second for weight gradients: longer sums lose less at their ends, but pixels share lines of the cache.
 
-Against blocks of one vector 3 to 8 % with AVX2, dilated 14 %; 4 to 10 % with AVX-512, weight gradients too.
+Against blocks of one vector AVX2 gains 3 to 8 %, dilated 14 %, but weight gradients lose 4 to 8 %; AVX-512 gains 2 to 10 % everywhere.
 """
 
 
@@ -120,7 +120,7 @@ SHORT_ROW = 8
 
 
 @functools.lru_cache(maxsize=4096)
-def _packed_shape(groups, vectorised, summed, taps, itemsize, block_bytes=VECTOR_BYTES):
+def _packed_shape(groups, vectorised, summed, taps, itemsize, block_bytes):
     """(groups, vectors, CB, KH, KW, BC, lanes): channels of a group as vectors, and as CB even blocks of BC that fit into block_bytes."""
     lanes = VECTOR_BYTES // itemsize
     CB = -(-summed * itemsize // block_bytes)
@@ -257,7 +257,7 @@ def backward_weight(g, x, grad_output):
     if _few_for_weight(g, x.itemsize):
         return _backward_weight_few(g, x, grad_output)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
-    shape = _packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize)
+    shape = _packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize, WEIGHT_BLOCK_BYTES)
     splits, images, rows, share, own = _weight_jobs(g, shape, x.itemsize)
     parts = empty((splits, *shape), x.dtype)
     conv_direct.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, images, rows, share, own)
