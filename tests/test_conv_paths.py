@@ -46,6 +46,7 @@ CASES = {
     "one channel": ((3, 1, 20, 21), (6, 1, 5, 5), {"padding": 2}, (ROWS, FEW_INPUT, FEW_WEIGHT)),
     "three channels": ((2, 3, 30, 33), (20, 3, 3, 3), {"padding": ((1, 0), (2, 1))}, (ROWS, FEW_INPUT, WEIGHT)),
     "few channels strided": ((3, 2, 39, 35), (8, 2, 7, 7), {"stride": 2, "padding": 3}, (ROWS, FEW_INPUT, "")),
+    "few channels in bands of rows": ((9, 3, 61, 30), (8, 3, 7, 7), {"stride": (2, 3), "padding": 3}, ("", FEW_INPUT, "")),
     "few channels in many images": ((13, 1, 20, 21), (6, 1, 5, 5), {}, (ROWS, FEW_INPUT, FEW_WEIGHT)),
     "weight gradient cut by both channels": ((2, 130, 9, 9), (147, 130, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
     "weight gradient cut by images": ((37, 17, 18, 18), (19, 17, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),

@@ -5,13 +5,14 @@
 
 from numba import prange
 
+from fastconv.kernels.dense import part
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.vector import flat, lanes, scratch, zero
 
-IMAGES = 8
-"""Rows of a tile of `backward_input`."""
+IMAGES, BAND = 8, 28
+"""Rows of a tile of `backward_input`, and rows of the image that a job adds to at most, which stay in L2."""
 
 
 @kernel
@@ -19,7 +20,7 @@ def backward_input(G, weight, D, window, taps):
     """Reads the output's gradient G (N, OH, OW, OC) and the weight (OC, KH, KW * C); writes D (N, H, W, C).
 
     The rows of a tile are the same pixel of IMAGES images, its columns what a row of the filter sends to the row of the image under
-    it; tiles are added to the image one after the other. Parallel over blocks of IMAGES images.
+    it; tiles are added to the image one after the other. Parallel over blocks of IMAGES images and bands of their rows.
     """
     N, OH, OW, OC = G.shape
     _, H, W, C = D.shape
@@ -27,12 +28,16 @@ def backward_input(G, weight, D, window, taps):
     KH, KW, DH, _ = taps
     L = lanes(G)
     g, w, d = flat(G), flat(weight), flat(D)
-    image_size, over = H * W * C, (1, 0, 0, 1, 0, 0, OC, 1, KH * KW * C)
-    for job in prange((N + IMAGES - 1) // IMAGES):
-        n0, n1 = job * IMAGES, min(N, (job + 1) * IMAGES)
-        zero(d, n0 * image_size, (n1 - n0) * image_size)
+    image_size, over, bands = H * W * C, (1, 0, 0, 1, 0, 0, OC, 1, KH * KW * C), (H + BAND - 1) // BAND
+    for job in prange((N + IMAGES - 1) // IMAGES * bands):
+        n0, (top, bottom) = job // bands * IMAGES, part(job % bands, bands, H)
+        n1 = min(N, n0 + IMAGES)
+        for n in range(n0, n1):
+            zero(d, n * image_size + top * W * C, (bottom - top) * W * C)
         for oh in range(OH):
-            low, high = clip(oh * SH - PT, DH, KH, H)
+            low, high = clip(oh * SH - PT - top, DH, KH, bottom - top)
+            if low == high:
+                continue
             for ow in range(OW):
                 first, last = clip(ow * SW - PL, 1, KW, W)
                 source, cols = ((n0 * OH + oh) * OW + ow) * OC, (last - first) * C
