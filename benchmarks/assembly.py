@@ -62,15 +62,15 @@ def assembly(text, triple, processor):
 
 
 def innermost(code):
-    """Lines of the loop with the most multiply-adds: from a label to the jump back to it."""
-    lines, best = code.splitlines(), []
+    """Lines of the loop with the most multiply-adds, of those that have no loop inside: from a label to the jump back to it."""
+    lines, loops = code.splitlines(), []
     labels = {line.split(":")[0]: k for k, line in enumerate(lines) if re.match(r"\.L\w+:", line)}
-    for k, line in enumerate(lines):
+    for last, line in enumerate(lines):
         jump = re.search(r"\s(j\w+|b\.\w+|b|cbn?z\s+\w+,)\s+(\.L\w+)", line)
-        if jump and labels.get(jump.group(2), k) < k:
-            body = lines[labels[jump.group(2)] : k + 1]
-            if sum(bool(FMA.search(x)) for x in body) > sum(bool(FMA.search(x)) for x in best):
-                best = body
+        first = labels.get(jump.group(2), last) if jump else last
+        if first < last and not any(first <= start for start, _ in loops):
+            loops.append((first, last))
+    best = max((lines[first : last + 1] for first, last in loops), key=lambda body: sum(bool(FMA.search(x)) for x in body))
     return [line for line in best if re.match(r"\s+[a-z]", line)]
 
 
@@ -78,7 +78,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--show", choices=TARGETS, help="print this processor's loop")
     show = parser.parse_args().show
-    print("| processor | tile, rows x vectors | instructions of a step | multiply-adds | of the stack |\n| --- | --- | --- | --- | --- |")
+    print("| processor | tile, rows x vectors | instructions of the loop | multiply-adds | of the stack |\n| --- | --- | --- | --- | --- |")
     for name, (triple, processor, vector_bytes, most) in TARGETS.items():
         for rows, vectors in ((most, 2), (most // 2, 2), (most, 1)):
             loop = innermost(assembly(module(rows, vectors, vector_bytes), triple, processor))

@@ -107,6 +107,14 @@ GROUP = 3
 """Rows of a tile that share a pointer: an address may be pointer + stride or pointer + 2 * stride without an addition before it."""
 
 
+def unrolled(vector_bytes):
+    """Steps of the innermost sum that are one of the loop where numbers of A lie next to each other: their addresses need no additions.
+
+    NEON's registers do not suffice for that, though they are 32: LLVM loads too early.
+    """
+    return 4 if vector_bytes > 16 else 1
+
+
 def _opaque(builder, pointer):
     """The same pointer, of which LLVM knows nothing. It would compute each row's address from the row's before, one cycle each."""
     function_type = ir.FunctionType(pointer.type, [pointer.type])
@@ -138,30 +146,46 @@ class _Tile:
         sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
         self.emit_start(cells, sums)
         S, a_s, b_s, T, a_t, b_t, K, a_k, b_k = self.over
+        wanted = None
         if self.ahead:
-            distance, step = self.ahead
+            distance, _ = self.ahead
             wanted = cgutils.alloca_once_value(builder, self.at(self.pa, (distance, 1)))
         with _rolled_loop(builder, S) as s, _rolled_loop(builder, T) as t:
             a = self.at(self.pa, (a_s, s), (a_t, t))
             pointers = [self.at(a, (self.am, m)) for m in range(0, rows, GROUP)]
             pointers.append(self.at(self.pb, (b_s, s), (b_t, t)))
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
-            with _rolled_loop(builder, K):
-                *groups, b = [_opaque(builder, builder.load(pointer)) for pointer in pointers]
-                if self.ahead:
+            steps = ir.Constant(I64, unrolled(self.v.lanes * self.v.size))
+            if self.vectors == 2 and steps.constant > 1:
+                dense = builder.icmp_signed("==", a_k, ir.Constant(I64, 1))
+                count = builder.select(dense, builder.sdiv(K, steps), ir.Constant(I64, 0))
+                self.emit_steps(count, steps.constant, rows, pointers, sums, wanted)
+                K = builder.sub(K, builder.mul(count, steps))
+            self.emit_steps(K, 1, rows, pointers, sums, wanted)
+        results = [self.at(self.pc, (self.cm, m), (self.cn, n)) for m, n in cells]
+        v.store([builder.load(sums[cell]) for cell in cells], results, self.count)
+
+    def emit_steps(self, count, steps, rows, pointers, sums, wanted):
+        """A loop of `count` times `steps` steps of the innermost sum; numbers of A lie next to each other where these are more than one."""
+        builder, v = self.builder, self.v
+        _, _, _, _, _, _, _, a_k, b_k = self.over
+        with _rolled_loop(builder, count):
+            *groups, b = [_opaque(builder, builder.load(pointer)) for pointer in pointers]
+            for step in range(steps):
+                if wanted:
                     line = builder.load(wanted)
                     prefetch_line(builder, line)
-                    builder.store(builder.gep(line, [step]), wanted)
+                    builder.store(builder.gep(line, [self.ahead[1]]), wanted)
                 columns = [v.load(self.at(b, (self.bn, n)), self.count) for n in range(self.vectors)]
                 for m in range(rows):
-                    a_row = self.at(groups[m // GROUP], (self.am, m % GROUP))
+                    a_row = self.at(builder.gep(groups[m // GROUP], [ir.Constant(I64, step)]), (self.am, m % GROUP))
                     x = v.load(a_row, self.count) if self.elementwise else v.broadcast(a_row)
                     for n in range(self.vectors):
                         builder.store(v.fma(x, columns[n], builder.load(sums[m, n])), sums[m, n])
-                for pointer, value, step in zip(pointers, [*groups, b], [a_k] * len(groups) + [b_k], strict=True):
-                    builder.store(builder.gep(value, [step]), pointer)
-        results = [self.at(self.pc, (self.cm, m), (self.cn, n)) for m, n in cells]
-        v.store([builder.load(sums[cell]) for cell in cells], results, self.count)
+                b = _opaque(builder, builder.gep(b, [b_k])) if step + 1 < steps else builder.gep(b, [b_k])
+            moved = [builder.gep(group, [ir.Constant(I64, steps) if steps > 1 else a_k]) for group in groups]
+            for pointer, value in zip(pointers, [*moved, b], strict=True):
+                builder.store(value, pointer)
 
     def emit_start(self, cells, sums):
         builder, v = self.builder, self.v
