@@ -155,18 +155,23 @@ class _Tile:
             pointers = [self.at(a, (self.am, m)) for m in range(0, rows, GROUP)]
             pointers.append(self.at(self.pb, (b_s, s), (b_t, t)))
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
-            steps = ir.Constant(I64, unrolled(self.v.lanes * self.v.size))
-            if self.vectors == 2 and steps.constant > 1:
-                dense = builder.icmp_signed("==", a_k, ir.Constant(I64, 1))
-                count = builder.select(dense, builder.sdiv(K, steps), ir.Constant(I64, 0))
-                self.emit_steps(count, steps.constant, rows, pointers, sums, wanted)
-                K = builder.sub(K, builder.mul(count, steps))
-            self.emit_steps(K, 1, rows, pointers, sums, wanted)
+            steps = unrolled(self.v.lanes * self.v.size)
+            if self.vectors == 2 and steps > 1:  # ways to the same sums with fewer additions to addresses, where strides are 1
+                count = builder.select(self.is_one(a_k), builder.sdiv(K, ir.Constant(I64, steps)), ir.Constant(I64, 0))
+                self.emit_steps(count, rows, pointers, sums, wanted, steps=steps)
+                K = builder.sub(K, builder.mul(count, ir.Constant(I64, steps)))
+                count = builder.select(self.is_one(self.am), K, ir.Constant(I64, 0))
+                self.emit_steps(count, rows, [pointers[0], pointers[-1]], sums, wanted, adjacent=True)
+                K = builder.sub(K, count)
+            self.emit_steps(K, rows, pointers, sums, wanted)
         results = [self.at(self.pc, (self.cm, m), (self.cn, n)) for m, n in cells]
         v.store([builder.load(sums[cell]) for cell in cells], results, self.count)
 
-    def emit_steps(self, count, steps, rows, pointers, sums, wanted):
-        """A loop of `count` times `steps` steps of the innermost sum; numbers of A lie next to each other where these are more than one."""
+    def is_one(self, stride):
+        return self.builder.icmp_signed("==", stride, ir.Constant(I64, 1))
+
+    def emit_steps(self, count, rows, pointers, sums, wanted, steps=1, adjacent=False):
+        """A loop of `count` times `steps` steps of the innermost sum. More than one need a_k = 1, `adjacent` needs am = 1."""
         builder, v = self.builder, self.v
         _, _, _, _, _, _, _, a_k, b_k = self.over
         with _rolled_loop(builder, count):
@@ -178,7 +183,10 @@ class _Tile:
                     builder.store(builder.gep(line, [self.ahead[1]]), wanted)
                 columns = [v.load(self.at(b, (self.bn, n)), self.count) for n in range(self.vectors)]
                 for m in range(rows):
-                    a_row = self.at(builder.gep(groups[m // GROUP], [ir.Constant(I64, step)]), (self.am, m % GROUP))
+                    if adjacent:
+                        a_row = builder.gep(groups[0], [ir.Constant(I64, m)])
+                    else:
+                        a_row = self.at(builder.gep(groups[m // GROUP], [ir.Constant(I64, step)]), (self.am, m % GROUP))
                     x = v.load(a_row, self.count) if self.elementwise else v.broadcast(a_row)
                     for n in range(self.vectors):
                         builder.store(v.fma(x, columns[n], builder.load(sums[m, n])), sums[m, n])
