@@ -40,7 +40,6 @@ def module(rows, vectors, vector_bytes):
         builder = ir.IRBuilder(function.append_basic_block())
         a, b, c, start, *rest = function.args
         strides, cols, accumulate, over, ahead = rest[:4], rest[4], rest[5], rest[6:15], rest[15:]
-        ahead = ahead if vectors == 2 and vector_bytes != 32 else None  # as in simd.tile
         vector = simd.Vector(builder, types.float32)
         simd._Tile(builder, vector, vectors, False, (a, b, c, start), strides, cols, accumulate, over, ahead).emit(rows)
         builder.ret_void()

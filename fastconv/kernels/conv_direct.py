@@ -16,9 +16,10 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
+from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, scratch, store, zero
+from fastconv.kernels.vector import flat, lanes, load, store, zero
 
 
 @apart

@@ -8,8 +8,9 @@ from numba import prange
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
+from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles
-from fastconv.kernels.vector import flat, lanes, scratch, zero
+from fastconv.kernels.vector import flat, lanes, zero
 
 IMAGES, BAND = 8, 28
 """Rows of a tile of `backward_input`, and rows of the image that a job adds to at most, which stay in L2."""

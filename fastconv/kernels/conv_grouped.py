@@ -12,7 +12,8 @@ from fastconv.kernels.grouped_sums import COLUMNS, add_row_of_gradients, add_row
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.prefetch import prefetch
-from fastconv.kernels.vector import flat, lanes, load, scratch, splat, store, zero
+from fastconv.kernels.scratch import scratch
+from fastconv.kernels.vector import flat, lanes, load, splat, store, zero
 
 ROWS = 8
 """Rows of the output that a job computes."""

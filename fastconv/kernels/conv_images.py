@@ -12,8 +12,9 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
+from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles
-from fastconv.kernels.vector import flat, lanes, scratch
+from fastconv.kernels.vector import flat, lanes
 
 
 @apart

@@ -12,9 +12,10 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.pool import relu_largest
+from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, scratch, splat, store, to_float, to_int, zero
+from fastconv.kernels.vector import flat, lanes, load, splat, store, to_float, to_int, zero
 
 
 @device(inline="always")

@@ -11,9 +11,10 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import fill_panel
+from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles_picked
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import copy, flat, lanes, load, load_unsigned, scratch, select, splat, store, zero
+from fastconv.kernels.vector import copy, flat, lanes, load, load_unsigned, select, splat, store, zero
 
 
 @device

@@ -15,9 +15,10 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
+from fastconv.kernels.scratch import scratch, scratch_pair
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import copy, flat, lanes, load, scratch, scratch_pair, store, zero
+from fastconv.kernels.vector import copy, flat, lanes, load, store, zero
 from fastconv.kernels.winograd_tile import (
     gradient_tile,
     input_tile,

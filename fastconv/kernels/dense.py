@@ -5,10 +5,11 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.scratch import scratch
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, scratch, splat, store, zero
+from fastconv.kernels.vector import flat, lanes, load, splat, store, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
 """A job's block of the result, and how much of the sum it takes at once: a tile's rows of A stay in L1, COLUMNS of B in L2."""
@@ -95,14 +96,13 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
         for i in range(0, depth, size):
             for j in range(0, rows, size):
                 transpose(a, (k + i) * M + m + j, M, min(size, depth - i), min(size, rows - j), left, j * line + i, line, size)
-        over = (1, 0, 0, 1, 0, 0, depth, 1, row)
-        if row == size:
+        over = (1, 0, 0, 1, 0, 0, depth, 1, size)
+        if row == size:  # B is packed
             tiles(rows, left, 0, line, b, k * row + v * column, column, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
         else:
             for i in range(depth):
                 for w in range(v1 - v):
                     store(right, (w * most + i) * size, load(b, (k + i) * row + (v + w) * size, cols - w * size), size)
-            over = (1, 0, 0, 1, 0, 0, depth, 1, size)
             tiles(rows, left, 0, line, right, 0, most * size, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
 
 

@@ -115,6 +115,11 @@ def unrolled(vector_bytes):
     return 4 if vector_bytes > 16 else 1
 
 
+def asks_ahead(vector_bytes):
+    """Whether tiles of two vectors ask for later memory: AVX2's low ones take all instructions that are issued, one more costs 4 %."""
+    return vector_bytes != 32
+
+
 def _opaque(builder, pointer):
     """The same pointer, of which LLVM knows nothing. It would compute each row's address from the row's before, one cycle each."""
     function_type = ir.FunctionType(pointer.type, [pointer.type])
@@ -128,7 +133,8 @@ class _Tile:
         self.builder, self.v, self.vectors, self.elementwise = builder, v, vectors, elementwise
         self.pa, self.pb, self.pc, self.pi = pointers
         self.am, self.bn, self.cm, self.cn = strides
-        self.accumulate, self.over, self.ahead = accumulate, over, ahead
+        self.accumulate, self.over = accumulate, over
+        self.ahead = ahead if vectors == 2 and asks_ahead(v.lanes * v.size) else None
         offsets = [ir.Constant(I64, n * self.v.lanes) for n in range(vectors)]
         self.count = cols if masked else None
         self.starts = [builder.gep(self.pi, [offset]) for offset in offsets]
@@ -217,7 +223,7 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
     C[c + m*cm + n*cn]; init[n] at init[i + n*lanes]. With MASKED, the lanes from `cols` on are neither read nor written; with HALF,
     vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS.
 
-    With two vectors and 32 registers, each k also asks for a line of memory that will be read later: the n-th one for that of
+    With two vectors, where `asks_ahead` says so, each k also asks for a line of memory that will be read later: the n-th one for that of
     A[a + distance + n*step], `ahead` = (distance, step).
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
@@ -231,8 +237,7 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
         strides = [args[k] for k in (6, 9, 12, 13)]
         over, ahead = cgutils.unpack_tuple(builder, args[18], 9), cgutils.unpack_tuple(builder, args[19], 2)
         v = Vector(builder, A.dtype, half)
-        asks = vectors == 2 and VECTOR_REGISTERS == 32  # low tiles take all instructions that a processor issues: 4 % slower with one more
-        body = _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over, ahead if asks else None)
+        body = _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over, ahead)
         _switch(builder, args[0], MAX_ROWS, body.emit)
         return context.get_dummy_value()
 

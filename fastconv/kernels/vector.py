@@ -7,7 +7,6 @@ the same in a full and in a partial vector, in a serial and in a parallel kernel
 A float vector has VECTOR_BYTES bytes; an int vector has as many lanes of int32 as the float vector it belongs to.
 """
 
-import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -19,21 +18,6 @@ from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.vector_type import I32, VectorType, as_vector, call, first_lanes, float_vector, llvm_type, splat_lanes, suffix
 
 BLOCK = 4096  # elements of a flat array that one job takes: 16 KB of float32, half of a small L1 cache
-
-@device
-def scratch(count, dtype):
-    """A new flat array of `count` numbers at the start of a cache line: Numba's own may start in its middle, and vectors lie across two."""
-    numbers = np.empty(count + 16, dtype)
-    first = -numbers.ctypes.data % 64 // numbers.itemsize
-    return numbers[first : first + count]
-
-
-@device
-def scratch_pair(first, second, dtype):
-    """Two such arrays in one piece of memory, the first of whole lines: two large ones the C library gives back to the system each time."""
-    numbers = scratch(first + second, dtype)
-    return numbers[:first], numbers[first:]
-
 
 # --- memory --------------------------------------------------------------------------------------------------------------
 
