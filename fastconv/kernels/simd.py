@@ -161,14 +161,16 @@ class _Tile:
             pointers = [self.at(a, (self.am, m)) for m in range(0, rows, GROUP)]
             pointers.append(self.at(self.pb, (b_s, s), (b_t, t)))
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
-            steps = unrolled(self.v.lanes * self.v.size)
+            steps = unrolled(v.lanes * v.size)
             if self.vectors == 2 and steps > 1:  # ways to the same sums with fewer additions to addresses, where strides are 1
-                count = builder.select(self.is_one(a_k), builder.sdiv(K, ir.Constant(I64, steps)), ir.Constant(I64, 0))
-                self.emit_steps(count, rows, pointers, sums, wanted, steps=steps)
-                K = builder.sub(K, builder.mul(count, ir.Constant(I64, steps)))
-                count = builder.select(self.is_one(self.am), K, ir.Constant(I64, 0))
-                self.emit_steps(count, rows, [pointers[0], pointers[-1]], sums, wanted, adjacent=True)
-                K = builder.sub(K, count)
+                zero, whole = ir.Constant(I64, 0), builder.sdiv(K, ir.Constant(I64, steps))
+                in_a_row = builder.select(self.is_one(a_k), whole, zero)
+                self.emit_steps(in_a_row, rows, pointers, sums, wanted, steps)
+                adjacent = builder.select(self.is_one(a_k), zero, builder.select(self.is_one(self.am), whole, zero))
+                self.emit_steps(adjacent, rows, [pointers[0], pointers[-1]], sums, wanted, steps, adjacent=True)
+                for k, pointer in enumerate(pointers[1:-1], 1):
+                    builder.store(self.at(builder.load(pointers[0]), (self.am, k * GROUP)), pointer)
+                K = builder.sub(K, builder.mul(builder.add(in_a_row, adjacent), ir.Constant(I64, steps)))
             self.emit_steps(K, rows, pointers, sums, wanted)
         results = [self.at(self.pc, (self.cm, m), (self.cn, n)) for m, n in cells]
         v.store([builder.load(sums[cell]) for cell in cells], results, self.count)
@@ -177,7 +179,7 @@ class _Tile:
         return self.builder.icmp_signed("==", stride, ir.Constant(I64, 1))
 
     def emit_steps(self, count, rows, pointers, sums, wanted, steps=1, adjacent=False):
-        """A loop of `count` times `steps` steps of the innermost sum. More than one need a_k = 1, `adjacent` needs am = 1."""
+        """A loop of `count` times `steps` steps of the innermost sum. More than one need a_k = 1, or am = 1 and `adjacent`."""
         builder, v = self.builder, self.v
         _, _, _, _, _, _, _, a_k, b_k = self.over
         with _rolled_loop(builder, count):
@@ -196,9 +198,12 @@ class _Tile:
                     x = v.load(a_row, self.count) if self.elementwise else v.broadcast(a_row)
                     for n in range(self.vectors):
                         builder.store(v.fma(x, columns[n], builder.load(sums[m, n])), sums[m, n])
-                b = _opaque(builder, builder.gep(b, [b_k])) if step + 1 < steps else builder.gep(b, [b_k])
-            moved = [builder.gep(group, [ir.Constant(I64, steps) if steps > 1 else a_k]) for group in groups]
-            for pointer, value in zip(pointers, [*moved, b], strict=True):
+                b = _opaque(builder, builder.gep(b, [b_k]))
+                if adjacent:
+                    groups = [_opaque(builder, builder.gep(groups[0], [a_k]))]
+            if not adjacent:
+                groups = [builder.gep(group, [ir.Constant(I64, steps) if steps > 1 else a_k]) for group in groups]
+            for pointer, value in zip(pointers, [*groups, b], strict=True):
                 builder.store(value, pointer)
 
     def emit_start(self, cells, sums):
