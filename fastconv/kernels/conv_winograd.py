@@ -18,7 +18,7 @@ from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.scratch import scratch, scratch_pair
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import copy, flat, lanes, load, store, zero
+from fastconv.kernels.vector import flat, lanes, load, store
 from fastconv.kernels.winograd_tile import (
     gradient_tile,
     input_tile,
@@ -49,20 +49,6 @@ def place(t, tiling):
 
 
 @device
-def cut_out(x, n, ih, iw, size, H, W, C, patch):
-    """`size` x `size` pixels of x (N, H, W, C) from (ih, iw) of image n on into patch, with zeros outside the image."""
-    left, right = min(size, max(0, -iw)), max(0, min(size, W - iw))
-    for r in range(size):
-        p = r * size * C
-        if ih + r < 0 or ih + r >= H or right <= left:
-            zero(patch, p, size * C)
-        else:
-            zero(patch, p, left * C)
-            copy(x, ((n * H + ih + r) * W + iw + left) * C, patch, p + left * C, (right - left) * C)
-            zero(patch, p + right * C, (size - right) * C)
-
-
-@device
 def padded(C, L):
     """Numbers from tile to tile of C transformed channels: whole vectors, and a line more where tiles would fall on the same few lines."""
     return (C + L - 1) // L * L + (LINE if C % 256 == 0 else 0)
@@ -73,20 +59,20 @@ def input_tiles(X, t0, t1, tiling, V, start, stride, step):
     """Transforms tiles t0 .. t1: element e of channel c of tile t0 + i goes to V[start + e * step + i * stride + c]."""
     N, H, W, C = X.shape
     x, (PT, PL, _, _), L = flat(X), tiling, lanes(V)
-    patch, half = scratch(ELEMENTS * C, X.dtype), scratch(ELEMENTS * L, X.dtype)
+    zeros, half = np.zeros(L, X.dtype), scratch(ELEMENTS * L, X.dtype)
     whole = C - C % L
     for t in range(t0, t1):
         n, ty, tx = place(t, tiling)
         ih, iw, o = 4 * ty - PT, 4 * tx - PL, start + (t - t0) * stride
+        i, row, inside = ((n * H + ih) * W + iw) * C, W * C, (-ih, -iw, H - ih, W - iw)
         if ih >= 0 and iw >= 0 and ih + 6 <= H and iw + 6 <= W:
-            source, i, row = x, ((n * H + ih) * W + iw) * C, W * C
+            for c in range(0, whole, L):
+                input_tile(x, i + c, row, C, L, (0, 0, 6, 6), zeros, half, V, o + c, step)
         else:
-            cut_out(x, n, ih, iw, 6, H, W, C, patch)
-            source, i, row = patch, 0, 6 * C
-        for c in range(0, whole, L):
-            input_tile(source, i + c, row, C, L, half, V, o + c, step)
+            for c in range(0, whole, L):
+                input_tile(x, i + c, row, C, L, inside, zeros, half, V, o + c, step)
         if whole < C:
-            input_tile(source, i + whole, row, C, C - whole, half, V, o + whole, step)
+            input_tile(x, i + whole, row, C, C - whole, inside, zeros, half, V, o + whole, step)
 
 
 @device
@@ -94,20 +80,20 @@ def gradient_tiles(G, t0, t1, tiling, V, start, stride, step):
     """As `input_tiles` with `gradient_tile`, of G (N, OH, OW, OC), at whose corner tiles begin."""
     N, OH, OW, OC = G.shape
     g, L = flat(G), lanes(V)
-    patch, half = scratch(16 * OC, G.dtype), scratch(ELEMENTS * L, G.dtype)
+    zeros, half = np.zeros(L, G.dtype), scratch(ELEMENTS * L, G.dtype)
     whole = OC - OC % L
     for t in range(t0, t1):
         n, ty, tx = place(t, tiling)
         o = start + (t - t0) * stride
+        i, row, inside = ((n * OH + 4 * ty) * OW + 4 * tx) * OC, OW * OC, (0, 0, OH - 4 * ty, OW - 4 * tx)
         if 4 * ty + 4 <= OH and 4 * tx + 4 <= OW:
-            source, i, row = g, ((n * OH + 4 * ty) * OW + 4 * tx) * OC, OW * OC
+            for c in range(0, whole, L):
+                gradient_tile(g, i + c, row, OC, L, (0, 0, 4, 4), zeros, half, V, o + c, step)
         else:
-            cut_out(g, n, 4 * ty, 4 * tx, 4, OH, OW, OC, patch)
-            source, i, row = patch, 0, 4 * OC
-        for c in range(0, whole, L):
-            gradient_tile(source, i + c, row, OC, L, half, V, o + c, step)
+            for c in range(0, whole, L):
+                gradient_tile(g, i + c, row, OC, L, inside, zeros, half, V, o + c, step)
         if whole < OC:
-            gradient_tile(source, i + whole, row, OC, OC - whole, half, V, o + whole, step)
+            gradient_tile(g, i + whole, row, OC, OC - whole, inside, zeros, half, V, o + whole, step)
 
 
 @device

@@ -80,6 +80,20 @@ def load(typingctx, array, index, count):
 
 
 @intrinsic
+def load_inside(typingctx, array, index, count, inside, outside):
+    """As `load` where `inside` is true; where it is not, as load(outside, 0, count), and `index` may be anywhere."""
+    vector = float_vector(array)
+
+    def codegen(context, builder, sig, args):
+        data, index, count, inside, outside = args
+        pointers = (vector_pointer(context, builder, array, data, index, vector.lanes),
+                    vector_pointer(context, builder, sig.args[4], outside, ir.Constant(index.type, 0), vector.lanes))
+        return load_first(builder, builder.select(inside, *pointers), count, ir.Constant(llvm_type(vector), None), array.dtype.bitwidth // 8)
+
+    return vector(array, types.int64, types.int64, types.boolean, outside), codegen
+
+
+@intrinsic
 def load_or(typingctx, array, index, count, fill):
     """As `load`, with lanes from `count` on set to the number `fill`."""
     vector = float_vector(array)
