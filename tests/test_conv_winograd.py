@@ -28,6 +28,7 @@ SHAPES = {
     "many channels": ((3, 256, 7, 7), 72, 1),
     "many tiles": ((3, 8, 40, 41), 8, 1),
     "large filters": ((5, 65, 9, 8), 80, 1),
+    "filters larger than tiles": ((2, 270, 5, 9), 261, 1),
 }
 
 
@@ -65,10 +66,11 @@ def test_every_pass_within_its_bound(name, dtype, rng):
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("name", ["tiles over the border", "large filters", "many tiles"])
+@pytest.mark.parametrize("name", ["tiles over the border", "large filters", "many tiles", "filters larger than tiles"])
 def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
     shape, OC, padding = SHAPES[name]
-    x, w = rng.standard_normal((17, *shape[1:]), np.float32), rng.standard_normal((OC, shape[1], 3, 3), np.float32)
+    images = 5 if name == "filters larger than tiles" else 17  # no more tiles than FEW
+    x, w = rng.standard_normal((images, *shape[1:]), np.float32), rng.standard_normal((OC, shape[1], 3, 3), np.float32)
     results = []
     for n in (2, threads):
         fastconv.set_num_threads(n)
@@ -84,6 +86,17 @@ def test_how_tiles_are_cut_changes_no_bit_of_forward(cut, monkeypatch, rng):
     expected = F.conv2d(x, w, padding=1, algorithm="winograd")
     monkeypatch.setattr(conv_winograd, "_cut", lambda *arguments: cut)
     assert_same_bits(F.conv2d(x, w, padding=1, algorithm="winograd"), expected)
+
+
+def test_few_tiles_or_many_change_no_bit_of_forward(monkeypatch, rng):
+    x, w = rng.standard_normal((2, 270, 5, 9), np.float32), rng.standard_normal((261, 270, 3, 3), np.float32)
+    results = []
+    for few in (0, 12):
+        monkeypatch.setattr(conv_winograd, "FEW", few)
+        y = F.conv2d(x, w, padding=1, algorithm="winograd")
+        results.append((y, F.conv2d_backward(y, x, w, padding=1, algorithm="winograd", output_mask=(True, False, False))[0]))
+    for one, other in zip(*results, strict=True):
+        assert_same_bits(one, other)
 
 
 @pytest.mark.parametrize("small", [0, 1 << 40])
@@ -106,10 +119,10 @@ def test_transposed(rng):
         np.testing.assert_allclose(one, other, atol=1e-9)
 
 
-@pytest.mark.parametrize("shape", [(5, 6, 13, 14), (2, 33, 8, 8), (0, 6, 8, 8)])
-def test_maxima_behind_relu(shape, rng):
-    x, w = rng.standard_normal(shape, np.float32), rng.standard_normal((21, shape[1], 3, 3), np.float32)
-    bias = rng.standard_normal(21, np.float32)
+@pytest.mark.parametrize(("shape", "OC"), [((5, 6, 13, 14), 21), ((2, 33, 8, 8), 21), ((0, 6, 8, 8), 21), ((2, 5, 11, 6), 258)])
+def test_maxima_behind_relu(shape, OC, rng):
+    x, w = rng.standard_normal(shape, np.float32), rng.standard_normal((OC, shape[1], 3, 3), np.float32)
+    bias = rng.standard_normal(OC, np.float32)
     expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, padding=1, algorithm="winograd")), 2)
     output, argmax, _ = conv2d_relu_max_pool2d(x, w, bias, 1, 1, 1, 1, algorithm="winograd")
     assert_same_bits(output, expected)
@@ -214,14 +227,16 @@ def test_what_it_cannot_take(weight, options):
 
 
 def test_the_rule_counts_what_is_left(rng):
-    """Many channels and many tiles pay; one small image does not, as all filters would be transformed for it."""
+    """Many channels and many tiles pay; one tile does not, as all filters would be transformed for it."""
 
     def pays(N, C, size):
         return conv_winograd.pays(shapes.conv2d((N, C, size, size), (C, C, 3, 3), 1, 1, 1, 1))
 
     assert pays(64, 16, 32)
     assert pays(16, 512, 8)
-    assert not pays(1, 512, 7)
+    assert pays(1, 512, 7)
+    assert not pays(1, 512, 4)
+    assert not pays(1, 48, 7)
     assert not pays(64, 4, 32)
     assert not pays(64, 2048, 32)  # four times the memory of the filters
     assert conv_direct.unfit(shapes.conv2d((1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)) is None

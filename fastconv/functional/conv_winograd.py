@@ -9,10 +9,10 @@ import functools
 import numpy as np
 
 from fastconv.functional.linear import PARTS
-from fastconv.kernels import conv_winograd
-from fastconv.kernels.conv_winograd import ELEMENTS, LINE
+from fastconv.kernels import conv_winograd, conv_winograd_few, winograd_blocks
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
+from fastconv.kernels.winograd_blocks import ELEMENTS, LINE
 from fastconv.memory import empty
 
 LARGE_L2 = VECTOR_BYTES == 64
@@ -29,6 +29,12 @@ SPAN_BYTES = 1 << 20 if LARGE_L2 else 1 << 18
 
 JOBS, SHARE = 8, 32
 """Where there are fewer blocks of tiles than JOBS, jobs share the output channels, SHARE each at least: all transform the same input."""
+
+FEW, DEPTH = 128, 256
+"""Up to so many tiles jobs take all of them and share the filters, of which they transform those of DEPTH summed channels at a time."""
+
+FEW_WEIGHT, DEPTH_WEIGHT = 32, 128
+"""The same of a weight's gradient, whose jobs have DEPTH_WEIGHT input channels each."""
 
 SMALL = 64 * 64 + 1 if LARGE_L2 else 64 * 64
 """Filters from which on a weight's gradient is large enough that jobs had better share it than have one each."""
@@ -51,6 +57,9 @@ TILE_COST, WEIGHT_COST = 460, 1200
 MOST_FILTERS = 1 << 20
 """Transformed, these are 150 MB of float32; more had better not be."""
 
+FEWEST_PAYING = 4
+"""Tiles from which on it pays where jobs share the filters: so many for the weight; forward and for the input 1 would do."""
+
 
 def pays(g):
     """Whether this algorithm is the faster one, counted in multiply-adds: a quarter of them, but tiles over the border, and transforms."""
@@ -58,6 +67,8 @@ def pays(g):
     filters = g.IC * g.OC
     if filters > MOST_FILTERS:
         return False
+    if _filters_shared(T, min(g.IC, g.OC), 4):
+        return T >= FEWEST_PAYING
     return 1.1 * (T * (ELEMENTS * filters + TILE_COST * (g.IC + g.OC)) + WEIGHT_COST * filters) < 9 * g.N * g.OH * g.OW * filters
 
 
@@ -87,18 +98,32 @@ def _cut(T, IC, vectors, itemsize):
     return blocks, share, max(2, min(share, SPAN_BYTES // vector_bytes // 2 * 2))
 
 
-def _transformed(weight, vectorised, summed, by_input):
-    lanes = VECTOR_BYTES // weight.itemsize
-    U = empty((-(-vectorised // lanes), ELEMENTS, summed * lanes + LINE), weight.dtype)
-    conv_winograd.transform_weight(16 * weight.size, weight, U, by_input)
-    return U
+def _filters_shared(T, OC, itemsize):
+    """Whether jobs take all of `T` tiles and share the filters: there are few tiles, and output channels for JOBS jobs."""
+    return 0 < T <= FEW and OC * itemsize >= 2 * JOBS * VECTOR_BYTES
 
 
-def _convolve(x, U, y, argmax, bias, low, pooled, tiling):
-    N, _, _, IC = x.shape
-    cut = _cut(N * tiling[2] * tiling[3], IC, U.shape[0], x.itemsize)
-    conv_winograd.convolve(_work(N, tiling, IC, y.shape[3]), x, U, y, argmax, bias, low, pooled, tiling, *cut)
+def _convolve(x, weight, by_input, y, argmax, bias, low, pooled, tiling):
+    (N, _, _, IC), OC = x.shape, y.shape[3]
+    T, work = N * tiling[2] * tiling[3], _work(N, tiling, IC, OC)
+    if _filters_shared(T, OC, x.itemsize):
+        depth = min(DEPTH, IC)
+        V = _transformed(winograd_blocks.transform_input, x, 0, T, tiling, depth)
+        conv_winograd_few.convolve_few(work, V, weight, y, argmax, bias, low, pooled, tiling, by_input, depth)
+    else:
+        lanes = VECTOR_BYTES // x.itemsize
+        U = empty((-(-OC // lanes), ELEMENTS, IC * lanes + LINE), x.dtype)
+        winograd_blocks.transform_weight(16 * weight.size, weight, U, by_input)
+        conv_winograd.convolve(work, x, U, y, argmax, bias, low, pooled, tiling, *_cut(T, IC, U.shape[0], x.itemsize))
     return y
+
+
+def _transformed(transform, x, first, last, tiling, depth):
+    """Tiles first .. last of x (N, H, W, C), for `depth` channels at a time, by the kernel `transform`."""
+    stride = winograd_blocks.padded.py_func(depth, VECTOR_BYTES // x.itemsize)
+    V = empty((-(-x.shape[3] // depth), ELEMENTS, (last - first) * stride + LINE), x.dtype)
+    transform(16 * V.size, x, V, first, tiling, depth)
+    return V
 
 
 def _work(N, tiling, IC, OC):
@@ -111,30 +136,35 @@ def _no_argmax():
 
 def forward(g, x, weight, bias, relu=False):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC); with `relu`, ReLU of it."""
-    y, U = empty((g.N, g.OH, g.OW, g.OC), x.dtype), _transformed(weight, g.OC, g.IC, False)
-    return _convolve(x, U, y, _no_argmax(), bias, 0.0 if relu else -np.inf, False, _tiling(g.PT, g.PL, g.OH, g.OW))
+    y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
+    return _convolve(x, weight, False, y, _no_argmax(), bias, 0.0 if relu else -np.inf, False, _tiling(g.PT, g.PL, g.OH, g.OW))
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
-    y, U = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype), _transformed(weight, g.OC, g.IC, False)
-    return _convolve(x, U, y, argmax, bias, -np.inf, True, _tiling(g.PT, g.PL, g.OH // 2 * 2, g.OW // 2 * 2))
+    y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
+    return _convolve(x, weight, False, y, argmax, bias, -np.inf, True, _tiling(g.PT, g.PL, g.OH // 2 * 2, g.OW // 2 * 2))
 
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC): the convolution with the filters turned by 180 degrees."""
     d = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-    U = _transformed(weight, g.IC, g.OC, True)
     tiling = _tiling(2 - g.PT, 2 - g.PL, g.H, g.W)
-    return _convolve(grad_output, U, d, _no_argmax(), np.zeros(g.IC, d.dtype), -np.inf, False, tiling)
+    return _convolve(grad_output, weight, True, d, _no_argmax(), np.zeros(g.IC, d.dtype), -np.inf, False, tiling)
 
 
 def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
-    sums = _sums_of_splits if g.IC * g.OC < SMALL else _sums_of_chunks
-    parts = sums(g, x, grad_output, _tiling(g.PT, g.PL, g.OH, g.OW))
-    grad_weight = empty(g.weight_shape, x.dtype)
-    conv_winograd.transform_back(4 * parts.size, parts, grad_weight)
+    tiling, grad_weight = _tiling(g.PT, g.PL, g.OH, g.OW), empty(g.weight_shape, x.dtype)
+    T, depth, wide = g.N * tiling[2] * tiling[3], min(DEPTH_WEIGHT, g.IC), conv_winograd_few.WIDE * VECTOR_BYTES // x.itemsize
+    if 0 < T <= FEW_WEIGHT and JOBS * DEPTH_WEIGHT * wide <= g.IC * g.OC:
+        V = _transformed(winograd_blocks.transform_input, x, 0, T, tiling, depth)
+        D = _transformed(winograd_blocks.transform_gradient, grad_output, 0, T, tiling, wide)
+        conv_winograd_few.backward_weight_few(_work(g.N, tiling, g.IC, g.OC), V, D, grad_weight, T, depth)
+    else:
+        sums = _sums_of_splits if g.IC * g.OC < SMALL else _sums_of_chunks
+        parts = sums(g, x, grad_output, tiling)
+        winograd_blocks.transform_back(4 * parts.size, parts, grad_weight)
     return grad_weight
 
 
@@ -155,20 +185,13 @@ def _sums_of_chunks(g, x, grad_output, tiling):
     chunks = max(1, -(-T // max(CHUNK, CHUNK_BYTES // (ELEMENTS * (g.IC + g.OC) * x.itemsize))))
     for k in range(chunks):
         first, last = k * T // chunks, (k + 1) * T // chunks
-        V = empty((ELEMENTS, (last - first) * _stride(g.IC, x.itemsize) + LINE), x.dtype)
-        D = empty((ELEMENTS, (last - first) * _stride(g.OC, x.itemsize) + LINE), x.dtype)
-        conv_winograd.transform_input(16 * V.size, x, V, first, tiling)
-        conv_winograd.transform_gradient(16 * D.size, grad_output, D, first, tiling)
+        V = _transformed(winograd_blocks.transform_input, x, first, last, tiling, g.IC)
+        D = _transformed(winograd_blocks.transform_gradient, grad_output, first, last, tiling, g.OC)
         work = 2 * ELEMENTS * (last - first) * g.IC * g.OC
-        conv_winograd.sum_products(work, V, D, parts[0], last - first, g.IC, g.OC, k > 0)
+        conv_winograd.sum_products(work, V[0], D[0], parts[0], last - first, g.IC, g.OC, k > 0)
     return parts
 
 
 def _parts(splits, g, dtype):
     lanes = VECTOR_BYTES // dtype.itemsize
     return empty((splits, -(-g.OC // lanes), ELEMENTS, g.IC * lanes + LINE), dtype)
-
-
-def _stride(C, itemsize):
-    """Numbers from tile to tile of C transformed channels, as kernels.conv_winograd.padded."""
-    return conv_winograd.padded.py_func(C, VECTOR_BYTES // itemsize)

@@ -85,10 +85,11 @@ def load_inside(typingctx, array, index, count, inside, outside):
     vector = float_vector(array)
 
     def codegen(context, builder, sig, args):
-        data, index, count, inside, outside = args
-        pointers = (vector_pointer(context, builder, array, data, index, vector.lanes),
-                    vector_pointer(context, builder, sig.args[4], outside, ir.Constant(index.type, 0), vector.lanes))
-        return load_first(builder, builder.select(inside, *pointers), count, ir.Constant(llvm_type(vector), None), array.dtype.bitwidth // 8)
+        data, index, count, inside, zeros = args
+        there = vector_pointer(context, builder, array, data, index, vector.lanes)
+        nowhere = vector_pointer(context, builder, outside, zeros, ir.Constant(index.type, 0), vector.lanes)
+        fill = ir.Constant(llvm_type(vector), None)
+        return load_first(builder, builder.select(inside, there, nowhere), count, fill, array.dtype.bitwidth // 8)
 
     return vector(array, types.int64, types.int64, types.boolean, outside), codegen
 

@@ -85,7 +85,7 @@ def store_three(values, target, i, step):
 
 @device(forceinline=True)
 def load_pixel(x, i, row, pixel, own, r, column, inside, zeros):
-    """`own` channels of pixel (r, column) of a tile at x[i], zeros where the pixel is not inside = (top, left, bottom, right) of the tile."""
+    """`own` channels of pixel (r, column) of a tile at x[i]; zeros where that is not `inside` = (top, left, bottom, right)."""
     top, left, bottom, right = inside
     here = (r >= top) & (r < bottom) & (column >= left) & (column < right)
     return load_inside(x, i + r * row + column * pixel, own, here, zeros)

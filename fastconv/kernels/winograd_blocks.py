@@ -1,0 +1,259 @@
+"""Blocks of tiles of F(4x4, 3x3), filters, and what becomes of them, in and out of their transforms; see conv_winograd.
+
+`tiling` = (PT, PL, TY, TX): padding above and left, and how many tiles stand in a column and in a row of the output. Tile t of a batch is
+(n, ty, tx), its outputs start at (4*ty, 4*tx).
+"""
+
+import numpy as np
+from numba import prange
+
+from fastconv.kernels.apart import apart
+from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.pool import relu_largest
+from fastconv.kernels.scratch import scratch
+from fastconv.kernels.transpose import transpose
+from fastconv.kernels.vector import flat, lanes, load, store
+from fastconv.kernels.winograd_tile import (
+    gradient_tile,
+    input_tile,
+    load_six,
+    output_tile,
+    store_six,
+    store_three,
+    weight_gradient_row,
+    weight_row,
+)
+
+ELEMENTS = 36
+LINE = 16
+"""Numbers between arrays of which 36 are written side by side: without them all may fall on the same few lines of the cache."""
+
+BLOCK = 8
+"""Tiles, or vectors of channels, of a job where work is shared out finely."""
+
+
+# --- tiles of the input and of the gradient -------------------------------------------------------------------------------
+
+
+@device
+def place(t, tiling):
+    """(n, ty, tx) of tile t."""
+    _, _, TY, TX = tiling
+    return t // (TY * TX), t // TX % TY, t % TX
+
+
+@device
+def padded(C, L):
+    """Numbers from tile to tile of C transformed channels: whole vectors, and a line more where tiles would fall on the same few lines."""
+    return (C + L - 1) // L * L + (LINE if C % 256 == 0 else 0)
+
+
+@device
+def input_tiles(X, t0, t1, first, last, tiling, V, start, stride, step):
+    """Transforms channels first .. last of tiles t0 .. t1: element e of channel first + c of tile t0 + i goes to
+    V[start + e * step + i * stride + c]."""
+    N, H, W, C = X.shape
+    x, (PT, PL, _, _), L = flat(X), tiling, lanes(V)
+    zeros, half = np.zeros(L, X.dtype), scratch(ELEMENTS * L, X.dtype)
+    own = last - first
+    whole = own - own % L
+    for t in range(t0, t1):
+        n, ty, tx = place(t, tiling)
+        ih, iw, o = 4 * ty - PT, 4 * tx - PL, start + (t - t0) * stride
+        i, row, inside = ((n * H + ih) * W + iw) * C + first, W * C, (-ih, -iw, H - ih, W - iw)
+        if ih >= 0 and iw >= 0 and ih + 6 <= H and iw + 6 <= W:
+            for c in range(0, whole, L):
+                input_tile(x, i + c, row, C, L, (0, 0, 6, 6), zeros, half, V, o + c, step)
+        else:
+            for c in range(0, whole, L):
+                input_tile(x, i + c, row, C, L, inside, zeros, half, V, o + c, step)
+        if whole < own:
+            input_tile(x, i + whole, row, C, own - whole, inside, zeros, half, V, o + whole, step)
+
+
+@device
+def gradient_tiles(G, t0, t1, first, last, tiling, V, start, stride, step):
+    """As `input_tiles` with `gradient_tile`, of G (N, OH, OW, OC), at whose corner tiles begin."""
+    N, OH, OW, OC = G.shape
+    g, L = flat(G), lanes(V)
+    zeros, half = np.zeros(L, G.dtype), scratch(ELEMENTS * L, G.dtype)
+    own = last - first
+    whole = own - own % L
+    for t in range(t0, t1):
+        n, ty, tx = place(t, tiling)
+        o = start + (t - t0) * stride
+        i, row, inside = ((n * OH + 4 * ty) * OW + 4 * tx) * OC + first, OW * OC, (0, 0, OH - 4 * ty, OW - 4 * tx)
+        if 4 * ty + 4 <= OH and 4 * tx + 4 <= OW:
+            for c in range(0, whole, L):
+                gradient_tile(g, i + c, row, OC, L, (0, 0, 4, 4), zeros, half, V, o + c, step)
+        else:
+            for c in range(0, whole, L):
+                gradient_tile(g, i + c, row, OC, L, inside, zeros, half, V, o + c, step)
+        if whole < own:
+            gradient_tile(g, i + whole, row, OC, own - whole, inside, zeros, half, V, o + whole, step)
+
+
+@kernel
+def transform_input(X, V, t0, tiling, depth):
+    """Reads X (N, H, W, C), writes its tiles from t0 on, transformed, to V (blocks of `depth` channels, 36, count * padded(depth) + LINE).
+
+    Parallel over tiles by BLOCK and blocks of channels.
+    """
+    blocks, _, v_step = V.shape
+    C, v, stride = X.shape[3], flat(V), padded(depth, lanes(X))
+    count = (v_step - LINE) // stride
+    for job in prange((count + BLOCK - 1) // BLOCK * blocks):
+        block, first = job % blocks, job // blocks * BLOCK
+        input_tiles(X, t0 + first, t0 + min(count, first + BLOCK), block * depth, min(C, (block + 1) * depth), tiling,
+                    v, block * ELEMENTS * v_step + first * stride, stride, v_step)
+
+
+@kernel
+def transform_gradient(G, D, t0, tiling, depth):
+    """As `transform_input`, of grad_output G (N, OH, OW, C)."""
+    blocks, _, d_step = D.shape
+    C, d, stride = G.shape[3], flat(D), padded(depth, lanes(G))
+    count = (d_step - LINE) // stride
+    for job in prange((count + BLOCK - 1) // BLOCK * blocks):
+        block, first = job % blocks, job // blocks * BLOCK
+        gradient_tiles(G, t0 + first, t0 + min(count, first + BLOCK), block * depth, min(C, (block + 1) * depth), tiling,
+                       d, block * ELEMENTS * d_step + first * stride, stride, d_step)
+
+
+# --- tiles of the output --------------------------------------------------------------------------------------------------
+
+
+@device
+def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half):
+    """Transforms products M of tiles t0 .. t1, vectors v .. v + wide, back; writes them, with bias b, to y (N, OH, OW, OC)."""
+    L = lanes(M)
+    clipped = scratch(16 * L, M.dtype)
+    for t in range(t0, t1):
+        n, ty, tx = place(t, tiling)
+        oh, ow = 4 * ty, 4 * tx
+        inside = oh + 4 <= OH and ow + 4 <= OW
+        for c in range(v * L, min(OC, (v + wide) * L), L):
+            m, o, own = (t - t0) * line + c - v * L, ((n * OH + oh) * OW + ow) * OC + c, OC - c
+            if inside and own >= L:
+                output_tile(M, m, m_step, load(b, c, L), low, half, y, o, OW * OC, OC)
+            else:
+                output_tile(M, m, m_step, load(b, c, own), low, half, clipped, 0, 4 * L, L)
+                for r in range(min(4, OH - oh)):
+                    for k in range(min(4, OW - ow)):
+                        store(y, o + (r * OW + k) * OC, load(clipped, (r * 4 + k) * L, L), own)
+
+
+@device
+def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, argmax, GH, GW, OC, b, half):
+    """As `plain_outputs`, then ReLU and maxima of 2 x 2: y and argmax (N, GH, GW, OC), argmax as in pool.relu_max_forward_2x2 or empty."""
+    L = lanes(M)
+    before = scratch(16 * L, M.dtype)
+    for t in range(t0, t1):
+        n, ty, tx = place(t, tiling)
+        for c in range(v * L, min(OC, (v + wide) * L), L):
+            own = OC - c
+            output_tile(M, (t - t0) * line + c - v * L, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * L, L)
+            for r in range(min(2, GH - 2 * ty)):
+                for k in range(min(2, GW - 2 * tx)):
+                    best, tap = relu_largest(before, (r * 8 + k * 2) * L, L, 4 * L, L)
+                    o = ((n * GH + 2 * ty + r) * GW + 2 * tx + k) * OC + c
+                    store(y, o, best, own)
+                    if argmax.size > 0:
+                        store(argmax, o, tap, own)
+
+
+# --- filters --------------------------------------------------------------------------------------------------------------
+
+
+@device
+def transform_filters(v, weight, first, last, by_input, u, o, u_step):
+    """Filters of vector `v` and of the summed channels first .. last: element e of channel first + c goes to u[o + e * u_step + c * L]."""
+    OC, IC = weight.shape[:2]
+    w, L = flat(weight), lanes(weight)
+    j0 = v * L
+    cols = min(L, (IC if by_input else OC) - j0)
+    taps, half = scratch(9 * L * L, w.dtype), scratch(18 * L, w.dtype)  # (summed channel, tap, lane)
+    for r0 in range(first, last, L):
+        own = min(L, last - r0)
+        if by_input:
+            for r in range(own):
+                for e in range(0, 9, L):
+                    transpose(w, ((r0 + r) * IC + j0) * 9 + e, 9, cols, min(L, 9 - e), taps, (r * 9 + e) * L, L, L)
+        else:
+            for e in range(0, own * 9, L):
+                transpose(w, (j0 * IC + r0) * 9 + e, IC * 9, cols, min(L, own * 9 - e), taps, e * L, L, L)
+        tap, step = (8, -1) if by_input else (0, 1)
+        for r in range(own):
+            for column in range(3):
+                i = (r * 9 + tap + column * step) * L
+                values = weight_row(load(taps, i, L), load(taps, i + 3 * step * L, L), load(taps, i + 6 * step * L, L))
+                store_six(values, half, column * L, 3 * L)
+            for k in range(6):
+                i = k * 3 * L
+                values = weight_row(load(half, i, L), load(half, i + L, L), load(half, i + 2 * L, L))
+                store_six(values, u, o + 6 * k * u_step + (r0 - first + r) * L, u_step)
+
+
+@apart
+def _transform_vector(v, weight, by_input, u, u_step):
+    """Vector `v` of `transform_weight`."""
+    transform_filters(v, weight, 0, weight.shape[0 if by_input else 1], by_input, u, v * ELEMENTS * u_step, u_step)
+
+
+@kernel
+def transform_weight(weight, U, by_input):
+    """Reads weight (OC, IC, 3, 3), writes U: G w G^T, the lanes output channels, elements in the order of a product.
+
+    With `by_input` the lanes are input channels, what is summed are output channels, and filters are turned by 180 degrees.
+    Parallel over vectors.
+    """
+    vectors, _, u_step = U.shape
+    u = flat(U)
+    for v in prange(vectors):
+        _transform_vector(np.int64(v), weight, by_input, u, u_step)
+
+
+@device
+def filters_back(p, source, d_step, splits, split, v, c0, grad_weight):
+    """G^T m G of vector `v` of output channels and input channels c0 .. c0 + lanes into grad_weight (OC, IC, 3, 3).
+
+    Element e of channel c0 + r is the sum over `splits`, `split` apart, of p[source + e * d_step + r * L].
+    """
+    OC, IC = grad_weight.shape[:2]
+    d, L = flat(grad_weight), lanes(p)
+    own = min(L, IC - c0)
+    element, half = scratch(ELEMENTS * L * L, p.dtype), scratch(18 * L, p.dtype)
+    taps = scratch(9 * L * L, p.dtype)  # (input channel, tap, lane)
+    for e in range(ELEMENTS):
+        for r in range(own):
+            i = source + e * d_step + r * L
+            total = load(p, i, L)
+            for s in range(1, splits):
+                total = total + load(p, i + s * split, L)
+            store(element, (r * ELEMENTS + e) * L, total, L)
+    for r in range(own):
+        for column in range(6):
+            values = weight_gradient_row(*load_six(element, (r * ELEMENTS + column) * L, 6 * L, L))
+            store_three(values, half, column * L, 6 * L)
+        for k in range(3):
+            values = weight_gradient_row(*load_six(half, k * 6 * L, L, L))
+            store_three(values, taps, (r * 9 + k * 3) * L, L)
+    for e in range(0, own * 9, L):
+        count = min(L, own * 9 - e)
+        transpose(taps, e * L, L, count, min(L, OC - v * L), d, (v * L * IC + c0) * 9 + e, IC * 9, count)
+
+
+@kernel
+def transform_back(parts, grad_weight):
+    """Reads parts (splits, vectors, 36, IC * lanes + LINE), writes G^T (their ordered sum) G as grad_weight (OC, IC, 3, 3).
+
+    Parallel over vectors of output channels and blocks of as many input channels as a vector has lanes.
+    """
+    splits, vectors, _, d_step = parts.shape
+    p, L = flat(parts), lanes(parts)
+    blocks = (grad_weight.shape[1] + L - 1) // L
+    for job in prange(vectors * blocks):
+        v, c0 = job // blocks, job % blocks * L
+        filters_back(p, v * ELEMENTS * d_step + c0 * L, d_step, splits, vectors * ELEMENTS * d_step, v, c0, grad_weight)
+
+
