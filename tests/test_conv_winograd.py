@@ -15,28 +15,31 @@ from fastconv.kernels import winograd_tile as kernels
 EPS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 GROWTH = 20  # of the error by the transforms, in terms of the bound of a plain sum; docs/algorithms.md
 
-# input (N, IC, H, W), OC, padding
+# input (N, IC, H, W), OC, padding, dilation
 SHAPES = {
-    "whole tiles": ((2, 8, 6, 10), 16, 0),
-    "tiles over the border": ((3, 17, 9, 11), 21, 1),
-    "one pixel": ((3, 5, 1, 1), 3, 1),
-    "one channel": ((2, 1, 12, 7), 1, 1),
-    "as small as the filter": ((2, 3, 3, 3), 5, 0),
-    "asymmetric": ((2, 9, 8, 7), 33, ((0, 2), (1, 3))),
-    "padding beyond the filter": ((2, 6, 5, 4), 9, 5),
-    "same": ((1, 30, 13, 14), 40, "same"),
-    "many channels": ((3, 256, 7, 7), 72, 1),
-    "many tiles": ((3, 8, 40, 41), 8, 1),
-    "large filters": ((5, 65, 9, 8), 80, 1),
-    "filters larger than tiles": ((2, 270, 5, 9), 261, 1),
+    "whole tiles": ((2, 8, 6, 10), 16, 0, 1),
+    "tiles over the border": ((3, 17, 9, 11), 21, 1, 1),
+    "one pixel": ((3, 5, 1, 1), 3, 1, 1),
+    "one channel": ((2, 1, 12, 7), 1, 1, 1),
+    "as small as the filter": ((2, 3, 3, 3), 5, 0, 1),
+    "asymmetric": ((2, 9, 8, 7), 33, ((0, 2), (1, 3)), 1),
+    "padding beyond the filter": ((2, 6, 5, 4), 9, 5, 1),
+    "same": ((1, 30, 13, 14), 40, "same", 1),
+    "many channels": ((3, 256, 7, 7), 72, 1, 1),
+    "many tiles": ((3, 8, 40, 41), 8, 1, 1),
+    "large filters": ((5, 65, 9, 8), 80, 1, 1),
+    "dilated": ((2, 9, 17, 15), 20, 2, 2),
+    "dilated unevenly": ((2, 17, 11, 16), 7, ((0, 3), (2, 1)), (1, 3)),
+    "dilated beyond the image": ((1, 3, 5, 6), 4, 7, (7, 6)),
+    "filters larger than tiles": ((2, 270, 5, 9), 261, 1, 1),
 }
 
 
-def magnitudes(x, w, grad_output, padding):
+def magnitudes(x, w, grad_output, **options):
     """What each pass would give if nothing cancelled, and how many terms it sums."""
     sizes = [np.abs(a).astype(np.float64) for a in (x, w, grad_output)]
-    y = reference.conv2d(sizes[0], sizes[1], padding=padding)
-    gradients = reference.conv2d_backward(sizes[2], sizes[0], sizes[1], padding=padding)
+    y = reference.conv2d(sizes[0], sizes[1], **options)
+    gradients = reference.conv2d_backward(sizes[2], sizes[0], sizes[1], **options)
     terms = 9 * x.shape[1], 9 * w.shape[0], grad_output.size // w.shape[0]
     return [(a.max(), n) for a, n in zip((y, *gradients[:2]), terms, strict=True)]
 
@@ -44,18 +47,19 @@ def magnitudes(x, w, grad_output, padding):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_pass_within_its_bound(name, dtype, rng):
-    shape, OC, padding = SHAPES[name]
+    shape, OC, padding, dilation = SHAPES[name]
+    options = {"padding": padding, "dilation": dilation}
     x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((OC, shape[1], 3, 3)).astype(dtype)
     bias = rng.standard_normal(OC).astype(dtype)
     x64, w64 = x.astype(np.float64), w.astype(np.float64)
-    expected = reference.conv2d(x64, w64, bias.astype(np.float64), padding=padding)
+    expected = reference.conv2d(x64, w64, bias.astype(np.float64), **options)
     grad_output = rng.standard_normal(expected.shape).astype(dtype)
-    gradients = reference.conv2d_backward(grad_output.astype(np.float64), x64, w64, padding=padding)
+    gradients = reference.conv2d_backward(grad_output.astype(np.float64), x64, w64, **options)
     results = (
-        F.conv2d(x, w, bias, padding=padding, algorithm="winograd"),
-        *F.conv2d_backward(grad_output, x, w, padding=padding, algorithm="winograd"),
+        F.conv2d(x, w, bias, **options, algorithm="winograd"),
+        *F.conv2d_backward(grad_output, x, w, **options, algorithm="winograd"),
     )
-    bounds = magnitudes(x, w, grad_output, padding)
+    bounds = magnitudes(x, w, grad_output, **options)
     for what, result, wanted, (largest, terms) in zip(
         ("output", "grad_input", "grad_weight"), results, (expected, *gradients), bounds, strict=False
     ):
@@ -66,16 +70,17 @@ def test_every_pass_within_its_bound(name, dtype, rng):
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("name", ["tiles over the border", "large filters", "many tiles", "filters larger than tiles"])
+@pytest.mark.parametrize("name", ["tiles over the border", "large filters", "many tiles", "filters larger than tiles", "dilated"])
 def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
-    shape, OC, padding = SHAPES[name]
+    shape, OC, padding, dilation = SHAPES[name]
+    options = {"padding": padding, "dilation": dilation}
     images = 5 if name == "filters larger than tiles" else 17  # no more tiles than FEW
     x, w = rng.standard_normal((images, *shape[1:]), np.float32), rng.standard_normal((OC, shape[1], 3, 3), np.float32)
     results = []
     for n in (2, threads):
         fastconv.set_num_threads(n)
-        y = F.conv2d(x, w, padding=padding, algorithm="winograd")
-        results.append([y, *F.conv2d_backward(y, x, w, padding=padding, algorithm="winograd")])
+        y = F.conv2d(x, w, **options, algorithm="winograd")
+        results.append([y, *F.conv2d_backward(y, x, w, **options, algorithm="winograd")])
     for one, other in zip(*results, strict=True):
         assert_same_bits(one, other)
 
@@ -125,6 +130,14 @@ def test_maxima_behind_relu(shape, OC, rng):
     bias = rng.standard_normal(OC, np.float32)
     expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, padding=1, algorithm="winograd")), 2)
     output, argmax, _ = conv2d_relu_max_pool2d(x, w, bias, 1, 1, 1, 1, algorithm="winograd")
+    assert_same_bits(output, expected)
+    assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
+
+
+def test_maxima_behind_relu_with_dilation(rng):
+    x, w = rng.standard_normal((2, 6, 13, 14), np.float32), rng.standard_normal((9, 6, 3, 3), np.float32)
+    expected = F.max_pool2d(F.relu(F.conv2d(x, w, padding=2, dilation=2, algorithm="winograd")), 2)
+    output, argmax, _ = conv2d_relu_max_pool2d(x, w, None, 1, 2, 2, 1, algorithm="winograd")
     assert_same_bits(output, expected)
     assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
 
@@ -189,8 +202,9 @@ def test_auto_takes_it_where_it_pays(chosen, rng):
     F.conv2d(x, w, padding=1)
     F.conv2d(x[:, :3], w[:, :3], padding=1)
     F.conv2d(x, w, padding=1, stride=2)
+    F.conv2d(x, w, padding=2, dilation=2)
     F.conv2d(x.astype(np.float64), w.astype(np.float64), padding=1)
-    assert chosen == ["winograd", "direct", "direct", "direct"]
+    assert chosen == ["winograd", "direct", "direct", "winograd", "direct"]
 
 
 def test_it_can_be_forbidden(chosen, rng):
@@ -215,7 +229,6 @@ def test_it_can_be_forbidden(chosen, rng):
     ("weight", "options"),
     [
         ((4, 4, 3, 3), {"stride": 2}),
-        ((4, 4, 3, 3), {"dilation": (1, 2)}),
         ((4, 2, 3, 3), {"groups": 2}),
         ((4, 4, 3, 1), {}),
         ((4, 4, 5, 5), {}),

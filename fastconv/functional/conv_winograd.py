@@ -9,6 +9,7 @@ import functools
 import numpy as np
 
 from fastconv.functional.linear import PARTS
+from fastconv.functional.pool import relu_max_halves
 from fastconv.kernels import conv_winograd, conv_winograd_few, winograd_blocks
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
@@ -45,8 +46,8 @@ CHUNK, CHUNK_BYTES = 64, 5 << (21 if LARGE_L2 else 19)
 
 def unfit(g):
     """Why this algorithm cannot take the geometry, or None."""
-    if (g.KH, g.KW, g.SH, g.SW, g.DH, g.DW, g.groups) != (3, 3, 1, 1, 1, 1, 1):
-        return "it takes 3x3 filters with stride, dilation and groups of 1 only"
+    if (g.KH, g.KW, g.SH, g.SW, g.groups) != (3, 3, 1, 1, 1):
+        return "it takes 3x3 filters with stride and groups of 1 only"
     return None
 
 
@@ -63,7 +64,7 @@ FEWEST_PAYING = 4
 
 def pays(g):
     """Whether this algorithm is the faster one, counted in multiply-adds: a quarter of them, but tiles over the border, and transforms."""
-    T = g.N * -(-g.OH // 4) * -(-g.OW // 4)
+    T = _count(g.N, _tiling(g, g.PT, g.PL, g.OH, g.OW))
     filters = g.IC * g.OC
     if filters > MOST_FILTERS:
         return False
@@ -72,8 +73,12 @@ def pays(g):
     return 1.1 * (T * (ELEMENTS * filters + TILE_COST * (g.IC + g.OC)) + WEIGHT_COST * filters) < 9 * g.N * g.OH * g.OW * filters
 
 
-def _tiling(PT, PL, OH, OW):
-    return PT, PL, -(-OH // 4), -(-OW // 4)
+def _tiling(g, PT, PL, OH, OW):
+    """Kernels' `tiling` of OH x OW outputs: in each of the lattices that dilation makes of them, as many tiles as the largest one needs."""
+    return PT, PL, g.DH, g.DW, -(-OH // (4 * g.DH)), -(-OW // (4 * g.DW))
+
+
+_count = winograd_blocks.count_tiles.py_func
 
 
 def _even(n):
@@ -105,7 +110,7 @@ def _filters_shared(T, OC, itemsize):
 
 def _convolve(x, weight, by_input, y, argmax, bias, low, pooled, tiling):
     (N, _, _, IC), OC = x.shape, y.shape[3]
-    T, work = N * tiling[2] * tiling[3], _work(N, tiling, IC, OC)
+    T, work = _count(N, tiling), _work(N, tiling, IC, OC)
     if _filters_shared(T, OC, x.itemsize):
         depth = min(DEPTH, IC)
         V = _transformed(winograd_blocks.transform_input, x, 0, T, tiling, depth)
@@ -127,7 +132,7 @@ def _transformed(transform, x, first, last, tiling, depth):
 
 
 def _work(N, tiling, IC, OC):
-    return 2 * ELEMENTS * N * tiling[2] * tiling[3] * IC * OC
+    return 2 * ELEMENTS * _count(N, tiling) * IC * OC
 
 
 def _no_argmax():
@@ -137,26 +142,28 @@ def _no_argmax():
 def forward(g, x, weight, bias, relu=False):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC); with `relu`, ReLU of it."""
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
-    return _convolve(x, weight, False, y, _no_argmax(), bias, 0.0 if relu else -np.inf, False, _tiling(g.PT, g.PL, g.OH, g.OW))
+    return _convolve(x, weight, False, y, _no_argmax(), bias, 0.0 if relu else -np.inf, False, _tiling(g, g.PT, g.PL, g.OH, g.OW))
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
+    if g.DH * g.DW > 1:  # neighbours do not lie in one tile
+        return relu_max_halves(forward(g, x, weight, bias), argmax)
     y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
-    return _convolve(x, weight, False, y, argmax, bias, -np.inf, True, _tiling(g.PT, g.PL, g.OH // 2 * 2, g.OW // 2 * 2))
+    return _convolve(x, weight, False, y, argmax, bias, -np.inf, True, _tiling(g, g.PT, g.PL, g.OH // 2 * 2, g.OW // 2 * 2))
 
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC): the convolution with the filters turned by 180 degrees."""
     d = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-    tiling = _tiling(2 - g.PT, 2 - g.PL, g.H, g.W)
+    tiling = _tiling(g, 2 * g.DH - g.PT, 2 * g.DW - g.PL, g.H, g.W)
     return _convolve(grad_output, weight, True, d, _no_argmax(), np.zeros(g.IC, d.dtype), -np.inf, False, tiling)
 
 
 def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
-    tiling, grad_weight = _tiling(g.PT, g.PL, g.OH, g.OW), empty(g.weight_shape, x.dtype)
-    T, depth, wide = g.N * tiling[2] * tiling[3], min(DEPTH_WEIGHT, g.IC), conv_winograd_few.WIDE * VECTOR_BYTES // x.itemsize
+    tiling, grad_weight = _tiling(g, g.PT, g.PL, g.OH, g.OW), empty(g.weight_shape, x.dtype)
+    T, depth, wide = _count(g.N, tiling), min(DEPTH_WEIGHT, g.IC), conv_winograd_few.WIDE * VECTOR_BYTES // x.itemsize
     if 0 < T <= FEW_WEIGHT and JOBS * DEPTH_WEIGHT * wide <= g.IC * g.OC:
         V = _transformed(winograd_blocks.transform_input, x, 0, T, tiling, depth)
         D = _transformed(winograd_blocks.transform_gradient, grad_output, 0, T, tiling, wide)
@@ -170,8 +177,8 @@ def backward_weight(g, x, grad_output):
 
 def _sums_of_splits(g, x, grad_output, tiling):
     """Gradients of the transformed weights, one from each part of the tiles."""
-    T = g.N * tiling[2] * tiling[3]
-    splits = max(1, min(PARTS, T // FEWEST))
+    T = _count(g.N, tiling)
+    splits = max(1, min(PARTS, T // FEWEST // 2 * 2))  # an even number, for two threads
     parts = _parts(splits, g, x.dtype)
     block = min(-(-T // splits), _block(g.IC + g.OC, x.itemsize))
     conv_winograd.backward_weight(_work(g.N, tiling, g.IC, g.OC), x, grad_output, parts, tiling, max(1, block))
@@ -180,7 +187,7 @@ def _sums_of_splits(g, x, grad_output, tiling):
 
 def _sums_of_chunks(g, x, grad_output, tiling):
     """The gradient of the transformed weights, its elements shared among the jobs, to which chunks of tiles are added one by one."""
-    T = g.N * tiling[2] * tiling[3]
+    T = _count(g.N, tiling)
     parts = _parts(1, g, x.dtype)
     chunks = max(1, -(-T // max(CHUNK, CHUNK_BYTES // (ELEMENTS * (g.IC + g.OC) * x.itemsize))))
     for k in range(chunks):

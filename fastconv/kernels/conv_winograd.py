@@ -16,7 +16,17 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.scratch import scratch, scratch_pair
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.vector import flat, lanes
-from fastconv.kernels.winograd_blocks import BLOCK, ELEMENTS, LINE, gradient_tiles, input_tiles, padded, plain_outputs, pooled_outputs
+from fastconv.kernels.winograd_blocks import (
+    BLOCK,
+    ELEMENTS,
+    LINE,
+    count_tiles,
+    gradient_tiles,
+    input_tiles,
+    padded,
+    plain_outputs,
+    pooled_outputs,
+)
 
 
 @device
@@ -31,11 +41,10 @@ def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, line, 
 @apart
 def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share, span):
     """Job `job` of `convolve`."""
-    _, _, TY, TX = tiling
     N, OH, OW, OC = Y.shape
     IC, (vectors, _, u_step) = X.shape[3], U.shape
     u, b, y, a = flat(U), flat(bias), flat(Y), flat(argmax)
-    L, total, shares = lanes(y), N * TY * TX, (vectors + share - 1) // share
+    L, total, shares = lanes(y), count_tiles(N, tiling), (vectors + share - 1) // share
     stride, most = padded(IC, L), (total + blocks - 1) // blocks
     line = padded(span * L, L)
     v_step, m_step = most * stride + LINE, most * line + LINE
@@ -78,10 +87,9 @@ def add_products(V, v, stride, D, d, g_stride, count, p, vector, e, d_step, IC, 
 @apart
 def _split(s, X, G, parts, tiling, block):
     """Split `s` of `backward_weight`."""
-    _, _, TY, TX = tiling
     N, IC, OC = X.shape[0], X.shape[3], G.shape[3]
     splits, vectors, _, d_step = parts.shape
-    p, total, L = flat(parts), N * TY * TX, lanes(X)
+    p, total, L = flat(parts), count_tiles(N, tiling), lanes(X)
     stride, g_stride = padded(IC, L), padded(OC, L)
     v_step, g_step = block * stride + LINE, block * g_stride + LINE
     first, last = part(s, splits, total)

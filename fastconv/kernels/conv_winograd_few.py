@@ -12,7 +12,16 @@ from fastconv.kernels.jit import kernel
 from fastconv.kernels.scratch import scratch, scratch_pair
 from fastconv.kernels.tiles import tiles_ahead
 from fastconv.kernels.vector import flat, lanes
-from fastconv.kernels.winograd_blocks import ELEMENTS, LINE, filters_back, padded, plain_outputs, pooled_outputs, transform_filters
+from fastconv.kernels.winograd_blocks import (
+    ELEMENTS,
+    LINE,
+    count_tiles,
+    filters_back,
+    padded,
+    plain_outputs,
+    pooled_outputs,
+    transform_filters,
+)
 
 WIDE = 4
 """Vectors of output channels whose filters' gradients a job sums up."""
@@ -21,10 +30,9 @@ WIDE = 4
 @apart
 def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, by_input, depth):
     """Job `job` of `convolve_few`."""
-    _, _, TY, TX = tiling
     N, OH, OW, OC = Y.shape
     b, y, a, values = flat(bias), flat(Y), flat(argmax), flat(V)
-    L, total, IC, (blocks, _, v_step) = lanes(y), N * TY * TX, weight.shape[0 if by_input else 1], V.shape
+    L, total, IC, (blocks, _, v_step) = lanes(y), count_tiles(N, tiling), weight.shape[0 if by_input else 1], V.shape
     u_step, m_step = depth * L + LINE, total * 2 * L + LINE
     U, M = scratch_pair(2 * ELEMENTS * u_step, ELEMENTS * m_step, y.dtype)
     half, start = scratch(ELEMENTS * L, y.dtype), np.zeros(2 * L, y.dtype)

@@ -1,7 +1,8 @@
 """Blocks of tiles of F(4x4, 3x3), filters, and what becomes of them, in and out of their transforms; see conv_winograd.
 
-`tiling` = (PT, PL, TY, TX): padding above and left, and how many tiles stand in a column and in a row of the output. Tile t of a batch is
-(n, ty, tx), its outputs start at (4*ty, 4*tx).
+`tiling` = (PT, PL, DH, DW, TY, TX): padding above and left, dilation, and how many tiles stand in a column and in a row of the output. With
+dilation neighbours in a tile are DH rows and DW columns apart, so tiles lie in DH * DW lattices, one moved by (py, px) for each; they are
+counted by image, lattice, row and column, and the outputs of (n, py, px, ty, tx) start at (py + 4*DH*ty, px + 4*DW*tx).
 """
 
 import numpy as np
@@ -36,10 +37,33 @@ BLOCK = 8
 
 
 @device
+def count_tiles(N, tiling):
+    """Tiles of N images."""
+    _, _, DH, DW, TY, TX = tiling
+    return N * DH * DW * TY * TX
+
+
+@device
 def place(t, tiling):
-    """(n, ty, tx) of tile t."""
-    _, _, TY, TX = tiling
-    return t // (TY * TX), t // TX % TY, t % TX
+    """(n, py, px, ty, tx) of tile t."""
+    _, _, DH, DW, TY, TX = tiling
+    rest = t // (TX * TY)
+    return rest // (DW * DH), rest // DW % DH, rest % DW, t // TX % TY, t % TX
+
+
+@device
+def after(n, py, px, ty, tx, tiling):
+    """The place of the next tile; to divide for each would take longer."""
+    _, _, DH, DW, TY, TX = tiling
+    if tx + 1 < TX:
+        return n, py, px, ty, tx + 1
+    if ty + 1 < TY:
+        return n, py, px, ty + 1, 0
+    if px + 1 < DW:
+        return n, py, px + 1, 0, 0
+    if py + 1 < DH:
+        return n, py + 1, 0, 0, 0
+    return n + 1, 0, 0, 0, 0
 
 
 @device
@@ -53,44 +77,46 @@ def input_tiles(X, t0, t1, first, last, tiling, V, start, stride, step):
     """Transforms channels first .. last of tiles t0 .. t1: element e of channel first + c of tile t0 + i goes to
     V[start + e * step + i * stride + c]."""
     N, H, W, C = X.shape
-    x, (PT, PL, _, _), L = flat(X), tiling, lanes(V)
+    x, (PT, PL, DH, DW, _, _), L = flat(X), tiling, lanes(V)
     zeros, half = np.zeros(L, X.dtype), scratch(ELEMENTS * L, X.dtype)
     own = last - first
     whole = own - own % L
-    for t in range(t0, t1):
-        n, ty, tx = place(t, tiling)
-        ih, iw, o = 4 * ty - PT, 4 * tx - PL, start + (t - t0) * stride
-        i, row, inside = ((n * H + ih) * W + iw) * C + first, W * C, (-ih, -iw, H - ih, W - iw)
-        if ih >= 0 and iw >= 0 and ih + 6 <= H and iw + 6 <= W:
+    n, py, px, ty, tx = place(t0, tiling)
+    for o in range(start, start + (t1 - t0) * stride, stride):
+        ih, iw = py + 4 * DH * ty - PT, px + 4 * DW * tx - PL
+        i, row, pixel, inside = ((n * H + ih) * W + iw) * C + first, DH * W * C, DW * C, (ih, iw, DH, DW, H, W)
+        if ih >= 0 and iw >= 0 and ih + 5 * DH < H and iw + 5 * DW < W:
             for c in range(0, whole, L):
-                input_tile(x, i + c, row, C, L, (0, 0, 6, 6), zeros, half, V, o + c, step)
+                input_tile(x, i + c, row, pixel, L, (0, 0, 1, 1, 6, 6), zeros, half, V, o + c, step)
         else:
             for c in range(0, whole, L):
-                input_tile(x, i + c, row, C, L, inside, zeros, half, V, o + c, step)
+                input_tile(x, i + c, row, pixel, L, inside, zeros, half, V, o + c, step)
         if whole < own:
-            input_tile(x, i + whole, row, C, own - whole, inside, zeros, half, V, o + whole, step)
+            input_tile(x, i + whole, row, pixel, own - whole, inside, zeros, half, V, o + whole, step)
+        n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
 
 @device
 def gradient_tiles(G, t0, t1, first, last, tiling, V, start, stride, step):
     """As `input_tiles` with `gradient_tile`, of G (N, OH, OW, OC), at whose corner tiles begin."""
     N, OH, OW, OC = G.shape
-    g, L = flat(G), lanes(V)
+    g, (_, _, DH, DW, _, _), L = flat(G), tiling, lanes(V)
     zeros, half = np.zeros(L, G.dtype), scratch(ELEMENTS * L, G.dtype)
     own = last - first
     whole = own - own % L
-    for t in range(t0, t1):
-        n, ty, tx = place(t, tiling)
-        o = start + (t - t0) * stride
-        i, row, inside = ((n * OH + 4 * ty) * OW + 4 * tx) * OC + first, OW * OC, (0, 0, OH - 4 * ty, OW - 4 * tx)
-        if 4 * ty + 4 <= OH and 4 * tx + 4 <= OW:
+    n, py, px, ty, tx = place(t0, tiling)
+    for o in range(start, start + (t1 - t0) * stride, stride):
+        oh, ow = py + 4 * DH * ty, px + 4 * DW * tx
+        i, row, pixel, inside = ((n * OH + oh) * OW + ow) * OC + first, DH * OW * OC, DW * OC, (oh, ow, DH, DW, OH, OW)
+        if oh + 3 * DH < OH and ow + 3 * DW < OW:
             for c in range(0, whole, L):
-                gradient_tile(g, i + c, row, OC, L, (0, 0, 4, 4), zeros, half, V, o + c, step)
+                gradient_tile(g, i + c, row, pixel, L, (0, 0, 1, 1, 4, 4), zeros, half, V, o + c, step)
         else:
             for c in range(0, whole, L):
-                gradient_tile(g, i + c, row, OC, L, inside, zeros, half, V, o + c, step)
+                gradient_tile(g, i + c, row, pixel, L, inside, zeros, half, V, o + c, step)
         if whole < own:
-            gradient_tile(g, i + whole, row, OC, own - whole, inside, zeros, half, V, o + whole, step)
+            gradient_tile(g, i + whole, row, pixel, own - whole, inside, zeros, half, V, o + whole, step)
+        n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
 
 @kernel
@@ -126,30 +152,32 @@ def transform_gradient(G, D, t0, tiling, depth):
 @device
 def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half):
     """Transforms products M of tiles t0 .. t1, vectors v .. v + wide, back; writes them, with bias b, to y (N, OH, OW, OC)."""
-    L = lanes(M)
+    (_, _, DH, DW, _, _), L = tiling, lanes(M)
     clipped = scratch(16 * L, M.dtype)
+    n, py, px, ty, tx = place(t0, tiling)
     for t in range(t0, t1):
-        n, ty, tx = place(t, tiling)
-        oh, ow = 4 * ty, 4 * tx
-        inside = oh + 4 <= OH and ow + 4 <= OW
+        oh, ow = py + 4 * DH * ty, px + 4 * DW * tx
+        inside, row, pixel = oh + 3 * DH < OH and ow + 3 * DW < OW, DH * OW * OC, DW * OC
         for c in range(v * L, min(OC, (v + wide) * L), L):
             m, o, own = (t - t0) * line + c - v * L, ((n * OH + oh) * OW + ow) * OC + c, OC - c
             if inside and own >= L:
-                output_tile(M, m, m_step, load(b, c, L), low, half, y, o, OW * OC, OC)
+                output_tile(M, m, m_step, load(b, c, L), low, half, y, o, row, pixel)
             else:
                 output_tile(M, m, m_step, load(b, c, own), low, half, clipped, 0, 4 * L, L)
-                for r in range(min(4, OH - oh)):
-                    for k in range(min(4, OW - ow)):
-                        store(y, o + (r * OW + k) * OC, load(clipped, (r * 4 + k) * L, L), own)
+                for r in range(min(4, (OH - oh + DH - 1) // DH)):
+                    for k in range(min(4, (OW - ow + DW - 1) // DW)):
+                        store(y, o + r * row + k * pixel, load(clipped, (r * 4 + k) * L, L), own)
+        n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
 
 @device
 def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, argmax, GH, GW, OC, b, half):
-    """As `plain_outputs`, then ReLU and maxima of 2 x 2: y and argmax (N, GH, GW, OC), argmax as in pool.relu_max_forward_2x2 or empty."""
+    """As `plain_outputs`, without dilation, then ReLU and maxima of 2 x 2: y and argmax (N, GH, GW, OC), argmax as in
+    pool.relu_max_forward_2x2 or empty."""
     L = lanes(M)
     before = scratch(16 * L, M.dtype)
+    n, py, px, ty, tx = place(t0, tiling)
     for t in range(t0, t1):
-        n, ty, tx = place(t, tiling)
         for c in range(v * L, min(OC, (v + wide) * L), L):
             own = OC - c
             output_tile(M, (t - t0) * line + c - v * L, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * L, L)
@@ -160,6 +188,7 @@ def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, argmax, GH, GW, 
                     store(y, o, best, own)
                     if argmax.size > 0:
                         store(argmax, o, tap, own)
+        n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
 
 # --- filters --------------------------------------------------------------------------------------------------------------

@@ -85,16 +85,17 @@ def store_three(values, target, i, step):
 
 @device(forceinline=True)
 def load_pixel(x, i, row, pixel, own, r, column, inside, zeros):
-    """`own` channels of pixel (r, column) of a tile at x[i]; zeros where that is not `inside` = (top, left, bottom, right)."""
-    top, left, bottom, right = inside
-    here = (r >= top) & (r < bottom) & (column >= left) & (column < right)
+    """`own` channels of pixel (r, column) of a tile at x[i], zeros where that is outside the image: `inside` = (h, w, DH, DW, H, W), where
+    the tile starts in the image, from pixel to pixel, and the image's size."""
+    h, w, DH, DW, H, W = inside
+    here = (h + r * DH >= 0) & (h + r * DH < H) & (w + column * DW >= 0) & (w + column * DW < W)
     return load_inside(x, i + r * row + column * pixel, own, here, zeros)
 
 
 @device(forceinline=True)
 def input_tile(x, i, row, pixel, own, inside, zeros, half, v, o, step):
-    """B^T d B of the 6 x 6 pixels at x[i], `own` of a vector's channels, those not `inside` as `load_pixel` says; element e goes to
-    v[o + e * step]. `half` is scratch. Where `own` and `inside` are constants nothing is masked or chosen."""
+    """B^T d B of the 6 x 6 pixels at x[i], `own` of a vector's channels, `inside` as in `load_pixel`; element e goes to v[o + e * step].
+    `half` is scratch. Where `own` and `inside` are constants nothing is masked or chosen."""
     L = lanes(half)
     for column in range(6):
         pixels = (load_pixel(x, i, row, pixel, own, 0, column, inside, zeros), load_pixel(x, i, row, pixel, own, 1, column, inside, zeros),
