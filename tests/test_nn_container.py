@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from checks import assert_same_bits
 
+from fastconv import functional as F
 from fastconv import gradcheck, nn
 from fastconv.errors import ArgumentError, ArgumentTypeError
 
@@ -173,3 +175,41 @@ def test_residual_refuses_paths_of_different_shapes():
     broadcasting = nn.Residual(nn.Conv2d(2, 1, 1))
     with pytest.raises(ArgumentError, match="same shape"):
         broadcasting(np.ones((1, 2, 4, 4), np.float32))
+
+
+class OtherReLU(nn.ReLU):
+    """No ReLU that anything is fused with."""
+
+
+def _block(activation, channels=5, shortcut=False):
+    main = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, seed=1, dtype=np.float64), nn.BatchNorm2d(channels, dtype=np.float64))
+    main[1].weight.data[:] = np.linspace(-1, 2, channels)
+    return nn.Residual(main, nn.Conv2d(channels, channels, 1, seed=2, dtype=np.float64) if shortcut else None, activation)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shortcut", [True, False])
+@pytest.mark.parametrize("channels", [1, 5, 64])
+def test_residual_in_the_pass_of_batch_norm(channels, shortcut, training, rng):
+    blocks = [_block(activation, channels, shortcut).train(training) for activation in (nn.ReLU(), OtherReLU())]
+    x, g = rng.standard_normal((3, channels, 5, 7)), rng.standard_normal((3, channels, 5, 7))
+    x[0, 0, 0, 0] = 0 if training else np.nan
+    outputs, gradients = zip(*[(block(x), block.backward(g)) for block in blocks], strict=True)
+    assert_same_bits(*outputs)
+    assert_same_bits(*gradients)
+    for one, other in zip(blocks[0].parameters(), blocks[1].parameters(), strict=True):
+        assert_same_bits(one.grad, other.grad)
+    for name, array in blocks[0].state_dict().items():
+        assert_same_bits(array, blocks[1].state_dict()[name])
+    if training and channels == 5:
+        assert gradcheck(blocks[0], x + 0.1)
+
+
+def test_residual_does_as_its_modules_were_told(rng):
+    block, x = _block(nn.ReLU()), rng.standard_normal((2, 5, 4, 4))
+    block.main[1].forward = lambda input: np.full_like(input, -1)
+    assert_same_bits(block(x), F.relu(x - 1))
+    single = _block(nn.ReLU())
+    with pytest.raises(ArgumentError, match="more than one value per channel") as error:
+        single(x[:1, :, :1, :1])
+    assert any("in layer 1 of Sequential: BatchNorm2d" in note for note in error.value.__notes__)

@@ -31,6 +31,15 @@ def _checked(input):
     return input
 
 
+def _like(name, array, input, x):
+    """An array of the shape and dtype of input, whose rows are x, as rows."""
+    array = plain(name, array)
+    check_shape(name, array, input.shape)
+    if array.dtype != x.dtype:
+        raise ArgumentTypeError(f"{name} must be {x.dtype} as the other arrays are, got {array.dtype}")
+    return _rows(array)
+
+
 def _vector(name, vector, like):
     """An optional array of one number per channel; an empty one when it is None."""
     if vector is None:
@@ -100,9 +109,10 @@ def _check_batch(x):
 
 
 def batch_norm_forward_saved(
-    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, *, relu=False
+    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, *, relu=False, addend=None
 ):
-    """As `batch_norm`, and with `relu` ReLU of it; returns (output, saved), saved opaque and what `batch_norm_backward_saved` needs."""
+    """As `batch_norm`, plus `addend`, an array of its shape, and with `relu` ReLU of that; returns (output, saved), saved opaque and what
+    `batch_norm_backward_saved` needs."""
     input = _checked(input)
     x = _rows(input)
     momentum, eps = number("momentum", momentum), number("eps", eps, 0)
@@ -119,7 +129,8 @@ def batch_norm_forward_saved(
                 array[...] = vectors[name]
     else:
         saved = _running_statistics(x, running_mean, running_var, eps)
-    y = _elementwise(kernels.normalize, 3 * x.size, x, (x, saved, weight, bias, 0.0 if relu else -np.inf), 3)
+    other = np.empty((0, 0), x.dtype) if addend is None else _like("addend", addend, input, x)
+    y = _elementwise(kernels.normalize, 3 * x.size, x, (x, other, saved, weight, bias, 0.0 if relu else -np.inf), 3)
     return _restored(y, input.shape), saved
 
 
@@ -170,11 +181,7 @@ def batch_norm_backward_saved(
     input = _checked(input)
     x = _rows(input)
     weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
-    grad_output = plain("grad_output", grad_output)
-    check_shape("grad_output", grad_output, input.shape)
-    if grad_output.dtype != x.dtype:
-        raise ArgumentTypeError(f"grad_output must be {x.dtype} as the other arrays are, got {grad_output.dtype}")
-    g = _rows(grad_output)
+    g = _like("grad_output", grad_output, input, x)
     C, (need_input, need_weight, need_bias) = x.shape[1], three("output_mask", output_mask)
     totals, low = np.zeros((2, C)), 0.0 if relu else np.nan
     if len(x) and (training or need_weight or need_bias):

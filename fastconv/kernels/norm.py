@@ -132,23 +132,38 @@ def _normal(x, i, factors, c, count, low, y):
     store(y, i + c, select(v <= low, low, v), count)
 
 
-@device
-def _normalize_block(job, x, factors, low, y):
+@device(forceinline=True)
+def _normal_sum(x, other, i, factors, c, count, low, y):
+    """As `_normal`, with other[i + c:] added before `low` is asked for."""
     W = factors.shape[1]
+    v = fma(load(x, i + c, count) - load(factors, c, count), load(factors, W + c, count), load(factors, 2 * W + c, count))
+    v = v + load(other, i + c, count)
+    store(y, i + c, select(v <= low, low, v), count)
+
+
+@device
+def _normalize_block(job, x, other, factors, low, y):
+    W, L = factors.shape[1], lanes(x)
     start, stop = _rows(job, (x.size + W - 1) // W, W)
     for i in range(start * W, stop * W, W):
         end = min(W, x.size - i)
-        whole = end - end % lanes(x)
-        for c in range(0, whole, lanes(x)):
-            _normal(x, i, factors, c, lanes(x), low, y)
-        if whole < end:
-            _normal(x, i, factors, whole, end - whole, low, y)
+        whole = end - end % L
+        if other.size > 0:
+            for c in range(0, whole, L):
+                _normal_sum(x, other, i, factors, c, L, low, y)
+            if whole < end:
+                _normal_sum(x, other, i, factors, whole, end - whole, low, y)
+        else:
+            for c in range(0, whole, L):
+                _normal(x, i, factors, c, L, low, y)
+            if whole < end:
+                _normal(x, i, factors, whole, end - whole, low, y)
 
 
 @kernel
-def normalize(x, saved, weight, bias, low, factors, y, jobs):
-    """Reads x and saved (2, C), writes y = (x - saved[0]) * saved[1] * weight + bias, at least `low`: 0 is ReLU, -inf nothing.
-    weight and bias (C,) may be empty; factors (3, fold * C) is scratch."""
+def normalize(x, other, saved, weight, bias, low, factors, y, jobs):
+    """Reads x and saved (2, C), writes y = (x - saved[0]) * saved[1] * weight + bias + other, at least `low`: 0 is ReLU, -inf nothing.
+    weight, bias (C,) and other may be empty; factors (3, fold * C) is scratch."""
     C = x.shape[1]
     for c in range(factors.shape[1]):
         inverse = saved[1, c % C]
@@ -156,7 +171,7 @@ def normalize(x, saved, weight, bias, low, factors, y, jobs):
         factors[1, c] = inverse * weight[c % C] if weight.size > 0 else inverse
         factors[2, c] = bias[c % C] if bias.size > 0 else 0.0
     for job in prange(jobs):
-        _normalize_block(job, x, factors, low, y)
+        _normalize_block(job, x, other, factors, low, y)
 
 
 # --- backward ------------------------------------------------------------------------------------------------------------

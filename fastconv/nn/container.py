@@ -1,5 +1,6 @@
 """Modules made of modules: one after the other, and side by side."""
 
+import contextlib
 from collections.abc import Mapping
 
 from fastconv.errors import ArgumentError, ArgumentTypeError, FastconvError
@@ -8,6 +9,7 @@ from fastconv.functional.arrays import check_shape
 from fastconv.nn import fused
 from fastconv.nn.activation import ReLU
 from fastconv.nn.module import Module
+from fastconv.nn.normalization import BatchNorm2d
 from fastconv.nn.parameter import Parameter
 
 
@@ -79,7 +81,10 @@ class Sequential(Module):
         return {name: value for name, value in super().__getstate__().items() if name != "_plan"}
 
     def forward(self, input):
-        (layers, candidates), i = self._planned(), 0
+        return self._forward(input, *self._planned())
+
+    def _forward(self, input, layers, candidates):
+        i = 0
         try:
             while i < len(layers):
                 input, count = fused.forward(layers[i], candidates[i], input)
@@ -107,6 +112,20 @@ class Sequential(Module):
             self._locate(error, layers[left - 1])
             raise
         return grad_output
+
+    def before_last(self, input):
+        """`forward` of all modules but the last."""
+        layers, candidates = self._planned()
+        return self._forward(input, layers[:-1], candidates[:-1])
+
+    @contextlib.contextmanager
+    def locating(self, layer):
+        """An error says that it happened in `layer`."""
+        try:
+            yield
+        except FastconvError as error:
+            self._locate(error, layer)
+            raise
 
     def _locate(self, error, layer):
         name = next(name for name, child in self.named_children() if child is layer)
@@ -190,16 +209,30 @@ class Residual(Module):
         refuse_repeats(self)
 
     def forward(self, input):
-        main = self.main.forward(input)
+        norm = self._norm()
+        main = self.main.forward(input) if norm is None else self.main.before_last(input)
         shortcut = input if self.shortcut is None else self.shortcut.forward(input)
         if main.shape != shortcut.shape:
             raise ArgumentError(f"main and shortcut must give the same shape, got {main.shape} and {shortcut.shape}")
+        if norm is not None:
+            with self.main.locating(norm):
+                output = norm.forward_sum_relu(main, shortcut)
+            self.activation.remember(output)
+            return output
         if type(self.activation) is ReLU and fused.as_they_are((vars(self.activation),), "forward"):
             output = add(main, shortcut, relu=True)
             self.activation.remember(output)
             return output
         output = add(main, shortcut)
         return output if self.activation is None else self.activation.forward(output)
+
+    def _norm(self):
+        """The BatchNorm2d at the end of main whose pass takes the sum and ReLU along, or None."""
+        if type(self.activation) is not ReLU or type(self.main) is not Sequential or not len(self.main):
+            return None
+        last = self.main._planned()[0][-1]
+        attributes = vars(self.main), vars(last), vars(self.activation)
+        return last if type(last) is BatchNorm2d and fused.as_they_are(attributes, "forward") else None
 
     def backward(self, grad_output):
         if self.activation is not None:

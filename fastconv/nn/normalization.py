@@ -70,19 +70,24 @@ class BatchNorm2d(Module):
         """ReLU of `forward`, in the same pass over memory; backward then takes the gradient of that."""
         return self._forward(input, True)
 
-    def _forward(self, input, relu):
+    def forward_sum_relu(self, input, addend):
+        """ReLU of `forward` + addend, in the same pass over memory; backward remains that of `forward`."""
+        return self._forward(input, True, addend)
+
+    def _forward(self, input, relu, addend=None):
         use_batch = self.training or not self.track_running_stats
         momentum = self.momentum
         if self.training and self.track_running_stats:
             count = int(self.num_batches_tracked) + 1
             momentum = 1 / count if momentum is None else momentum
         weight, bias = self._arrays()
+        options = use_batch, momentum or 0.0, self.eps
         output, statistics = batch_norm_forward_saved(
-            input, self.running_mean, self.running_var, weight, bias, use_batch, momentum or 0.0, self.eps, relu=relu
+            input, self.running_mean, self.running_var, weight, bias, *options, relu=relu, addend=addend
         )
         if self.training and self.track_running_stats:
             self.num_batches_tracked[...] = count
-        self.remember(input, statistics, use_batch, relu)
+        self.remember(input, statistics, use_batch, relu and addend is None)
         return output
 
     def backward(self, grad_output):
