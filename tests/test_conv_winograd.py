@@ -15,23 +15,28 @@ from fastconv.kernels import winograd_tile as kernels
 EPS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 GROWTH = 20  # of the error by the transforms, in terms of the bound of a plain sum; docs/algorithms.md
 
-# input (N, IC, H, W), OC, padding, dilation
+# input (N, IC, H, W), OC, size of the filter, padding, dilation
 SHAPES = {
-    "whole tiles": ((2, 8, 6, 10), 16, 0, 1),
-    "tiles over the border": ((3, 17, 9, 11), 21, 1, 1),
-    "one pixel": ((3, 5, 1, 1), 3, 1, 1),
-    "one channel": ((2, 1, 12, 7), 1, 1, 1),
-    "as small as the filter": ((2, 3, 3, 3), 5, 0, 1),
-    "asymmetric": ((2, 9, 8, 7), 33, ((0, 2), (1, 3)), 1),
-    "padding beyond the filter": ((2, 6, 5, 4), 9, 5, 1),
-    "same": ((1, 30, 13, 14), 40, "same", 1),
-    "many channels": ((3, 256, 7, 7), 72, 1, 1),
-    "many tiles": ((3, 8, 40, 41), 8, 1, 1),
-    "large filters": ((5, 65, 9, 8), 80, 1, 1),
-    "dilated": ((2, 9, 17, 15), 20, 2, 2),
-    "dilated unevenly": ((2, 17, 11, 16), 7, ((0, 3), (2, 1)), (1, 3)),
-    "dilated beyond the image": ((1, 3, 5, 6), 4, 7, (7, 6)),
-    "filters larger than tiles": ((2, 270, 5, 9), 261, 1, 1),
+    "whole tiles": ((2, 8, 6, 10), 16, 3, 0, 1),
+    "tiles over the border": ((3, 17, 9, 11), 21, 3, 1, 1),
+    "one pixel": ((3, 5, 1, 1), 3, 3, 1, 1),
+    "one channel": ((2, 1, 12, 7), 1, 3, 1, 1),
+    "as small as the filter": ((2, 3, 3, 3), 5, 3, 0, 1),
+    "asymmetric": ((2, 9, 8, 7), 33, 3, ((0, 2), (1, 3)), 1),
+    "padding beyond the filter": ((2, 6, 5, 4), 9, 3, 5, 1),
+    "same": ((1, 30, 13, 14), 40, 3, "same", 1),
+    "many channels": ((3, 256, 7, 7), 72, 3, 1, 1),
+    "many tiles": ((3, 8, 40, 41), 8, 3, 1, 1),
+    "large filters": ((5, 65, 9, 8), 80, 3, 1, 1),
+    "dilated": ((2, 9, 17, 15), 20, 3, 2, 2),
+    "dilated unevenly": ((2, 17, 11, 16), 7, 3, ((0, 3), (2, 1)), (1, 3)),
+    "dilated beyond the image": ((1, 3, 5, 6), 4, 3, 7, (7, 6)),
+    "five": ((2, 9, 12, 13), 20, 5, 2, 1),
+    "five, with a tail": ((3, 18, 9, 7), 33, 5, ((0, 3), (4, 1)), 1),
+    "five, as small as the filter": ((2, 3, 5, 5), 17, 5, 0, 1),
+    "five, dilated": ((2, 17, 15, 18), 7, 5, 3, (2, 1)),
+    "five, filters larger than tiles": ((2, 270, 5, 3), 261, 5, 2, 1),
+    "filters larger than tiles": ((2, 270, 5, 9), 261, 3, 1, 1),
 }
 
 
@@ -40,16 +45,17 @@ def magnitudes(x, w, grad_output, **options):
     sizes = [np.abs(a).astype(np.float64) for a in (x, w, grad_output)]
     y = reference.conv2d(sizes[0], sizes[1], **options)
     gradients = reference.conv2d_backward(sizes[2], sizes[0], sizes[1], **options)
-    terms = 9 * x.shape[1], 9 * w.shape[0], grad_output.size // w.shape[0]
+    taps = w.shape[2] * w.shape[3]
+    terms = taps * x.shape[1], taps * w.shape[0], grad_output.size // w.shape[0]
     return [(a.max(), n) for a, n in zip((y, *gradients[:2]), terms, strict=True)]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_pass_within_its_bound(name, dtype, rng):
-    shape, OC, padding, dilation = SHAPES[name]
+    shape, OC, size, padding, dilation = SHAPES[name]
     options = {"padding": padding, "dilation": dilation}
-    x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((OC, shape[1], 3, 3)).astype(dtype)
+    x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((OC, shape[1], size, size)).astype(dtype)
     bias = rng.standard_normal(OC).astype(dtype)
     x64, w64 = x.astype(np.float64), w.astype(np.float64)
     expected = reference.conv2d(x64, w64, bias.astype(np.float64), **options)
@@ -70,12 +76,12 @@ def test_every_pass_within_its_bound(name, dtype, rng):
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("name", ["tiles over the border", "large filters", "many tiles", "filters larger than tiles", "dilated"])
+@pytest.mark.parametrize("name", ["tiles over the border", "large filters", "many tiles", "filters larger than tiles", "dilated", "five"])
 def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
-    shape, OC, padding, dilation = SHAPES[name]
+    shape, OC, size, padding, dilation = SHAPES[name]
     options = {"padding": padding, "dilation": dilation}
     images = 5 if name == "filters larger than tiles" else 17  # no more tiles than FEW
-    x, w = rng.standard_normal((images, *shape[1:]), np.float32), rng.standard_normal((OC, shape[1], 3, 3), np.float32)
+    x, w = rng.standard_normal((images, *shape[1:]), np.float32), rng.standard_normal((OC, shape[1], size, size), np.float32)
     results = []
     for n in (2, threads):
         fastconv.set_num_threads(n)
@@ -124,9 +130,10 @@ def test_transposed(rng):
         np.testing.assert_allclose(one, other, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [3, 5])
 @pytest.mark.parametrize(("shape", "OC"), [((5, 6, 13, 14), 21), ((2, 33, 8, 8), 21), ((0, 6, 8, 8), 21), ((2, 5, 11, 6), 258)])
-def test_maxima_behind_relu(shape, OC, rng):
-    x, w = rng.standard_normal(shape, np.float32), rng.standard_normal((OC, shape[1], 3, 3), np.float32)
+def test_maxima_behind_relu(shape, OC, size, rng):
+    x, w = rng.standard_normal(shape, np.float32), rng.standard_normal((OC, shape[1], size, size), np.float32)
     bias = rng.standard_normal(OC, np.float32)
     expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, padding=1, algorithm="winograd")), 2)
     output, argmax, _ = conv2d_relu_max_pool2d(x, w, bias, 1, 1, 1, 1, algorithm="winograd")
@@ -161,22 +168,23 @@ def test_empty_batch(rng):
     assert not gradients[1].any()
 
 
-def test_transforms_are_those_of_cook_and_toom():
-    """The one-dimensional transforms, multiplied out, are the convolution of four outputs by three taps."""
+@pytest.mark.parametrize(("outputs", "taps", "two", "five"), [(4, 3, "", ""), (2, 5, "_of_two", "_of_five")])
+def test_transforms_are_those_of_cook_and_toom(outputs, taps, two, five):
+    """The one-dimensional transforms, multiplied out, are the convolution: so many outputs by so many taps."""
     rows = {
-        "B": (kernels.input_row, 6),
-        "G": (kernels.weight_row, 3),
-        "A": (kernels.gradient_row, 4),
-        "A^T": (kernels.output_row, 6),
-        "G^T": (kernels.weight_gradient_row, 6),
+        "B": ("input_row", 6),
+        "G": (f"weight_row{five}", taps),
+        "A": (f"gradient_row{two}", outputs),
+        "A^T": (f"output_row{two}", 6),
+        "G^T": (f"weight_gradient_row{five}", 6),
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "fma", lambda a, b, c: a * b + c)
-        B, G, A, AT, GT = (np.array(function.py_func(*np.eye(size))) for function, size in rows.values())
+        B, G, A, AT, GT = (np.array(getattr(kernels, name).py_func(*np.eye(size))) for name, size in rows.values())
     assert np.allclose(AT, A.T)
     assert np.allclose(GT, G.T)
-    for output in range(4):
-        for tap in range(3):
+    for output in range(outputs):
+        for tap in range(taps):
             for place in range(6):
                 assert np.isclose((AT[output] * G[:, tap] * B[:, place]).sum(), place == output + tap, atol=1e-12)
 
@@ -231,19 +239,20 @@ def test_it_can_be_forbidden(chosen, rng):
         ((4, 4, 3, 3), {"stride": 2}),
         ((4, 2, 3, 3), {"groups": 2}),
         ((4, 4, 3, 1), {}),
-        ((4, 4, 5, 5), {}),
+        ((4, 4, 5, 3), {}),
+        ((4, 4, 7, 7), {}),
     ],
 )
 def test_what_it_cannot_take(weight, options):
-    with pytest.raises(ArgumentError, match='algorithm="winograd" does not fit: it takes 3x3 filters'):
+    with pytest.raises(ArgumentError, match='algorithm="winograd" does not fit: it takes 3x3 and 5x5 filters'):
         F.conv2d(np.zeros((1, 4, 8, 8)), np.zeros(weight), **options, algorithm="winograd")
 
 
 def test_the_rule_counts_what_is_left(rng):
     """Many channels and many tiles pay; one tile does not, as all filters would be transformed for it."""
 
-    def pays(N, C, size):
-        return conv_winograd.pays(shapes.conv2d((N, C, size, size), (C, C, 3, 3), 1, 1, 1, 1))
+    def pays(N, C, size, filter_size=3):
+        return conv_winograd.pays(shapes.conv2d((N, C, size, size), (C, C, filter_size, filter_size), 1, filter_size // 2, 1, 1))
 
     assert pays(64, 16, 32)
     assert pays(16, 512, 8)
@@ -251,5 +260,7 @@ def test_the_rule_counts_what_is_left(rng):
     assert not pays(1, 512, 4)
     assert not pays(1, 48, 7)
     assert not pays(64, 4, 32)
+    assert pays(16, 32, 28, 5)
+    assert not pays(64, 6, 28, 5)
     assert not pays(64, 2048, 32)  # four times the memory of the filters
     assert conv_direct.unfit(shapes.conv2d((1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)) is None

@@ -1,4 +1,4 @@
-"""The algorithm "winograd", F(4x4, 3x3): how its work is cut, and weights transformed for each call.
+"""The algorithm "winograd", F(4x4, 3x3) and F(2x2, 5x5): how its work is cut, and weights transformed for each call.
 
 A training step uses each weight once forward and, turned, once backward: there is nothing to keep between calls but for evaluation,
 where nobody tells when a weight changes.
@@ -46,8 +46,8 @@ CHUNK, CHUNK_BYTES = 64, 5 << (21 if LARGE_L2 else 19)
 
 def unfit(g):
     """Why this algorithm cannot take the geometry, or None."""
-    if (g.KH, g.KW, g.SH, g.SW, g.groups) != (3, 3, 1, 1, 1):
-        return "it takes 3x3 filters with stride and groups of 1 only"
+    if (g.KH, g.KW) not in ((3, 3), (5, 5)) or (g.SH, g.SW, g.groups) != (1, 1, 1):
+        return "it takes 3x3 and 5x5 filters with stride and groups of 1 only"
     return None
 
 
@@ -70,12 +70,13 @@ def pays(g):
         return False
     if _filters_shared(T, min(g.IC, g.OC), 4):
         return T >= FEWEST_PAYING
-    return 1.1 * (T * (ELEMENTS * filters + TILE_COST * (g.IC + g.OC)) + WEIGHT_COST * filters) < 9 * g.N * g.OH * g.OW * filters
+    return 1.1 * (T * (ELEMENTS * filters + TILE_COST * (g.IC + g.OC)) + WEIGHT_COST * filters) < g.KH * g.KW * g.N * g.OH * g.OW * filters
 
 
 def _tiling(g, PT, PL, OH, OW):
     """Kernels' `tiling` of OH x OW outputs: in each of the lattices that dilation makes of them, as many tiles as the largest one needs."""
-    return PT, PL, g.DH, g.DW, -(-OH // (4 * g.DH)), -(-OW // (4 * g.DW))
+    size = 7 - g.KH  # of a tile's outputs: with 6 x 6 inputs and filters of 3 or 5
+    return size, PT, PL, g.DH, g.DW, -(-OH // (size * g.DH)), -(-OW // (size * g.DW))
 
 
 _count = winograd_blocks.count_tiles.py_func
@@ -156,7 +157,7 @@ def forward_relu_max(g, x, weight, bias, argmax):
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC): the convolution with the filters turned by 180 degrees."""
     d = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-    tiling = _tiling(g, 2 * g.DH - g.PT, 2 * g.DW - g.PL, g.H, g.W)
+    tiling = _tiling(g, (g.KH - 1) * g.DH - g.PT, (g.KW - 1) * g.DW - g.PL, g.H, g.W)
     return _convolve(grad_output, weight, True, d, _no_argmax(), np.zeros(g.IC, d.dtype), -np.inf, False, tiling)
 
 

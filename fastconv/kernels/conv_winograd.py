@@ -1,8 +1,8 @@
-"""Winograd's F(4x4, 3x3): 3 x 3 convolutions of stride 1 with 36 multiplications for 16 outputs, where the formula has 144.
+"""Winograd's F(4x4, 3x3) and F(2x2, 5x5): convolutions of stride 1 with 36 multiplications for 16 or 4 outputs, not 144 or 100.
 
-A tile of 6 x 6 inputs and the 3 x 3 filter are transformed, multiplied element by element and summed over channels, which for each of the
-36 elements is a matrix product of many tiles, and the product is transformed into 4 x 4 outputs (Lavin and Gray 2015, arXiv 1509.09308,
-section 4). A job keeps the transformed input of its tiles near, and never writes it to memory for others.
+A tile of 6 x 6 inputs and the filter are transformed, multiplied element by element and summed over channels, which for each of the 36
+elements is a matrix product of many tiles, and the product is transformed into 4 x 4 or 2 x 2 outputs (Lavin and Gray 2015, arXiv
+1509.09308, section 4). A job keeps the transformed input of its tiles near, and never writes it to memory for others.
 
 Transformed weights are (vectors, 36, IC * lanes + LINE), elements by rows of the tile; `tiling` is winograd_blocks's.
 """

@@ -1,8 +1,9 @@
-"""Blocks of tiles of F(4x4, 3x3), filters, and what becomes of them, in and out of their transforms; see conv_winograd.
+"""Blocks of tiles, filters, and what becomes of them, in and out of their transforms; see conv_winograd.
 
-`tiling` = (PT, PL, DH, DW, TY, TX): padding above and left, dilation, and how many tiles stand in a column and in a row of the output. With
-dilation neighbours in a tile are DH rows and DW columns apart, so tiles lie in DH * DW lattices, one moved by (py, px) for each; they are
-counted by image, lattice, row and column, and the outputs of (n, py, px, ty, tx) start at (py + 4*DH*ty, px + 4*DW*tx).
+`tiling` = (S, PT, PL, DH, DW, TY, TX): a tile's outputs are S x S, 4 with filters of 3 x 3 and 2 with 5 x 5; padding above and left;
+dilation; how many tiles stand in a column and in a row of the output. With dilation neighbours in a tile are DH rows and DW columns apart,
+so tiles lie in DH * DW lattices, one moved by (py, px) for each; they are counted by image, lattice, row and column, and the outputs of
+(n, py, px, ty, tx) start at (py + S*DH*ty, px + S*DW*tx).
 """
 
 import numpy as np
@@ -16,13 +17,20 @@ from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import flat, lanes, load, store
 from fastconv.kernels.winograd_tile import (
     gradient_tile,
+    gradient_tile_of_two,
     input_tile,
+    load_five,
     load_six,
+    load_three,
     output_tile,
+    output_tile_of_two,
+    store_five,
     store_six,
     store_three,
     weight_gradient_row,
+    weight_gradient_row_of_five,
     weight_row,
+    weight_row_of_five,
 )
 
 ELEMENTS = 36
@@ -39,14 +47,14 @@ BLOCK = 8
 @device
 def count_tiles(N, tiling):
     """Tiles of N images."""
-    _, _, DH, DW, TY, TX = tiling
+    _, _, _, DH, DW, TY, TX = tiling
     return N * DH * DW * TY * TX
 
 
 @device
 def place(t, tiling):
     """(n, py, px, ty, tx) of tile t."""
-    _, _, DH, DW, TY, TX = tiling
+    _, _, _, DH, DW, TY, TX = tiling
     rest = t // (TX * TY)
     return rest // (DW * DH), rest // DW % DH, rest % DW, t // TX % TY, t % TX
 
@@ -54,7 +62,7 @@ def place(t, tiling):
 @device
 def after(n, py, px, ty, tx, tiling):
     """The place of the next tile; to divide for each would take longer."""
-    _, _, DH, DW, TY, TX = tiling
+    _, _, _, DH, DW, TY, TX = tiling
     if tx + 1 < TX:
         return n, py, px, ty, tx + 1
     if ty + 1 < TY:
@@ -77,13 +85,13 @@ def input_tiles(X, t0, t1, first, last, tiling, V, start, stride, step):
     """Transforms channels first .. last of tiles t0 .. t1: element e of channel first + c of tile t0 + i goes to
     V[start + e * step + i * stride + c]."""
     N, H, W, C = X.shape
-    x, (PT, PL, DH, DW, _, _), L = flat(X), tiling, lanes(V)
+    x, (S, PT, PL, DH, DW, _, _), L = flat(X), tiling, lanes(V)
     zeros, half = np.zeros(L, X.dtype), scratch(ELEMENTS * L, X.dtype)
     own = last - first
     whole = own - own % L
     n, py, px, ty, tx = place(t0, tiling)
     for o in range(start, start + (t1 - t0) * stride, stride):
-        ih, iw = py + 4 * DH * ty - PT, px + 4 * DW * tx - PL
+        ih, iw = py + S * DH * ty - PT, px + S * DW * tx - PL
         i, row, pixel, inside = ((n * H + ih) * W + iw) * C + first, DH * W * C, DW * C, (ih, iw, DH, DW, H, W)
         if ih >= 0 and iw >= 0 and ih + 5 * DH < H and iw + 5 * DW < W:
             for c in range(0, whole, L):
@@ -100,21 +108,24 @@ def input_tiles(X, t0, t1, first, last, tiling, V, start, stride, step):
 def gradient_tiles(G, t0, t1, first, last, tiling, V, start, stride, step):
     """As `input_tiles` with `gradient_tile`, of G (N, OH, OW, OC), at whose corner tiles begin."""
     N, OH, OW, OC = G.shape
-    g, (_, _, DH, DW, _, _), L = flat(G), tiling, lanes(V)
+    g, (S, _, _, DH, DW, _, _), L = flat(G), tiling, lanes(V)
     zeros, half = np.zeros(L, G.dtype), scratch(ELEMENTS * L, G.dtype)
     own = last - first
     whole = own - own % L
     n, py, px, ty, tx = place(t0, tiling)
     for o in range(start, start + (t1 - t0) * stride, stride):
-        oh, ow = py + 4 * DH * ty, px + 4 * DW * tx
+        oh, ow = py + S * DH * ty, px + S * DW * tx
         i, row, pixel, inside = ((n * OH + oh) * OW + ow) * OC + first, DH * OW * OC, DW * OC, (oh, ow, DH, DW, OH, OW)
-        if oh + 3 * DH < OH and ow + 3 * DW < OW:
+        if S == 2:
+            for c in range(0, own, L):
+                gradient_tile_of_two(g, i + c, row, pixel, own - c, inside, zeros, half, V, o + c, step)
+        elif oh + 3 * DH < OH and ow + 3 * DW < OW:
             for c in range(0, whole, L):
                 gradient_tile(g, i + c, row, pixel, L, (0, 0, 1, 1, 4, 4), zeros, half, V, o + c, step)
         else:
             for c in range(0, whole, L):
                 gradient_tile(g, i + c, row, pixel, L, inside, zeros, half, V, o + c, step)
-        if whole < own:
+        if whole < own and S == 4:
             gradient_tile(g, i + whole, row, pixel, own - whole, inside, zeros, half, V, o + whole, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
@@ -152,21 +163,27 @@ def transform_gradient(G, D, t0, tiling, depth):
 @device
 def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half):
     """Transforms products M of tiles t0 .. t1, vectors v .. v + wide, back; writes them, with bias b, to y (N, OH, OW, OC)."""
-    (_, _, DH, DW, _, _), L = tiling, lanes(M)
+    (S, _, _, DH, DW, _, _), L = tiling, lanes(M)
     clipped = scratch(16 * L, M.dtype)
     n, py, px, ty, tx = place(t0, tiling)
     for t in range(t0, t1):
-        oh, ow = py + 4 * DH * ty, px + 4 * DW * tx
-        inside, row, pixel = oh + 3 * DH < OH and ow + 3 * DW < OW, DH * OW * OC, DW * OC
+        oh, ow = py + S * DH * ty, px + S * DW * tx
+        inside, row, pixel = oh + (S - 1) * DH < OH and ow + (S - 1) * DW < OW, DH * OW * OC, DW * OC
         for c in range(v * L, min(OC, (v + wide) * L), L):
             m, o, own = (t - t0) * line + c - v * L, ((n * OH + oh) * OW + ow) * OC + c, OC - c
             if inside and own >= L:
-                output_tile(M, m, m_step, load(b, c, L), low, half, y, o, row, pixel)
+                if S == 4:
+                    output_tile(M, m, m_step, load(b, c, L), low, half, y, o, row, pixel)
+                else:
+                    output_tile_of_two(M, m, m_step, load(b, c, L), low, half, y, o, row, pixel)
             else:
-                output_tile(M, m, m_step, load(b, c, own), low, half, clipped, 0, 4 * L, L)
-                for r in range(min(4, (OH - oh + DH - 1) // DH)):
-                    for k in range(min(4, (OW - ow + DW - 1) // DW)):
-                        store(y, o + r * row + k * pixel, load(clipped, (r * 4 + k) * L, L), own)
+                if S == 4:
+                    output_tile(M, m, m_step, load(b, c, own), low, half, clipped, 0, 4 * L, L)
+                else:
+                    output_tile_of_two(M, m, m_step, load(b, c, own), low, half, clipped, 0, 2 * L, L)
+                for r in range(min(S, (OH - oh + DH - 1) // DH)):
+                    for k in range(min(S, (OW - ow + DW - 1) // DW)):
+                        store(y, o + r * row + k * pixel, load(clipped, (r * S + k) * L, L), own)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
 
@@ -174,17 +191,21 @@ def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, OH, OW, OC, b, lo
 def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, argmax, GH, GW, OC, b, half):
     """As `plain_outputs`, without dilation, then ReLU and maxima of 2 x 2: y and argmax (N, GH, GW, OC), argmax as in
     pool.relu_max_forward_2x2 or empty."""
-    L = lanes(M)
-    before = scratch(16 * L, M.dtype)
+    S, L = tiling[0], lanes(M)
+    before, halves = scratch(16 * L, M.dtype), S // 2
     n, py, px, ty, tx = place(t0, tiling)
     for t in range(t0, t1):
         for c in range(v * L, min(OC, (v + wide) * L), L):
             own = OC - c
-            output_tile(M, (t - t0) * line + c - v * L, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * L, L)
-            for r in range(min(2, GH - 2 * ty)):
-                for k in range(min(2, GW - 2 * tx)):
-                    best, tap = relu_largest(before, (r * 8 + k * 2) * L, L, 4 * L, L)
-                    o = ((n * GH + 2 * ty + r) * GW + 2 * tx + k) * OC + c
+            m = (t - t0) * line + c - v * L
+            if S == 4:
+                output_tile(M, m, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * L, L)
+            else:
+                output_tile_of_two(M, m, m_step, load(b, c, own), -np.inf, half, before, 0, 2 * L, L)
+            for r in range(min(halves, GH - halves * ty)):
+                for k in range(min(halves, GW - halves * tx)):
+                    best, tap = relu_largest(before, (r * S + k) * 2 * L, L, S * L, L)
+                    o = ((n * GH + halves * ty + r) * GW + halves * tx + k) * OC + c
                     store(y, o, best, own)
                     if argmax.size > 0:
                         store(argmax, o, tap, own)
@@ -197,30 +218,33 @@ def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, argmax, GH, GW, 
 @device
 def transform_filters(v, weight, first, last, by_input, u, o, u_step):
     """Filters of vector `v` and of the summed channels first .. last: element e of channel first + c goes to u[o + e * u_step + c * L]."""
-    OC, IC = weight.shape[:2]
-    w, L = flat(weight), lanes(weight)
+    OC, IC, K, _ = weight.shape
+    w, L, n = flat(weight), lanes(weight), K * K
     j0 = v * L
     cols = min(L, (IC if by_input else OC) - j0)
-    taps, half = scratch(9 * L * L, w.dtype), scratch(18 * L, w.dtype)  # (summed channel, tap, lane)
+    taps, half = scratch(n * L * L, w.dtype), scratch(6 * K * L, w.dtype)  # (summed channel, tap, lane)
     for r0 in range(first, last, L):
         own = min(L, last - r0)
         if by_input:
             for r in range(own):
-                for e in range(0, 9, L):
-                    transpose(w, ((r0 + r) * IC + j0) * 9 + e, 9, cols, min(L, 9 - e), taps, (r * 9 + e) * L, L, L)
+                for e in range(0, n, L):
+                    transpose(w, ((r0 + r) * IC + j0) * n + e, n, cols, min(L, n - e), taps, (r * n + e) * L, L, L)
         else:
-            for e in range(0, own * 9, L):
-                transpose(w, (j0 * IC + r0) * 9 + e, IC * 9, cols, min(L, own * 9 - e), taps, e * L, L, L)
-        tap, step = (8, -1) if by_input else (0, 1)
+            for e in range(0, own * n, L):
+                transpose(w, (j0 * IC + r0) * n + e, IC * n, cols, min(L, own * n - e), taps, e * L, L, L)
+        tap, step = (n - 1, -L) if by_input else (0, L)
         for r in range(own):
-            for column in range(3):
-                i = (r * 9 + tap + column * step) * L
-                values = weight_row(load(taps, i, L), load(taps, i + 3 * step * L, L), load(taps, i + 6 * step * L, L))
-                store_six(values, half, column * L, 3 * L)
-            for k in range(6):
-                i = k * 3 * L
-                values = weight_row(load(half, i, L), load(half, i + L, L), load(half, i + 2 * L, L))
-                store_six(values, u, o + 6 * k * u_step + (r0 - first + r) * L, u_step)
+            i, e = (r * n + tap) * L, o + (r0 - first + r) * L
+            if K == 3:
+                for column in range(3):
+                    store_six(weight_row(*load_three(taps, i + column * step, 3 * step, L)), half, column * L, 3 * L)
+                for k in range(6):
+                    store_six(weight_row(*load_three(half, k * 3 * L, L, L)), u, e + 6 * k * u_step, u_step)
+            else:
+                for column in range(5):
+                    store_six(weight_row_of_five(*load_five(taps, i + column * step, 5 * step, L)), half, column * L, 5 * L)
+                for k in range(6):
+                    store_six(weight_row_of_five(*load_five(half, k * 5 * L, L, L)), u, e + 6 * k * u_step, u_step)
 
 
 @apart
@@ -231,7 +255,7 @@ def _transform_vector(v, weight, by_input, u, u_step):
 
 @kernel
 def transform_weight(weight, U, by_input):
-    """Reads weight (OC, IC, 3, 3), writes U: G w G^T, the lanes output channels, elements in the order of a product.
+    """Reads weight (OC, IC, K, K), writes U: G w G^T, the lanes output channels, elements in the order of a product.
 
     With `by_input` the lanes are input channels, what is summed are output channels, and filters are turned by 180 degrees.
     Parallel over vectors.
@@ -244,15 +268,15 @@ def transform_weight(weight, U, by_input):
 
 @device
 def filters_back(p, source, d_step, splits, split, v, c0, grad_weight):
-    """G^T m G of vector `v` of output channels and input channels c0 .. c0 + lanes into grad_weight (OC, IC, 3, 3).
+    """G^T m G of vector `v` of output channels and input channels c0 .. c0 + lanes into grad_weight (OC, IC, K, K).
 
     Element e of channel c0 + r is the sum over `splits`, `split` apart, of p[source + e * d_step + r * L].
     """
-    OC, IC = grad_weight.shape[:2]
-    d, L = flat(grad_weight), lanes(p)
+    OC, IC, K, _ = grad_weight.shape
+    d, L, n = flat(grad_weight), lanes(p), K * K
     own = min(L, IC - c0)
-    element, half = scratch(ELEMENTS * L * L, p.dtype), scratch(18 * L, p.dtype)
-    taps = scratch(9 * L * L, p.dtype)  # (input channel, tap, lane)
+    element, half = scratch(ELEMENTS * L * L, p.dtype), scratch(6 * K * L, p.dtype)
+    taps = scratch(n * L * L, p.dtype)  # (input channel, tap, lane)
     for e in range(ELEMENTS):
         for r in range(own):
             i = source + e * d_step + r * L
@@ -261,20 +285,28 @@ def filters_back(p, source, d_step, splits, split, v, c0, grad_weight):
                 total = total + load(p, i + s * split, L)
             store(element, (r * ELEMENTS + e) * L, total, L)
     for r in range(own):
-        for column in range(6):
-            values = weight_gradient_row(*load_six(element, (r * ELEMENTS + column) * L, 6 * L, L))
-            store_three(values, half, column * L, 6 * L)
-        for k in range(3):
-            values = weight_gradient_row(*load_six(half, k * 6 * L, L, L))
-            store_three(values, taps, (r * 9 + k * 3) * L, L)
-    for e in range(0, own * 9, L):
-        count = min(L, own * 9 - e)
-        transpose(taps, e * L, L, count, min(L, OC - v * L), d, (v * L * IC + c0) * 9 + e, IC * 9, count)
+        if K == 3:
+            for column in range(6):
+                values = weight_gradient_row(*load_six(element, (r * ELEMENTS + column) * L, 6 * L, L))
+                store_three(values, half, column * L, 6 * L)
+            for k in range(3):
+                values = weight_gradient_row(*load_six(half, k * 6 * L, L, L))
+                store_three(values, taps, (r * 9 + k * 3) * L, L)
+        else:
+            for column in range(6):
+                values = weight_gradient_row_of_five(*load_six(element, (r * ELEMENTS + column) * L, 6 * L, L))
+                store_five(values, half, column * L, 6 * L)
+            for k in range(5):
+                values = weight_gradient_row_of_five(*load_six(half, k * 6 * L, L, L))
+                store_five(values, taps, (r * 25 + k * 5) * L, L)
+    for e in range(0, own * n, L):
+        count = min(L, own * n - e)
+        transpose(taps, e * L, L, count, min(L, OC - v * L), d, (v * L * IC + c0) * n + e, IC * n, count)
 
 
 @kernel
 def transform_back(parts, grad_weight):
-    """Reads parts (splits, vectors, 36, IC * lanes + LINE), writes G^T (their ordered sum) G as grad_weight (OC, IC, 3, 3).
+    """Reads parts (splits, vectors, 36, IC * lanes + LINE), writes G^T (their ordered sum) G as grad_weight (OC, IC, K, K).
 
     Parallel over vectors of output channels and blocks of as many input channels as a vector has lanes.
     """
