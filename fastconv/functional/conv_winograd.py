@@ -83,7 +83,7 @@ _count = winograd_blocks.count_tiles.py_func
 
 
 def _even(n):
-    """Vectors are taken by twos."""
+    """An even number, for vectors that are taken by twos and blocks that two threads share."""
     return n + n % 2
 
 
@@ -97,6 +97,8 @@ def _block(channels, itemsize, filter_bytes=0):
 def _cut(T, IC, vectors, itemsize):
     """(blocks, share, span) of kernels.conv_winograd.convolve for `T` tiles and `vectors` vectors of output channels."""
     blocks = -(-T // _block(IC, itemsize, ELEMENTS * IC * vectors * VECTOR_BYTES))
+    if blocks > JOBS:
+        blocks = _even(blocks)
     least = max(1, SHARE * itemsize // VECTOR_BYTES)
     shares = min(-(-JOBS // blocks), max(1, vectors // least)) if blocks else 1
     share = _even(-(-vectors // shares))
