@@ -14,7 +14,7 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.scratch import scratch, scratch_pair
-from fastconv.kernels.tiles import tiles
+from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.vector import flat, lanes
 from fastconv.kernels.winograd_blocks import (
     BLOCK,
@@ -75,13 +75,16 @@ def convolve(X, U, Y, argmax, bias, low, pooled, tiling, blocks, share, span):
 
 
 @device
-def add_products(V, v, stride, D, d, g_stride, count, p, vector, e, d_step, IC, first, last, start, accumulate, L):
-    """Sums over `count` tiles of products of V[v] (count, IC) and vectors first .. last of D[d], into, or added to, element e of p."""
+def add_products(V, v, v_step, stride, D, d, g_stride, count, p, vector, e, d_step, IC, first, last, start, accumulate, L):
+    """Sums over `count` tiles of products of V[v] (count, IC) and vectors first .. last of D[d], into, or added to, element e of p.
+
+    What lies v_step further in V, the next element, is asked for.
+    """
     over = (1, 0, 0, 1, 0, 0, count, stride, g_stride)
     for w in range(first, last, 2):
         wide = min(2, last - w)
-        tiles(IC, V, v, 1, D, d + w * L, L, p, ((vector + w) * ELEMENTS + e) * d_step, L, ELEMENTS * d_step, wide, wide * L,
-              start, 0, accumulate, over)
+        tiles_ahead(IC, V, v, 1, D, d + w * L, L, p, ((vector + w) * ELEMENTS + e) * d_step, L, ELEMENTS * d_step, wide, wide * L,
+                    start, 0, accumulate, over, (v_step, stride))
 
 
 @apart
@@ -100,7 +103,7 @@ def _split(s, X, G, parts, tiling, block):
         input_tiles(X, t0, t1, 0, IC, tiling, V, 0, stride, v_step)
         gradient_tiles(G, t0, t1, 0, OC, tiling, D, 0, g_stride, g_step)
         for e in range(ELEMENTS):
-            add_products(V, e * v_step, stride, D, e * g_step, g_stride, t1 - t0, p, s * vectors, e, d_step, IC, 0, vectors,
+            add_products(V, e * v_step, v_step, stride, D, e * g_step, g_stride, t1 - t0, p, s * vectors, e, d_step, IC, 0, vectors,
                          start, t0 - first, L)
 
 
@@ -123,5 +126,5 @@ def sum_products(V, D, part, count, IC, OC, accumulate):
     shares = (vectors + BLOCK - 1) // BLOCK
     for job in prange(ELEMENTS * shares):
         e, first, start = job // shares, job % shares * BLOCK, np.zeros(2 * L, p.dtype)
-        add_products(v, e * V.shape[1], padded(IC, L), d, e * D.shape[1], padded(OC, L), count, p, 0, e, d_step, IC,
+        add_products(v, e * V.shape[1], V.shape[1], padded(IC, L), d, e * D.shape[1], padded(OC, L), count, p, 0, e, d_step, IC,
                      first, min(vectors, first + BLOCK), start, accumulate, L)
