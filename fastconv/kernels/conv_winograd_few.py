@@ -1,4 +1,4 @@
-"""Winograd's algorithm for few tiles, whose filters are larger than they are: a job takes all tiles and some of the filters; see conv_winograd.
+"""Winograd's algorithm for few tiles: a job takes all of them and some of the filters, which are larger; see conv_winograd.
 
 Transformed filters, or their gradients' sums, stay near the processor that uses them. Of 512 x 512 they are 38 MB, which would go through
 memory twice or more, and take longer than all multiplications with 100 tiles.

@@ -9,7 +9,7 @@ from fastconv.kernels.scratch import scratch
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, splat, store, zero
+from fastconv.kernels.vector import flat, lanes, load, splat, store, store_four, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
 """A job's block of the result, and how much of the sum it takes at once: a tile's rows of A stay in L1, COLUMNS of B in L2."""
@@ -163,15 +163,21 @@ def _row_sums(job, X, partial):
     """Job `job` of `partial_row_sums`."""
     M, N = X.shape
     x, p, size = flat(X), flat(partial), lanes(X)
-    fold = 16 if N < 64 else 1  # so many rows side by side: a few numbers do not fill a vector
-    first, last = job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)
+    fold = max(1, 4 * size // N)  # so many rows side by side fill four vectors, and memory is read in order
+    W, first, last = fold * N, job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)
     whole = last - (last - first) % fold
-    sums = scratch(fold * N, X.dtype)
-    for i in range(0, fold * N, size):
-        column = splat(x, 0.0)
-        for m in range(first, whole, fold):
-            column = column + load(x, m * N + i, fold * N - i)
-        store(sums, i, column, fold * N - i)
+    sums = scratch(W, X.dtype)
+    for c in range(0, W, 4 * size):
+        s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
+        if W - c >= 4 * size:  # without masks
+            for i in range(first * N + c, whole * N + c, W):
+                s0, s1 = s0 + load(x, i, size), s1 + load(x, i + size, size)
+                s2, s3 = s2 + load(x, i + 2 * size, size), s3 + load(x, i + 3 * size, size)
+        else:
+            for i in range(first * N + c, whole * N + c, W):
+                s0, s1 = s0 + load(x, i, W - c), s1 + load(x, i + size, W - c - size)
+                s2, s3 = s2 + load(x, i + 2 * size, W - c - 2 * size), s3 + load(x, i + 3 * size, W - c - 3 * size)
+        store_four(sums, c, s0, s1, s2, s3, W - c)
     for n in range(N):
         total = sums[n]
         for row in range(1, fold):

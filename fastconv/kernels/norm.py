@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.vector import fma, lanes, load, select, splat, store
+from fastconv.kernels.vector import fma, lanes, load, select, splat, store, store_four
 
 ELEMENTS, ROWS = 8192, 32  # of a block, at least: it stays in the first two caches, and its sums are few beside it
 
@@ -43,8 +43,8 @@ def _statistics_of_four(x, first, last, W, c, share, parts, to, n0, n1, n2, n3):
         d2, d3 = load(x, i + 2 * L, n2) - m2, load(x, i + 3 * L, n3) - m3
         s0, s1, s2, s3 = s0 + d0, s1 + d1, s2 + d2, s3 + d3
         q0, q1, q2, q3 = fma(d0, d0, q0), fma(d1, d1, q1), fma(d2, d2, q2), fma(d3, d3, q3)
-    _store_four(parts, to + c, fma(s0, share, m0), fma(s1, share, m1), fma(s2, share, m2), fma(s3, share, m3), W - c)
-    _store_four(parts, to + W + c, q0 - s0 * s0 * share, q1 - s1 * s1 * share, q2 - s2 * s2 * share, q3 - s3 * s3 * share, W - c)
+    store_four(parts, to + c, fma(s0, share, m0), fma(s1, share, m1), fma(s2, share, m2), fma(s3, share, m3), W - c)
+    store_four(parts, to + W + c, q0 - s0 * s0 * share, q1 - s1 * s1 * share, q2 - s2 * s2 * share, q3 - s3 * s3 * share, W - c)
 
 
 @device
@@ -59,15 +59,6 @@ def _block_statistics(job, x, fold, parts):
             _statistics_of_four(x, first, last, W, c, share, parts, to, L, L, L, L)
         else:
             _statistics_of_four(x, first, last, W, c, share, parts, to, W - c, W - c - L, W - c - 2 * L, W - c - 3 * L)
-
-
-@device(forceinline=True)
-def _store_four(array, i, v0, v1, v2, v3, count):
-    L = lanes(array)
-    store(array, i, v0, count)
-    store(array, i + L, v1, count - L)
-    store(array, i + 2 * L, v2, count - 2 * L)
-    store(array, i + 3 * L, v3, count - 3 * L)
 
 
 @device
@@ -207,8 +198,8 @@ def _sum_four(g, x, first, last, factors, c, low, parts, to, n0, n1, n2, n3):
         s1, p1 = _terms(g, x, i + L, factors, c + L, n1, low, s1, p1)
         s2, p2 = _terms(g, x, i + 2 * L, factors, c + 2 * L, n2, low, s2, p2)
         s3, p3 = _terms(g, x, i + 3 * L, factors, c + 3 * L, n3, low, s3, p3)
-    _store_four(parts, to + c, s0, s1, s2, s3, W - c)
-    _store_four(parts, to + W + c, p0, p1, p2, p3, W - c)
+    store_four(parts, to + c, s0, s1, s2, s3, W - c)
+    store_four(parts, to + W + c, p0, p1, p2, p3, W - c)
 
 
 @device
