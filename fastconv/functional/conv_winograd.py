@@ -51,8 +51,8 @@ def unfit(g):
     return None
 
 
-TILE_COST, WEIGHT_COST = 400, 1200
-"""What transforming a tile of one channel, and one filter, costs, in multiply-adds of the register tile: fitted to measured times."""
+TILE_COST, WEIGHT_COST, CALL_COST = 400, 600, 800_000
+"""What transforming a tile of one channel or one filter, and a call cost, in multiply-adds of the register tile: fitted to measurements."""
 
 
 MOST_FILTERS = 1 << 20
@@ -70,7 +70,8 @@ def pays(g):
         return False
     if _filters_shared(T, min(g.IC, g.OC), 4):
         return T >= FEWEST_PAYING
-    return 1.1 * (T * (ELEMENTS * filters + TILE_COST * (g.IC + g.OC)) + WEIGHT_COST * filters) < g.KH * g.KW * g.N * g.OH * g.OW * filters
+    cost = 1.1 * (T * (ELEMENTS * filters + TILE_COST * (g.IC + g.OC)) + WEIGHT_COST * filters) + CALL_COST
+    return cost < g.KH * g.KW * g.N * g.OH * g.OW * filters
 
 
 def _tiling(g, PT, PL, OH, OW):
