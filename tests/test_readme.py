@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import readme
 from fastconv import cli, datasets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,3 +84,17 @@ def test_command_line_page_has_every_option(command):
     options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")} - {"--help"}
     described = {option for row in re.findall(r"^\| (`--.*?) \|", section, re.MULTILINE) for option in re.findall(r"--[a-z-]+", row)}
     assert described == options
+
+
+def test_results_of_compare_stand_between_the_marks():
+    """As benchmarks/readme.py writes them: its marks, picture and tables are those that README.md has."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, rest = text.split(readme.BEGIN)
+    block, _ = rest.split(readme.END)
+    assert f"({readme.PICTURE})" in block
+    heads = re.findall(r"^(?:### |<details><summary>)([^<\n]+)", block, re.MULTILINE)
+    assert tuple(heads) == readme.ORDER
+    results = "# fastconv against PyTorch\n\nhead\n\n" + "".join(f"## {name}\n\ntable of {name}\n\n" for name in reversed(readme.ORDER))
+    made = readme.block(results, "Words.\n")
+    assert made.startswith("Words.\n\n![")
+    assert re.findall(r"table of (.*)", made) == list(readme.ORDER)

@@ -87,7 +87,7 @@ def _block_of_filters(job, V, D, grad_weight, count, depth):
 @kernel
 def backward_weight_few(V, D, grad_weight, count, depth):
     """Reads `count` tiles of the input and of the gradient, as `transform_input` and `transform_gradient` write them; writes grad_weight
-    (OC, IC, 3, 3). Parallel over blocks of WIDE vectors of output channels and of `depth` input channels.
+    (OC, IC, K, K). Parallel over blocks of WIDE vectors of output channels and of `depth` input channels.
     """
     for job in prange(V.shape[0] * D.shape[0]):
         _block_of_filters(np.int64(job), V, D, grad_weight, count, depth)

@@ -255,7 +255,7 @@ def _transform_vector(v, weight, by_input, u, u_step):
 
 @kernel
 def transform_weight(weight, U, by_input):
-    """Reads weight (OC, IC, K, K), writes U: G w G^T, the lanes output channels, elements in the order of a product.
+    """Reads weight (OC, IC, K, K), writes U, G w G^T, the lanes output channels, elements in the order of a product.
 
     With `by_input` the lanes are input channels, what is summed are output channels, and filters are turned by 180 degrees.
     Parallel over vectors.
