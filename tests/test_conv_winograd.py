@@ -15,28 +15,32 @@ from fastconv.kernels import winograd_tile as kernels
 EPS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 GROWTH = 20  # of the error by the transforms, in terms of the bound of a plain sum; docs/algorithms.md
 
-# input (N, IC, H, W), OC, size of the filter, padding, dilation
+# input (N, IC, H, W), OC, size of the filter, then options
 SHAPES = {
-    "whole tiles": ((2, 8, 6, 10), 16, 3, 0, 1),
-    "tiles over the border": ((3, 17, 9, 11), 21, 3, 1, 1),
-    "one pixel": ((3, 5, 1, 1), 3, 3, 1, 1),
-    "one channel": ((2, 1, 12, 7), 1, 3, 1, 1),
-    "as small as the filter": ((2, 3, 3, 3), 5, 3, 0, 1),
-    "asymmetric": ((2, 9, 8, 7), 33, 3, ((0, 2), (1, 3)), 1),
-    "padding beyond the filter": ((2, 6, 5, 4), 9, 3, 5, 1),
-    "same": ((1, 30, 13, 14), 40, 3, "same", 1),
-    "many channels": ((3, 256, 7, 7), 72, 3, 1, 1),
-    "many tiles": ((3, 8, 40, 41), 8, 3, 1, 1),
-    "large filters": ((5, 65, 9, 8), 80, 3, 1, 1),
-    "dilated": ((2, 9, 17, 15), 20, 3, 2, 2),
-    "dilated unevenly": ((2, 17, 11, 16), 7, 3, ((0, 3), (2, 1)), (1, 3)),
-    "dilated beyond the image": ((1, 3, 5, 6), 4, 3, 7, (7, 6)),
-    "five": ((2, 9, 12, 13), 20, 5, 2, 1),
-    "five, with a tail": ((3, 18, 9, 7), 33, 5, ((0, 3), (4, 1)), 1),
-    "five, as small as the filter": ((2, 3, 5, 5), 17, 5, 0, 1),
-    "five, dilated": ((2, 17, 15, 18), 7, 5, 3, (2, 1)),
-    "five, filters larger than tiles": ((2, 270, 5, 3), 261, 5, 2, 1),
-    "filters larger than tiles": ((2, 270, 5, 9), 261, 3, 1, 1),
+    "whole tiles": ((2, 8, 6, 10), 16, 3, {}),
+    "tiles over the border": ((3, 17, 9, 11), 21, 3, {"padding": 1}),
+    "one pixel": ((3, 5, 1, 1), 3, 3, {"padding": 1}),
+    "one channel": ((2, 1, 12, 7), 1, 3, {"padding": 1}),
+    "as small as the filter": ((2, 3, 3, 3), 5, 3, {}),
+    "asymmetric": ((2, 9, 8, 7), 33, 3, {"padding": ((0, 2), (1, 3))}),
+    "padding beyond the filter": ((2, 6, 5, 4), 9, 3, {"padding": 5}),
+    "same": ((1, 30, 13, 14), 40, 3, {"padding": "same"}),
+    "many channels": ((3, 256, 7, 7), 72, 3, {"padding": 1}),
+    "many tiles": ((3, 8, 40, 41), 8, 3, {"padding": 1}),
+    "large filters": ((5, 65, 9, 8), 80, 3, {"padding": 1}),
+    "dilated": ((2, 9, 17, 15), 20, 3, {"padding": 2, "dilation": 2}),
+    "dilated unevenly": ((2, 17, 11, 16), 7, 3, {"padding": ((0, 3), (2, 1)), "dilation": (1, 3)}),
+    "dilated beyond the image": ((1, 3, 5, 6), 4, 3, {"padding": 7, "dilation": (7, 6)}),
+    "five": ((2, 9, 12, 13), 20, 5, {"padding": 2}),
+    "five, with a tail": ((3, 18, 9, 7), 33, 5, {"padding": ((0, 3), (4, 1))}),
+    "five, as small as the filter": ((2, 3, 5, 5), 17, 5, {}),
+    "five, dilated": ((2, 17, 15, 18), 7, 5, {"padding": 3, "dilation": (2, 1)}),
+    "five, filters larger than tiles": ((2, 270, 5, 3), 261, 5, {"padding": 2}),
+    "groups": ((2, 10, 9, 8), 42, 3, {"padding": 1, "groups": 2}),
+    "groups of five, dilated": ((2, 51, 12, 11), 18, 5, {"padding": 2, "dilation": (1, 2), "groups": 3}),
+    "groups of large filters": ((3, 140, 9, 7), 130, 3, {"padding": 1, "groups": 2}),
+    "groups, filters larger than tiles": ((1, 540, 5, 9), 522, 3, {"padding": 1, "groups": 2}),
+    "filters larger than tiles": ((2, 270, 5, 9), 261, 3, {"padding": 1}),
 }
 
 
@@ -46,16 +50,17 @@ def magnitudes(x, w, grad_output, **options):
     y = reference.conv2d(sizes[0], sizes[1], **options)
     gradients = reference.conv2d_backward(sizes[2], sizes[0], sizes[1], **options)
     taps = w.shape[2] * w.shape[3]
-    terms = taps * x.shape[1], taps * w.shape[0], grad_output.size // w.shape[0]
+    groups = options.get("groups", 1)
+    terms = taps * w.shape[1], taps * w.shape[0] // groups, grad_output.size // w.shape[0]
     return [(a.max(), n) for a, n in zip((y, *gradients[:2]), terms, strict=True)]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_pass_within_its_bound(name, dtype, rng):
-    shape, OC, size, padding, dilation = SHAPES[name]
-    options = {"padding": padding, "dilation": dilation}
-    x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((OC, shape[1], size, size)).astype(dtype)
+    shape, OC, size, options = SHAPES[name]
+    IC = shape[1] // options.get("groups", 1)
+    x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((OC, IC, size, size)).astype(dtype)
     bias = rng.standard_normal(OC).astype(dtype)
     x64, w64 = x.astype(np.float64), w.astype(np.float64)
     expected = reference.conv2d(x64, w64, bias.astype(np.float64), **options)
@@ -76,12 +81,17 @@ def test_every_pass_within_its_bound(name, dtype, rng):
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("name", ["tiles over the border", "large filters", "many tiles", "filters larger than tiles", "dilated", "five"])
+@pytest.mark.parametrize(
+    "name", ["tiles over the border", "large filters", "many tiles", "filters larger than tiles", "dilated", "five", "groups"]
+)
 def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
-    shape, OC, size, padding, dilation = SHAPES[name]
-    options = {"padding": padding, "dilation": dilation}
+    shape, OC, size, options = SHAPES[name]
+    IC = shape[1] // options.get("groups", 1)
     images = 5 if name == "filters larger than tiles" else 17  # no more tiles than FEW
-    x, w = rng.standard_normal((images, *shape[1:]), np.float32), rng.standard_normal((OC, shape[1], size, size), np.float32)
+    x, w = (
+        rng.standard_normal((images, *shape[1:]), np.float32),
+        rng.standard_normal((OC, IC, size, size), np.float32),
+    )
     results = []
     for n in (2, threads):
         fastconv.set_num_threads(n)
@@ -137,6 +147,15 @@ def test_maxima_behind_relu(shape, OC, size, rng):
     bias = rng.standard_normal(OC, np.float32)
     expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, padding=1, algorithm="winograd")), 2)
     output, argmax, _ = conv2d_relu_max_pool2d(x, w, bias, 1, 1, 1, 1, algorithm="winograd")
+    assert_same_bits(output, expected)
+    assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
+
+
+def test_maxima_behind_relu_with_groups(rng):
+    x, w = rng.standard_normal((2, 6, 13, 14), np.float32), rng.standard_normal((40, 3, 3, 3), np.float32)
+    bias = rng.standard_normal(40, np.float32)
+    expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, padding=1, groups=2, algorithm="winograd")), 2)
+    output, argmax, _ = conv2d_relu_max_pool2d(x, w, bias, 1, 1, 1, 2, algorithm="winograd")
     assert_same_bits(output, expected)
     assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
 
@@ -237,14 +256,13 @@ def test_it_can_be_forbidden(chosen, rng):
     ("weight", "options"),
     [
         ((4, 4, 3, 3), {"stride": 2}),
-        ((4, 2, 3, 3), {"groups": 2}),
         ((4, 4, 3, 1), {}),
         ((4, 4, 5, 3), {}),
         ((4, 4, 7, 7), {}),
     ],
 )
 def test_what_it_cannot_take(weight, options):
-    with pytest.raises(ArgumentError, match='algorithm="winograd" does not fit: it takes 3x3 and 5x5 filters'):
+    with pytest.raises(ArgumentError, match='algorithm="winograd" does not fit: it takes 3x3 and 5x5 filters with stride 1'):
         F.conv2d(np.zeros((1, 4, 8, 8)), np.zeros(weight), **options, algorithm="winograd")
 
 

@@ -46,8 +46,8 @@ CHUNK, CHUNK_BYTES = 64, 5 << (21 if LARGE_L2 else 19)
 
 def unfit(g):
     """Why this algorithm cannot take the geometry, or None."""
-    if (g.KH, g.KW) not in ((3, 3), (5, 5)) or (g.SH, g.SW, g.groups) != (1, 1, 1):
-        return "it takes 3x3 and 5x5 filters with stride and groups of 1 only"
+    if (g.KH, g.KW) not in ((3, 3), (5, 5)) or (g.SH, g.SW) != (1, 1):
+        return "it takes 3x3 and 5x5 filters with stride 1 only"
     return None
 
 
@@ -64,13 +64,13 @@ FEWEST_PAYING = 4
 
 def pays(g):
     """Whether this algorithm is the faster one, counted in multiply-adds: a quarter of them, but tiles over the border, and transforms."""
-    T = _count(g.N, _tiling(g, g.PT, g.PL, g.OH, g.OW))
-    filters = g.IC * g.OC
+    T, (IC, OC) = _count(g.N, _tiling(g, g.PT, g.PL, g.OH, g.OW)), _channels(g)
+    filters = IC * OC
     if filters > MOST_FILTERS:
         return False
-    if _filters_shared(T, min(g.IC, g.OC), 4):
+    if _filters_shared(T, min(IC, OC), 4):
         return T >= FEWEST_PAYING
-    cost = 1.1 * (T * (ELEMENTS * filters + TILE_COST * (g.IC + g.OC)) + WEIGHT_COST * filters) + CALL_COST
+    cost = 1.1 * (T * (ELEMENTS * filters + TILE_COST * (IC + OC)) + WEIGHT_COST * filters) + CALL_COST
     return cost < g.KH * g.KW * g.N * g.OH * g.OW * filters
 
 
@@ -81,6 +81,17 @@ def _tiling(g, PT, PL, OH, OW):
 
 
 _count = winograd_blocks.count_tiles.py_func
+
+
+def _channels(g):
+    """Input and output channels of a group."""
+    return g.IC // g.groups, g.OC // g.groups
+
+
+def _groups(g):
+    """For each group of channels: which filters are its own, its input channels and its output channels, as (first, how many)."""
+    IC, OC = _channels(g)
+    return [(slice(k * OC, (k + 1) * OC), (k * IC, IC), (k * OC, OC)) for k in range(g.groups)]
 
 
 def _even(n):
@@ -112,26 +123,27 @@ def _filters_shared(T, OC, itemsize):
     return 0 < T <= FEW and OC * itemsize >= 2 * JOBS * VECTOR_BYTES
 
 
-def _convolve(x, weight, by_input, y, argmax, bias, low, pooled, tiling):
-    (N, _, _, IC), OC = x.shape, y.shape[3]
+def _convolve(x, weight, by_input, y, argmax, bias, low, pooled, tiling, group):
+    """One group of channels of x to its channels of y, group = (first, how many, first, how many); weight is the group's."""
+    N, (first, IC, _, OC) = len(x), group
     T, work = _count(N, tiling), _work(N, tiling, IC, OC)
     if _filters_shared(T, OC, x.itemsize):
         depth = min(DEPTH, IC)
-        V = _transformed(winograd_blocks.transform_input, x, 0, T, tiling, depth)
-        conv_winograd_few.convolve_few(work, V, weight, y, argmax, bias, low, pooled, tiling, by_input, depth)
+        V = _transformed(winograd_blocks.transform_input, x, 0, T, tiling, depth, first, IC)
+        conv_winograd_few.convolve_few(work, V, weight, y, argmax, bias, low, pooled, tiling, group, by_input, depth)
     else:
         lanes = VECTOR_BYTES // x.itemsize
         U = empty((-(-OC // lanes), ELEMENTS, IC * lanes + LINE), x.dtype)
         winograd_blocks.transform_weight(16 * weight.size, weight, U, by_input)
-        conv_winograd.convolve(work, x, U, y, argmax, bias, low, pooled, tiling, *_cut(T, IC, U.shape[0], x.itemsize))
-    return y
+        cut = _cut(T, IC, U.shape[0], x.itemsize)
+        conv_winograd.convolve(work, x, U, y, argmax, bias, low, pooled, tiling, group, *cut)
 
 
-def _transformed(transform, x, first, last, tiling, depth):
-    """Tiles first .. last of x (N, H, W, C), for `depth` channels at a time, by the kernel `transform`."""
+def _transformed(transform, x, first, last, tiling, depth, channel, C):
+    """Tiles first .. last of C channels of x (N, H, W, ...) from `channel` on, for `depth` of them at a time, by the kernel `transform`."""
     stride = winograd_blocks.padded.py_func(depth, VECTOR_BYTES // x.itemsize)
-    V = empty((-(-x.shape[3] // depth), ELEMENTS, (last - first) * stride + LINE), x.dtype)
-    transform(16 * V.size, x, V, first, tiling, depth)
+    V = empty((-(-C // depth), ELEMENTS, (last - first) * stride + LINE), x.dtype)
+    transform(16 * V.size, x, V, first, tiling, depth, channel, channel + C)
     return V
 
 
@@ -143,10 +155,16 @@ def _no_argmax():
     return np.empty((0, 0, 0, 0), np.uint8)
 
 
+def _forward(g, x, weight, y, argmax, bias, low, pooled, tiling):
+    for filters, inputs, outputs in _groups(g):
+        _convolve(x, weight[filters], False, y, argmax, bias, low, pooled, tiling, (*inputs, *outputs))
+    return y
+
+
 def forward(g, x, weight, bias, relu=False):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC); with `relu`, ReLU of it."""
-    y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
-    return _convolve(x, weight, False, y, _no_argmax(), bias, 0.0 if relu else -np.inf, False, _tiling(g, g.PT, g.PL, g.OH, g.OW))
+    y, low = empty((g.N, g.OH, g.OW, g.OC), x.dtype), 0.0 if relu else -np.inf
+    return _forward(g, x, weight, y, _no_argmax(), bias, low, False, _tiling(g, g.PT, g.PL, g.OH, g.OW))
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
@@ -154,55 +172,69 @@ def forward_relu_max(g, x, weight, bias, argmax):
     if g.DH * g.DW > 1:  # neighbours do not lie in one tile
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
-    return _convolve(x, weight, False, y, argmax, bias, -np.inf, True, _tiling(g, g.PT, g.PL, g.OH // 2 * 2, g.OW // 2 * 2))
+    return _forward(g, x, weight, y, argmax, bias, -np.inf, True, _tiling(g, g.PT, g.PL, g.OH // 2 * 2, g.OW // 2 * 2))
 
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC): the convolution with the filters turned by 180 degrees."""
-    d = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    d, no_bias = empty((g.N, g.H, g.W, g.IC), grad_output.dtype), np.zeros(g.IC, grad_output.dtype)
     tiling = _tiling(g, (g.KH - 1) * g.DH - g.PT, (g.KW - 1) * g.DW - g.PL, g.H, g.W)
-    return _convolve(grad_output, weight, True, d, _no_argmax(), np.zeros(g.IC, d.dtype), -np.inf, False, tiling)
+    for filters, inputs, outputs in _groups(g):
+        _convolve(grad_output, weight[filters], True, d, _no_argmax(), no_bias, -np.inf, False, tiling, (*outputs, *inputs))
+    return d
 
 
 def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
     tiling, grad_weight = _tiling(g, g.PT, g.PL, g.OH, g.OW), empty(g.weight_shape, x.dtype)
-    T, depth, wide = _count(g.N, tiling), min(DEPTH_WEIGHT, g.IC), conv_winograd_few.WIDE * VECTOR_BYTES // x.itemsize
-    if 0 < T <= FEW_WEIGHT and JOBS * DEPTH_WEIGHT * wide <= g.IC * g.OC:
-        V = _transformed(winograd_blocks.transform_input, x, 0, T, tiling, depth)
-        D = _transformed(winograd_blocks.transform_gradient, grad_output, 0, T, tiling, wide)
-        conv_winograd_few.backward_weight_few(_work(g.N, tiling, g.IC, g.OC), V, D, grad_weight, T, depth)
-    else:
-        sums = _sums_of_splits if g.IC * g.OC < SMALL else _sums_of_chunks
-        parts = sums(g, x, grad_output, tiling)
-        winograd_blocks.transform_back(4 * parts.size, parts, grad_weight)
+    for filters, inputs, outputs in _groups(g):
+        _weight_gradient(x, grad_output, grad_weight[filters], tiling, (*inputs, *outputs))
     return grad_weight
 
 
-def _sums_of_splits(g, x, grad_output, tiling):
+def _weight_gradient(x, grad_output, grad_weight, tiling, group):
+    """One group's grad_weight."""
+    _, IC, _, OC = group
+    T, depth, wide = _count(len(x), tiling), min(DEPTH_WEIGHT, IC), conv_winograd_few.WIDE * VECTOR_BYTES // x.itemsize
+    if 0 < T <= FEW_WEIGHT and JOBS * DEPTH_WEIGHT * wide <= IC * OC:
+        V, D = _transformed_both(x, grad_output, 0, T, tiling, group, depth, wide)
+        conv_winograd_few.backward_weight_few(_work(len(x), tiling, IC, OC), V, D, grad_weight, T, depth)
+    else:
+        sums = _sums_of_splits if IC * OC < SMALL else _sums_of_chunks
+        parts = sums(x, grad_output, tiling, group)
+        winograd_blocks.transform_back(4 * parts.size, parts, grad_weight)
+
+
+def _transformed_both(x, grad_output, first, last, tiling, group, depth, wide):
+    """Tiles first .. last of the input and of the gradient, for `depth` and for `wide` channels at a time."""
+    V = _transformed(winograd_blocks.transform_input, x, first, last, tiling, depth, *group[:2])
+    return V, _transformed(winograd_blocks.transform_gradient, grad_output, first, last, tiling, wide, *group[2:])
+
+
+def _sums_of_splits(x, grad_output, tiling, group):
     """Gradients of the transformed weights, one from each part of the tiles."""
-    T = _count(g.N, tiling)
+    _, IC, _, OC = group
+    T = _count(len(x), tiling)
     splits = max(1, min(PARTS, T // FEWEST // 2 * 2))  # an even number, for two threads
-    parts = _parts(splits, g, x.dtype)
-    block = min(-(-T // splits), _block(g.IC + g.OC, x.itemsize))
-    conv_winograd.backward_weight(_work(g.N, tiling, g.IC, g.OC), x, grad_output, parts, tiling, max(1, block))
+    parts = _parts(splits, IC, OC, x.dtype)
+    block = max(1, min(-(-T // splits), _block(IC + OC, x.itemsize)))
+    conv_winograd.backward_weight(_work(len(x), tiling, IC, OC), x, grad_output, parts, tiling, group, block)
     return parts
 
 
-def _sums_of_chunks(g, x, grad_output, tiling):
+def _sums_of_chunks(x, grad_output, tiling, group):
     """The gradient of the transformed weights, its elements shared among the jobs, to which chunks of tiles are added one by one."""
-    T = _count(g.N, tiling)
-    parts = _parts(1, g, x.dtype)
-    chunks = max(1, -(-T // max(CHUNK, CHUNK_BYTES // (ELEMENTS * (g.IC + g.OC) * x.itemsize))))
+    _, IC, _, OC = group
+    T, parts = _count(len(x), tiling), _parts(1, IC, OC, x.dtype)
+    chunks = max(1, -(-T // max(CHUNK, CHUNK_BYTES // (ELEMENTS * (IC + OC) * x.itemsize))))
     for k in range(chunks):
         first, last = k * T // chunks, (k + 1) * T // chunks
-        V = _transformed(winograd_blocks.transform_input, x, first, last, tiling, g.IC)
-        D = _transformed(winograd_blocks.transform_gradient, grad_output, first, last, tiling, g.OC)
-        work = 2 * ELEMENTS * (last - first) * g.IC * g.OC
-        conv_winograd.sum_products(work, V[0], D[0], parts[0], last - first, g.IC, g.OC, k > 0)
+        V, D = _transformed_both(x, grad_output, first, last, tiling, group, IC, OC)
+        work = 2 * ELEMENTS * (last - first) * IC * OC
+        conv_winograd.sum_products(work, V[0], D[0], parts[0], last - first, IC, OC, k > 0)
     return parts
 
 
-def _parts(splits, g, dtype):
+def _parts(splits, IC, OC, dtype):
     lanes = VECTOR_BYTES // dtype.itemsize
-    return empty((splits, -(-g.OC // lanes), ELEMENTS, g.IC * lanes + LINE), dtype)
+    return empty((splits, -(-OC // lanes), ELEMENTS, IC * lanes + LINE), dtype)

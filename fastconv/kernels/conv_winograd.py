@@ -4,7 +4,8 @@ A tile of 6 x 6 inputs and the filter are transformed, multiplied element by ele
 elements is a matrix product of many tiles, and the product is transformed into 4 x 4 or 2 x 2 outputs (Lavin and Gray 2015, arXiv
 1509.09308, section 4). A job keeps the transformed input of its tiles near, and never writes it to memory for others.
 
-Transformed weights are (vectors, 36, IC * lanes + LINE), elements by rows of the tile; `tiling` is winograd_blocks's.
+Transformed weights are (vectors, 36, IC * lanes + LINE), elements by rows of the tile; `tiling` is winograd_blocks's, and `group` =
+(ic, IC, oc, OC) the first channel, and how many, of what is read and of what is written: those of one group of channels.
 """
 
 import numpy as np
@@ -39,11 +40,10 @@ def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, line, 
 
 
 @apart
-def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share, span):
+def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, span):
     """Job `job` of `convolve`."""
-    N, OH, OW, OC = Y.shape
-    IC, (vectors, _, u_step) = X.shape[3], U.shape
-    u, b, y, a = flat(U), flat(bias), flat(Y), flat(argmax)
+    (ic, IC, _, _), (vectors, _, u_step) = group, U.shape
+    N, u, y = X.shape[0], flat(U), flat(Y)
     L, total, shares = lanes(y), count_tiles(N, tiling), (vectors + share - 1) // share
     stride, most = padded(IC, L), (total + blocks - 1) // blocks
     line = padded(span * L, L)
@@ -53,25 +53,25 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, blocks, share, span):
     v1 = min(vectors, v0 + share)
     V, M = scratch_pair(ELEMENTS * v_step, ELEMENTS * m_step, y.dtype)
     half, start = scratch(ELEMENTS * L, y.dtype), np.zeros(span * L, y.dtype)
-    input_tiles(X, t0, t1, 0, IC, tiling, V, 0, stride, v_step)
+    input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, stride, v_step)
     for v in range(v0, v1, span):
         wide = min(span, v1 - v)
         multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, line, start, L)
         if pooled:
-            pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, a, OH, OW, OC, b, half)
+            pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias, half)
         else:
-            plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half)
+            plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low, half)
 
 
 @kernel
-def convolve(X, U, Y, argmax, bias, low, pooled, tiling, blocks, share, span):
-    """Reads X (N, H, W, IC), transformed weights U, bias (OC,); writes Y (N, OH, OW, OC), numbers below `low` as `low`.
+def convolve(X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, span):
+    """Reads X (N, H, W, C), transformed weights U, bias of all channels; writes Y (N, OH, OW, C), numbers below `low` as `low`.
 
-    With `pooled`, Y is (N, OH / 2, OW / 2, OC), the maxima of 2 x 2 of ReLU, and argmax as pool.relu_max_forward_2x2 writes it, or empty.
+    With `pooled`, Y is (N, OH / 2, OW / 2, C), the maxima of 2 x 2 of ReLU, and argmax as pool.relu_max_forward_2x2 writes it, or empty.
     Parallel over `blocks` blocks of tiles and `share` vectors of output channels, of which a job takes `span` at a time.
     """
     for job in prange(blocks * ((U.shape[0] + share - 1) // share)):
-        _job(np.int64(job), X, U, Y, argmax, bias, low, pooled, tiling, blocks, share, span)
+        _job(np.int64(job), X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, span)
 
 
 @device
@@ -88,9 +88,9 @@ def add_products(V, v, v_step, stride, D, d, g_stride, count, p, vector, e, d_st
 
 
 @apart
-def _split(s, X, G, parts, tiling, block):
+def _split(s, X, G, parts, tiling, group, block):
     """Split `s` of `backward_weight`."""
-    N, IC, OC = X.shape[0], X.shape[3], G.shape[3]
+    N, (ic, IC, oc, OC) = X.shape[0], group
     splits, vectors, _, d_step = parts.shape
     p, total, L = flat(parts), count_tiles(N, tiling), lanes(X)
     stride, g_stride = padded(IC, L), padded(OC, L)
@@ -100,20 +100,20 @@ def _split(s, X, G, parts, tiling, block):
     start = np.zeros(2 * L, p.dtype)
     for t0 in range(first, max(last, first + 1), block):
         t1 = min(last, t0 + block)
-        input_tiles(X, t0, t1, 0, IC, tiling, V, 0, stride, v_step)
-        gradient_tiles(G, t0, t1, 0, OC, tiling, D, 0, g_stride, g_step)
+        input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, stride, v_step)
+        gradient_tiles(G, t0, t1, oc, oc + OC, tiling, D, 0, g_stride, g_step)
         for e in range(ELEMENTS):
             add_products(V, e * v_step, v_step, stride, D, e * g_step, g_stride, t1 - t0, p, s * vectors, e, d_step, IC, 0, vectors,
                          start, t0 - first, L)
 
 
 @kernel
-def backward_weight(X, G, parts, tiling, block):
-    """Reads X (N, H, W, IC) and grad_output G (N, OH, OW, OC); writes parts (splits, vectors, 36, IC * lanes + LINE), whose sum over splits
+def backward_weight(X, G, parts, tiling, group, block):
+    """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, vectors, 36, IC * lanes + LINE), whose sum over splits
     is the gradient of the transformed weights. Parallel over splits of the tiles, which a job takes `block` at a time.
     """
     for s in prange(parts.shape[0]):
-        _split(np.int64(s), X, G, parts, tiling, block)
+        _split(np.int64(s), X, G, parts, tiling, group, block)
 
 
 @kernel

@@ -28,11 +28,11 @@ WIDE = 4
 
 
 @apart
-def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, by_input, depth):
+def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input, depth):
     """Job `job` of `convolve_few`."""
-    N, OH, OW, OC = Y.shape
-    b, y, a, values = flat(bias), flat(Y), flat(argmax), flat(V)
-    L, total, IC, (blocks, _, v_step) = lanes(y), count_tiles(N, tiling), weight.shape[0 if by_input else 1], V.shape
+    (_, IC, _, OC), (blocks, _, v_step) = group, V.shape
+    y, values = flat(Y), flat(V)
+    L, total = lanes(y), count_tiles(Y.shape[0], tiling)
     u_step, m_step = depth * L + LINE, total * 2 * L + LINE
     U, M = scratch_pair(2 * ELEMENTS * u_step, ELEMENTS * m_step, y.dtype)
     half, start = scratch(ELEMENTS * L, y.dtype), np.zeros(2 * L, y.dtype)
@@ -47,20 +47,20 @@ def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, by_input, depth)
             tiles_ahead(total, values, (block * ELEMENTS + e) * v_step, padded(depth, L), U, e * u_step, ELEMENTS * u_step,
                         M, e * m_step, 2 * L, L, wide, wide * L, start, 0, block, over, (v_step, LINE))
     if pooled:
-        pooled_outputs(M, m_step, 2 * L, 0, total, v, wide, tiling, y, a, OH, OW, OC, b, half)
+        pooled_outputs(M, m_step, 2 * L, 0, total, v, wide, tiling, Y, argmax, group, bias, half)
     else:
-        plain_outputs(M, m_step, 2 * L, 0, total, v, wide, tiling, y, OH, OW, OC, b, low, half)
+        plain_outputs(M, m_step, 2 * L, 0, total, v, wide, tiling, Y, group, bias, low, half)
 
 
 @kernel
-def convolve_few(V, weight, Y, argmax, bias, low, pooled, tiling, by_input, depth):
+def convolve_few(V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input, depth):
     """As conv_winograd.convolve, of V, what `transform_input` made of the input, and of weights that are not transformed, with `by_input`
     for the input's gradient. Parallel over pairs of vectors of output channels, whose filters a job transforms for `depth` of the channels
     that it sums at a time.
     """
     L = lanes(weight)
-    for job in prange((Y.shape[3] + 2 * L - 1) // (2 * L)):
-        _pair(np.int64(job), V, weight, Y, argmax, bias, low, pooled, tiling, by_input, depth)
+    for job in prange((group[3] + 2 * L - 1) // (2 * L)):
+        _pair(np.int64(job), V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input, depth)
 
 
 @apart

@@ -131,56 +131,60 @@ def gradient_tiles(G, t0, t1, first, last, tiling, V, start, stride, step):
 
 
 @kernel
-def transform_input(X, V, t0, tiling, depth):
-    """Reads X (N, H, W, C), writes its tiles from t0 on, transformed, to V (blocks of `depth` channels, 36, count * padded(depth) + LINE).
+def transform_input(X, V, t0, tiling, depth, first, last):
+    """Reads channels first .. last of X (N, H, W, C), writes its tiles from t0 on, transformed, to V (blocks of `depth` channels, 36,
+    count * padded(depth) + LINE).
 
     Parallel over tiles by BLOCK and blocks of channels.
     """
     blocks, _, v_step = V.shape
-    C, v, stride = X.shape[3], flat(V), padded(depth, lanes(X))
+    v, stride = flat(V), padded(depth, lanes(X))
     count = (v_step - LINE) // stride
     for job in prange((count + BLOCK - 1) // BLOCK * blocks):
-        block, first = job % blocks, job // blocks * BLOCK
-        input_tiles(X, t0 + first, t0 + min(count, first + BLOCK), block * depth, min(C, (block + 1) * depth), tiling,
-                    v, block * ELEMENTS * v_step + first * stride, stride, v_step)
+        block, t = job % blocks, job // blocks * BLOCK
+        c = first + block * depth
+        input_tiles(X, t0 + t, t0 + min(count, t + BLOCK), c, min(last, c + depth), tiling,
+                    v, block * ELEMENTS * v_step + t * stride, stride, v_step)
 
 
 @kernel
-def transform_gradient(G, D, t0, tiling, depth):
+def transform_gradient(G, D, t0, tiling, depth, first, last):
     """As `transform_input`, of grad_output G (N, OH, OW, C)."""
     blocks, _, d_step = D.shape
-    C, d, stride = G.shape[3], flat(D), padded(depth, lanes(G))
+    d, stride = flat(D), padded(depth, lanes(G))
     count = (d_step - LINE) // stride
     for job in prange((count + BLOCK - 1) // BLOCK * blocks):
-        block, first = job % blocks, job // blocks * BLOCK
-        gradient_tiles(G, t0 + first, t0 + min(count, first + BLOCK), block * depth, min(C, (block + 1) * depth), tiling,
-                       d, block * ELEMENTS * d_step + first * stride, stride, d_step)
+        block, t = job % blocks, job // blocks * BLOCK
+        c = first + block * depth
+        gradient_tiles(G, t0 + t, t0 + min(count, t + BLOCK), c, min(last, c + depth), tiling,
+                       d, block * ELEMENTS * d_step + t * stride, stride, d_step)
 
 
 # --- tiles of the output --------------------------------------------------------------------------------------------------
 
 
 @device
-def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, OH, OW, OC, b, low, half):
-    """Transforms products M of tiles t0 .. t1, vectors v .. v + wide, back; writes them, with bias b, to y (N, OH, OW, OC)."""
-    (S, _, _, DH, DW, _, _), L = tiling, lanes(M)
+def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low, half):
+    """Transforms products M of tiles t0 .. t1, vectors v .. v + wide of the group, back; writes them, with bias, to Y (N, OH, OW, C)."""
+    (S, _, _, DH, DW, _, _), (_, _, oc, OC), (_, OH, OW, C) = tiling, group, Y.shape
+    y, b, L = flat(Y), flat(bias), lanes(M)
     clipped = scratch(16 * L, M.dtype)
     n, py, px, ty, tx = place(t0, tiling)
     for t in range(t0, t1):
         oh, ow = py + S * DH * ty, px + S * DW * tx
-        inside, row, pixel = oh + (S - 1) * DH < OH and ow + (S - 1) * DW < OW, DH * OW * OC, DW * OC
+        inside, row, pixel = oh + (S - 1) * DH < OH and ow + (S - 1) * DW < OW, DH * OW * C, DW * C
         for c in range(v * L, min(OC, (v + wide) * L), L):
-            m, o, own = (t - t0) * line + c - v * L, ((n * OH + oh) * OW + ow) * OC + c, OC - c
+            m, o, own = (t - t0) * line + c - v * L, ((n * OH + oh) * OW + ow) * C + oc + c, OC - c
             if inside and own >= L:
                 if S == 4:
-                    output_tile(M, m, m_step, load(b, c, L), low, half, y, o, row, pixel)
+                    output_tile(M, m, m_step, load(b, oc + c, L), low, half, y, o, row, pixel)
                 else:
-                    output_tile_of_two(M, m, m_step, load(b, c, L), low, half, y, o, row, pixel)
+                    output_tile_of_two(M, m, m_step, load(b, oc + c, L), low, half, y, o, row, pixel)
             else:
                 if S == 4:
-                    output_tile(M, m, m_step, load(b, c, own), low, half, clipped, 0, 4 * L, L)
+                    output_tile(M, m, m_step, load(b, oc + c, own), low, half, clipped, 0, 4 * L, L)
                 else:
-                    output_tile_of_two(M, m, m_step, load(b, c, own), low, half, clipped, 0, 2 * L, L)
+                    output_tile_of_two(M, m, m_step, load(b, oc + c, own), low, half, clipped, 0, 2 * L, L)
                 for r in range(min(S, (OH - oh + DH - 1) // DH)):
                     for k in range(min(S, (OW - ow + DW - 1) // DW)):
                         store(y, o + r * row + k * pixel, load(clipped, (r * S + k) * L, L), own)
@@ -188,10 +192,11 @@ def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, OH, OW, OC, b, lo
 
 
 @device
-def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, argmax, GH, GW, OC, b, half):
-    """As `plain_outputs`, without dilation, then ReLU and maxima of 2 x 2: y and argmax (N, GH, GW, OC), argmax as in
+def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias, half):
+    """As `plain_outputs`, without dilation, then ReLU and maxima of 2 x 2: Y and argmax (N, GH, GW, C), argmax as in
     pool.relu_max_forward_2x2 or empty."""
-    S, L = tiling[0], lanes(M)
+    S, (_, _, oc, OC), (_, GH, GW, C) = tiling[0], group, Y.shape
+    y, taps, b, L = flat(Y), flat(argmax), flat(bias), lanes(M)
     before, halves = scratch(16 * L, M.dtype), S // 2
     n, py, px, ty, tx = place(t0, tiling)
     for t in range(t0, t1):
@@ -199,16 +204,16 @@ def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, y, argmax, GH, GW, 
             own = OC - c
             m = (t - t0) * line + c - v * L
             if S == 4:
-                output_tile(M, m, m_step, load(b, c, own), -np.inf, half, before, 0, 4 * L, L)
+                output_tile(M, m, m_step, load(b, oc + c, own), -np.inf, half, before, 0, 4 * L, L)
             else:
-                output_tile_of_two(M, m, m_step, load(b, c, own), -np.inf, half, before, 0, 2 * L, L)
+                output_tile_of_two(M, m, m_step, load(b, oc + c, own), -np.inf, half, before, 0, 2 * L, L)
             for r in range(min(halves, GH - halves * ty)):
                 for k in range(min(halves, GW - halves * tx)):
                     best, tap = relu_largest(before, (r * S + k) * 2 * L, L, S * L, L)
-                    o = ((n * GH + halves * ty + r) * GW + halves * tx + k) * OC + c
+                    o = ((n * GH + halves * ty + r) * GW + halves * tx + k) * C + oc + c
                     store(y, o, best, own)
-                    if argmax.size > 0:
-                        store(argmax, o, tap, own)
+                    if taps.size > 0:
+                        store(taps, o, tap, own)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
 
