@@ -269,8 +269,9 @@ def test_what_it_cannot_take(weight, options):
 def test_the_rule_counts_what_is_left(rng):
     """Many channels and many tiles pay; one tile does not, as all filters would be transformed for it."""
 
-    def pays(N, C, size, filter_size=3):
-        return conv_winograd.pays(shapes.conv2d((N, C, size, size), (C, C, filter_size, filter_size), 1, filter_size // 2, 1, 1))
+    def pays(N, C, size, filter_size=3, groups=1):
+        weight = C, C // groups, filter_size, filter_size
+        return conv_winograd.pays(shapes.conv2d((N, C, size, size), weight, 1, filter_size // 2, 1, groups))
 
     assert pays(64, 16, 32)
     assert pays(16, 512, 8)
@@ -280,5 +281,7 @@ def test_the_rule_counts_what_is_left(rng):
     assert not pays(64, 4, 32)
     assert pays(16, 32, 28, 5)
     assert not pays(64, 6, 28, 5)
+    assert pays(8, 128, 28, groups=4)
+    assert not pays(8, 128, 28, groups=8)
     assert not pays(64, 2048, 32)  # four times the memory of the filters
     assert conv_direct.unfit(shapes.conv2d((1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)) is None

@@ -58,6 +58,9 @@ TILE_COST, WEIGHT_COST, CALL_COST = 400, 600, 800_000
 MOST_FILTERS = 1 << 20
 """Transformed, these are 150 MB of float32; more had better not be."""
 
+FEWEST_CHANNELS = 32
+"""Channels of a group from which on it pays: all are read with the pixels of a tile, so these lie far apart."""
+
 FEWEST_PAYING = 4
 """Tiles from which on it pays where jobs share the filters: so many for the weight; forward and for the input 1 would do."""
 
@@ -66,7 +69,7 @@ def pays(g):
     """Whether this algorithm is the faster one, counted in multiply-adds: a quarter of them, but tiles over the border, and transforms."""
     T, (IC, OC) = _count(g.N, _tiling(g, g.PT, g.PL, g.OH, g.OW)), _channels(g)
     filters = IC * OC
-    if filters > MOST_FILTERS:
+    if filters > MOST_FILTERS or (g.groups > 1 and min(IC, OC) < FEWEST_CHANNELS):
         return False
     if _filters_shared(T, min(IC, OC), 4):
         return T >= FEWEST_PAYING
