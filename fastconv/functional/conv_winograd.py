@@ -65,6 +65,7 @@ FEWEST_PAYING = 4
 """Tiles from which on it pays where jobs share the filters: so many for the weight; forward and for the input 1 would do."""
 
 
+@functools.lru_cache(maxsize=1024)
 def pays(g):
     """Whether this algorithm is the faster one, counted in multiply-adds: a quarter of them, but tiles over the border, and transforms."""
     T, (IC, OC) = _count(g.N, _tiling(g, g.PT, g.PL, g.OH, g.OW)), _channels(g)
