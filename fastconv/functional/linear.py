@@ -61,7 +61,7 @@ def _packed(matrix, N, pack):
     """A matrix of N columns, or rows with dense.pack_transposed, as (ceil(N / lanes), K, lanes)."""
     lanes = VECTOR_BYTES // matrix.itemsize
     packed = empty((-(-N // lanes), matrix.size // N, lanes), matrix.dtype)
-    pack(2 * matrix.size, matrix, packed)
+    pack(4 * matrix.size, matrix, packed)
     return packed
 
 

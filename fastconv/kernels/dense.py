@@ -20,8 +20,8 @@ STRIP = MAX_ROWS if MAX_ROWS > 8 else ROWS
 WIDE = 512
 """Columns of a block of `product_over_rows`, whose rows of A are copied once for each block."""
 
-SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, 2 * MAX_ROWS, 64
-"""A result of up to so many numbers is cut into smaller blocks, enough for all threads."""
+SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
+"""A result of up to so many numbers is cut into smaller blocks: a batch of 64 is one, so that each column of B is read once."""
 
 SHORT = 96
 """Rows up to which a product over rows is not worth copying them: with 64, as many as a batch, 48 instead of 74 us for LeNet's largest."""
