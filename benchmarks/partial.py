@@ -18,7 +18,8 @@ if not __package__:
     sys.path[0] = str(ROOT)  # run as a script, it was this file's folder
 
 from fastconv.kernels import partial  # noqa: E402
-from fastconv.kernels.vector import lanes, load, splat, store, sum_lanes  # noqa: E402
+from fastconv.kernels.vector import lanes, splat, sum_lanes  # noqa: E402
+from fastconv.kernels.vector_memory import load, store  # noqa: E402
 
 ACCESSES, TURNS = 1_000_000, 7
 SPAN = 1024  # numbers that are read or written again and again, all in the first cache

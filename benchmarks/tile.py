@@ -17,10 +17,10 @@ if not __package__:
     sys.path[0] = str(ROOT)  # run as a script, it was this file's folder
 
 from benchmarks import peak  # noqa: E402
-from fastconv.kernels.conv_winograd import ELEMENTS  # noqa: E402
 from fastconv.kernels.processor import VECTOR_BYTES  # noqa: E402
 from fastconv.kernels.simd import MAX_ROWS  # noqa: E402
 from fastconv.kernels.tiles import tiles  # noqa: E402
+from fastconv.kernels.winograd_blocks import ELEMENTS  # noqa: E402
 from fastconv.kernels.winograd_tile import input_tile, output_tile  # noqa: E402
 
 LANES, TURNS = VECTOR_BYTES // 4, 15
@@ -38,10 +38,12 @@ def convolve_pixels(repeats, rows, panel, filters, out):
 
 @numba.njit(error_model="numpy")
 def transform_inputs(repeats, x, half, v, step):
+    inside = (0, 0, 1, 1, 6, 6)  # no tile lies over a border
     for _ in range(repeats):
         for t in range(TILES):
             for c in range(0, CHANNELS, LANES):
-                input_tile(x, t % 8 * 4 * CHANNELS + c, COLUMNS * CHANNELS, CHANNELS, LANES, half, v, t * CHANNELS + c, step)
+                i = t % 8 * 4 * CHANNELS + c
+                input_tile(x, i, COLUMNS * CHANNELS, CHANNELS, LANES, inside, x, half, v, t * CHANNELS + c, step)
 
 
 @numba.njit(error_model="numpy")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import assembly, bench_conv, bench_models, bench_ops, bench_startup, report, startup, workloads
+from benchmarks import assembly, bench_conv, bench_models, bench_ops, bench_startup, report, startup, tile, workloads
 from benchmarks.worker import Worker, WorkerError
 from fastconv import functional, models, shapes
 from fastconv.kernels import simd
@@ -208,6 +208,14 @@ def test_report_without_torch_has_no_ratios(tmp_path):
 
 def test_geometric_mean():
     assert math.isclose(report.geometric_mean([1.0, 4.0]), 2.0)
+
+
+def test_tile_alone_prints_its_tables(monkeypatch, capsys):
+    monkeypatch.setattr(tile, "TURNS", 1)
+    tile.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| a line") for line in lines) == 3
+    assert sum(line.split("|")[1].strip().isdigit() for line in lines if line.startswith("|")) == tile.MAX_ROWS
 
 
 @pytest.mark.parametrize("name", assembly.TARGETS)

@@ -13,7 +13,8 @@ from fastconv.functional.norm import batch_norm_backward_saved, batch_norm_forwa
 from fastconv.functional.pool import max_pool2d_backward_argmax, max_pool2d_forward_argmax
 from fastconv.kernels import elementary, vector
 from fastconv.kernels.processor import VECTOR_BYTES
-from fastconv.kernels.vector import lanes, load, store
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import load, load_or, store
 
 FUNCTIONS = ("exp", "log", "log1p", "tanh", "sigmoid", "normal_tail")
 
@@ -116,7 +117,7 @@ def test_functions_at_their_limits(dtype):
 
 @numba.njit
 def reductions(x, count, out):
-    v = vector.load_or(x, 0, count, -1.0)
+    v = load_or(x, 0, count, -1.0)
     out[0], out[1] = vector.sum_lanes(v), vector.max_lanes(v)
     out[2] = vector.count_lanes((v > 0.0) & vector.within(v, count))
 

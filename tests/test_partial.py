@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from fastconv.kernels.processor import VECTOR_BYTES
-from fastconv.kernels.vector import lanes, load, load_or, load_unsigned, store
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import load, load_or, load_unsigned, store
 
 PAGE = mmap.PAGESIZE
 

@@ -133,7 +133,7 @@ def _convolve(x, weight, by_input, y, argmax, bias, low, pooled, tiling, group):
     T, work = _count(N, tiling), _work(N, tiling, IC, OC)
     if _filters_shared(T, OC, x.itemsize):
         depth = min(DEPTH, IC)
-        V = _transformed(winograd_blocks.transform_input, x, 0, T, tiling, depth, first, IC)
+        V = _transformed(x, 0, T, tiling, depth, first, IC, False)
         conv_winograd_few.convolve_few(work, V, weight, y, argmax, bias, low, pooled, tiling, group, by_input, depth)
     else:
         lanes = VECTOR_BYTES // x.itemsize
@@ -143,11 +143,11 @@ def _convolve(x, weight, by_input, y, argmax, bias, low, pooled, tiling, group):
         conv_winograd.convolve(work, x, U, y, argmax, bias, low, pooled, tiling, group, *cut)
 
 
-def _transformed(transform, x, first, last, tiling, depth, channel, C):
-    """Tiles first .. last of C channels of x (N, H, W, ...) from `channel` on, for `depth` of them at a time, by the kernel `transform`."""
+def _transformed(x, first, last, tiling, depth, channel, C, gradient):
+    """Tiles first .. last of C channels of x (N, H, W, ...) from `channel` on, for `depth` of them at a time; x may be a gradient."""
     stride = winograd_blocks.padded.py_func(depth, VECTOR_BYTES // x.itemsize)
     V = empty((-(-C // depth), ELEMENTS, (last - first) * stride + LINE), x.dtype)
-    transform(16 * V.size, x, V, first, tiling, depth, channel, channel + C)
+    winograd_blocks.transform_tiles(16 * V.size, x, V, first, tiling, depth, channel, channel + C, gradient)
     return V
 
 
@@ -211,8 +211,8 @@ def _weight_gradient(x, grad_output, grad_weight, tiling, group):
 
 def _transformed_both(x, grad_output, first, last, tiling, group, depth, wide):
     """Tiles first .. last of the input and of the gradient, for `depth` and for `wide` channels at a time."""
-    V = _transformed(winograd_blocks.transform_input, x, first, last, tiling, depth, *group[:2])
-    return V, _transformed(winograd_blocks.transform_gradient, grad_output, first, last, tiling, wide, *group[2:])
+    V = _transformed(x, first, last, tiling, depth, *group[:2], False)
+    return V, _transformed(grad_output, first, last, tiling, wide, *group[2:], True)
 
 
 def _sums_of_splits(x, grad_output, tiling, group):

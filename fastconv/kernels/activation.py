@@ -10,7 +10,8 @@ from numba import prange
 
 from fastconv.kernels.elementary import exp, normal_tail, sigmoid, tanh
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.vector import block, blocks, fma, lanes, load, magnitude, select, store
+from fastconv.kernels.vector import block, blocks, fma, lanes, magnitude, select
+from fastconv.kernels.vector_memory import load, store
 
 # --- piecewise linear ----------------------------------------------------------------------------------------------------
 

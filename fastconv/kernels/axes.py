@@ -4,7 +4,8 @@ from numba import prange
 
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import flat
 
 
 @kernel

@@ -14,7 +14,8 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.prefetch import prefetch
 from fastconv.kernels.tiles import tiles_elementwise
-from fastconv.kernels.vector import flat, fma, lanes, load, splat, store, zero
+from fastconv.kernels.vector import fma, lanes, splat
+from fastconv.kernels.vector_memory import flat, load, store, zero
 
 
 @device(forceinline=True)

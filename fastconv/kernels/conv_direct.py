@@ -19,7 +19,8 @@ from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, store, zero
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import flat, load, store, zero
 
 
 @apart

@@ -10,7 +10,8 @@ from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles
-from fastconv.kernels.vector import flat, lanes, zero
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import flat, zero
 
 IMAGES, BAND = 8, 28
 """Rows of a tile of `backward_input`, and rows of the image that a job adds to at most, which stay in L2."""

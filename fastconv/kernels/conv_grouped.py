@@ -13,7 +13,8 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.prefetch import prefetch
 from fastconv.kernels.scratch import scratch
-from fastconv.kernels.vector import flat, lanes, load, splat, store, zero
+from fastconv.kernels.vector import lanes, splat
+from fastconv.kernels.vector_memory import flat, load, store, zero
 
 ROWS = 8
 """Rows of the output that a job computes."""

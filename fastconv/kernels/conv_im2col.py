@@ -7,7 +7,8 @@ from numba import prange
 
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip
-from fastconv.kernels.vector import copy, flat, lanes, load, store, zero
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import copy, flat, load, store, zero
 
 
 @kernel

@@ -14,7 +14,8 @@ from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles
-from fastconv.kernels.vector import flat, lanes
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import flat
 
 
 @apart

@@ -15,7 +15,8 @@ from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, splat, store, to_float, to_int, zero
+from fastconv.kernels.vector import lanes, splat, to_float, to_int
+from fastconv.kernels.vector_memory import flat, load, store, zero
 
 
 @device(inline="always")

@@ -14,7 +14,8 @@ from fastconv.kernels.panel import fill_panel
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles_picked
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import copy, flat, lanes, load, load_unsigned, select, splat, store, zero
+from fastconv.kernels.vector import lanes, select, splat
+from fastconv.kernels.vector_memory import copy, flat, load, load_unsigned, store, zero
 
 
 @device

@@ -16,7 +16,8 @@ from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.scratch import scratch, scratch_pair
 from fastconv.kernels.tiles import tiles, tiles_ahead
-from fastconv.kernels.vector import flat, lanes
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import flat
 from fastconv.kernels.winograd_blocks import (
     BLOCK,
     ELEMENTS,

@@ -11,7 +11,8 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.scratch import scratch, scratch_pair
 from fastconv.kernels.tiles import tiles_ahead
-from fastconv.kernels.vector import flat, lanes
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import flat
 from fastconv.kernels.winograd_blocks import (
     ELEMENTS,
     LINE,
@@ -54,7 +55,7 @@ def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input,
 
 @kernel
 def convolve_few(V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input, depth):
-    """As conv_winograd.convolve, of V, what `transform_input` made of the input, and of weights that are not transformed, with `by_input`
+    """As conv_winograd.convolve, of V, what `transform_tiles` made of the input, and of weights that are not transformed, with `by_input`
     for the input's gradient. Parallel over pairs of vectors of output channels, whose filters a job transforms for `depth` of the channels
     that it sums at a time.
     """
@@ -86,7 +87,7 @@ def _block_of_filters(job, V, D, grad_weight, count, depth):
 
 @kernel
 def backward_weight_few(V, D, grad_weight, count, depth):
-    """Reads `count` tiles of the input and of the gradient, as `transform_input` and `transform_gradient` write them; writes grad_weight
+    """Reads `count` tiles of the input and of the gradient, as `transform_tiles` writes them; writes grad_weight
     (OC, IC, K, K). Parallel over blocks of WIDE vectors of output channels and of `depth` input channels.
     """
     for job in prange(V.shape[0] * D.shape[0]):

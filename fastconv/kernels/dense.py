@@ -9,7 +9,8 @@ from fastconv.kernels.scratch import scratch
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, splat, store, store_four, zero
+from fastconv.kernels.vector import lanes, splat
+from fastconv.kernels.vector_memory import flat, load, store, store_four, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
 """A job's block of the result, and how much of the sum it takes at once: a tile's rows of A stay in L1, COLUMNS of B in L2."""

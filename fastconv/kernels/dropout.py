@@ -3,7 +3,8 @@
 from numba import prange
 
 from fastconv.kernels.jit import kernel
-from fastconv.kernels.vector import block, blocks, lanes, load, load_unsigned, select, splat, splat_int, store
+from fastconv.kernels.vector import block, blocks, lanes, select, splat, splat_int
+from fastconv.kernels.vector_memory import load, load_unsigned, store
 
 
 @kernel

@@ -13,7 +13,8 @@ from numba import prange
 from fastconv.kernels.elementary import exp, log, log1p, sigmoid
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.softmax import row_exp_sum, row_maximum, rows_per_job
-from fastconv.kernels.vector import block, blocks, count_lanes, lanes, load, load_or, select, splat, store, sum_lanes, within
+from fastconv.kernels.vector import block, blocks, count_lanes, lanes, select, splat, sum_lanes, within
+from fastconv.kernels.vector_memory import load, load_or, store
 
 # --- classes -------------------------------------------------------------------------------------------------------------
 # x holds a row of C logits for each target; weight is one number per class, or empty.

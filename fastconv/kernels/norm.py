@@ -12,7 +12,8 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.vector import fma, lanes, load, select, splat, store, store_four
+from fastconv.kernels.vector import fma, lanes, select, splat
+from fastconv.kernels.vector_memory import load, store, store_four
 
 ELEMENTS, ROWS = 8192, 32  # of a block, at least: it stays in the first two caches, and its sums are few beside it
 
@@ -116,19 +117,21 @@ def constants(mean, variance, saved, eps):
 
 
 @device(forceinline=True)
-def _normal(x, i, factors, c, count, low, y):
-    """`count` numbers of y[i + c:], which belong to column c of the wide row."""
+def _normal(x, i, factors, c, count):
+    """`count` normalized numbers x[i + c:], which belong to column c of the wide row."""
     W = factors.shape[1]
-    v = fma(load(x, i + c, count) - load(factors, c, count), load(factors, W + c, count), load(factors, 2 * W + c, count))
+    return fma(load(x, i + c, count) - load(factors, c, count), load(factors, W + c, count), load(factors, 2 * W + c, count))
+
+
+@device(forceinline=True)
+def _store_normal(x, i, factors, c, count, low, y):
+    v = _normal(x, i, factors, c, count)
     store(y, i + c, select(v <= low, low, v), count)
 
 
 @device(forceinline=True)
-def _normal_sum(x, other, i, factors, c, count, low, y):
-    """As `_normal`, with other[i + c:] added before `low` is asked for."""
-    W = factors.shape[1]
-    v = fma(load(x, i + c, count) - load(factors, c, count), load(factors, W + c, count), load(factors, 2 * W + c, count))
-    v = v + load(other, i + c, count)
+def _store_sum(x, other, i, factors, c, count, low, y):
+    v = _normal(x, i, factors, c, count) + load(other, i + c, count)
     store(y, i + c, select(v <= low, low, v), count)
 
 
@@ -141,14 +144,14 @@ def _normalize_block(job, x, other, factors, low, y):
         whole = end - end % L
         if other.size > 0:
             for c in range(0, whole, L):
-                _normal_sum(x, other, i, factors, c, L, low, y)
+                _store_sum(x, other, i, factors, c, L, low, y)
             if whole < end:
-                _normal_sum(x, other, i, factors, whole, end - whole, low, y)
+                _store_sum(x, other, i, factors, whole, end - whole, low, y)
         else:
             for c in range(0, whole, L):
-                _normal(x, i, factors, c, L, low, y)
+                _store_normal(x, i, factors, c, L, low, y)
             if whole < end:
-                _normal(x, i, factors, whole, end - whole, low, y)
+                _store_normal(x, i, factors, whole, end - whole, low, y)
 
 
 @kernel

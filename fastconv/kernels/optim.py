@@ -6,7 +6,8 @@ The formulas are PyTorch's. Parallel over blocks of elements.
 from numba import prange
 
 from fastconv.kernels.jit import kernel
-from fastconv.kernels.vector import block, blocks, fma, lanes, load, splat, sqrt, store
+from fastconv.kernels.vector import block, blocks, fma, lanes, splat, sqrt
+from fastconv.kernels.vector_memory import load, store
 
 
 @kernel

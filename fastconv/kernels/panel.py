@@ -6,7 +6,7 @@ from numba.extending import intrinsic
 from fastconv.kernels.apart import Apart
 from fastconv.kernels.jit import device
 from fastconv.kernels.tiles import call_apart
-from fastconv.kernels.vector import copy, zero
+from fastconv.kernels.vector_memory import copy, zero
 
 
 @device

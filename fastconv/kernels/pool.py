@@ -9,7 +9,8 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.vector import flat, lanes, load, load_unsigned, select, splat, splat_int, store, zero
+from fastconv.kernels.vector import lanes, select, splat, splat_int
+from fastconv.kernels.vector_memory import flat, load, load_unsigned, store, zero
 
 
 @device

@@ -6,7 +6,8 @@ from numba import prange
 
 from fastconv.kernels.elementary import exp, log
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.vector import BLOCK, fma, lanes, load, load_or, max_lanes, select, splat, store, sum_lanes
+from fastconv.kernels.vector import BLOCK, fma, lanes, max_lanes, select, splat, sum_lanes
+from fastconv.kernels.vector_memory import load, load_or, store
 
 
 @device

@@ -7,7 +7,7 @@ from numba.extending import intrinsic
 from fastconv.kernels.apart import Apart
 from fastconv.kernels.partial import load_first, store_first
 from fastconv.kernels.tiles import call_apart
-from fastconv.kernels.vector import vector_pointer
+from fastconv.kernels.vector_memory import vector_pointer
 from fastconv.kernels.vector_type import I32, float_vector, llvm_type
 
 

@@ -1,4 +1,4 @@
-"""SIMD vectors as values of kernels: `load`, arithmetic operators, comparisons, `select`, `store`.
+"""SIMD vectors as values of kernels: arithmetic operators, comparisons, `select`; `load` and `store` are in `kernels.vector_memory`.
 
 A kernel written with them is vectorised whatever LLVM's loop vectoriser thinks of it, also where the innermost loop is shorter
 than a vector (6 channels, 10 classes): of the last, partial vector only the lanes that count are read and written. A lane computes
@@ -8,53 +8,14 @@ A float vector has VECTOR_BYTES bytes; an int vector has as many lanes of int32 
 """
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 from fastconv.kernels.jit import device
-from fastconv.kernels.partial import load_first, store_first
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.vector_type import I32, VectorType, as_vector, call, first_lanes, float_vector, llvm_type, splat_lanes, suffix
 
 BLOCK = 4096  # elements of a flat array that one job takes: 16 KB of float32, half of a small L1 cache
-
-# --- memory --------------------------------------------------------------------------------------------------------------
-
-
-def _element(context, builder, array_type, array, index):
-    """Pointer to an element of a flat array, or of what a pointer points to."""
-    data = array if isinstance(array_type, types.CPointer) else context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index])
-
-
-def vector_pointer(context, builder, array_type, array, index, lanes):
-    pointer = _element(context, builder, array_type, array, index)
-    return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, lanes).as_pointer())
-
-
-def _load(context, builder, array_type, array, index, count, fill):
-    pointer = vector_pointer(context, builder, array_type, array, index, fill.type.count)
-    return load_first(builder, pointer, count, fill, array_type.dtype.bitwidth // 8)
-
-
-@intrinsic
-def flat(typingctx, array):
-    """The numbers of a C-contiguous array as a flat array, which does not own them: it must not outlive the array.
-
-    `ravel` does the same, but counts references and takes long to compile: without it LeNet-5's kernels compile a second sooner.
-    """
-    if not isinstance(array, types.Array) or array.layout != "C":
-        return None
-    result = types.Array(array.dtype, 1, "C", readonly=not array.mutable, aligned=array.aligned)
-
-    def codegen(context, builder, sig, args):
-        source = context.make_array(array)(context, builder, args[0])
-        target = context.make_array(result)(context, builder)
-        populate_array(target, source.data, [source.nitems], [source.itemsize], source.itemsize, None)
-        return target._getvalue()
-
-    return result(array), codegen
 
 
 @intrinsic
@@ -66,111 +27,6 @@ def lanes(typingctx, array):
         return ir.Constant(ir.IntType(64), count)
 
     return types.int64(array), codegen
-
-
-@intrinsic
-def load(typingctx, array, index, count):
-    """array[index : index + count] of a flat float array; lanes from `count` on are 0."""
-    vector = float_vector(array)
-
-    def codegen(context, builder, sig, args):
-        return _load(context, builder, array, *args, ir.Constant(llvm_type(vector), None))
-
-    return vector(array, types.int64, types.int64), codegen
-
-
-@intrinsic
-def load_inside(typingctx, array, index, count, inside, outside):
-    """As `load` where `inside` is true; where it is not, as load(outside, 0, count), and `index` may be anywhere."""
-    vector = float_vector(array)
-
-    def codegen(context, builder, sig, args):
-        data, index, count, inside, zeros = args
-        there = vector_pointer(context, builder, array, data, index, vector.lanes)
-        nowhere = vector_pointer(context, builder, outside, zeros, ir.Constant(index.type, 0), vector.lanes)
-        fill = ir.Constant(llvm_type(vector), None)
-        return load_first(builder, builder.select(inside, there, nowhere), count, fill, array.dtype.bitwidth // 8)
-
-    return vector(array, types.int64, types.int64, types.boolean, outside), codegen
-
-
-@intrinsic
-def load_or(typingctx, array, index, count, fill):
-    """As `load`, with lanes from `count` on set to the number `fill`."""
-    vector = float_vector(array)
-
-    def codegen(context, builder, sig, args):
-        return _load(context, builder, array, *args[:3], splat_lanes(builder, args[3], vector.lanes))
-
-    return vector(array, types.int64, types.int64, vector.dtype), codegen
-
-
-@intrinsic
-def load_unsigned(typingctx, array, index, count, like):
-    """array[index : index + count] of a flat array of unsigned integers or int32, as the int vector that belongs to `like`."""
-    vector = VectorType(types.int32, like.lanes)
-
-    def codegen(context, builder, sig, args):
-        zero = ir.Constant(ir.VectorType(ir.IntType(array.dtype.bitwidth), like.lanes), None)
-        value = _load(context, builder, array, *args[:3], zero)
-        return value if array.dtype.bitwidth == 32 else builder.zext(value, llvm_type(vector))
-
-    return vector(array, types.int64, types.int64, like), codegen
-
-
-@intrinsic
-def store(typingctx, array, index, value, count):
-    """Write the first `count` lanes to array[index : index + count]; an int vector is cut to the array's unsigned dtype."""
-
-    def codegen(context, builder, sig, args):
-        target, index, result, count = args
-        element = ir.VectorType(context.get_data_type(array.dtype), value.lanes)
-        if result.type != element:
-            result = builder.trunc(result, element)
-        pointer = vector_pointer(context, builder, array, target, index, value.lanes)
-        store_first(builder, [result], [pointer], count, array.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, value, types.int64), codegen
-
-
-@device(forceinline=True)
-def store_four(array, i, v0, v1, v2, v3, count):
-    """Write the first `count` numbers of four vectors to array[i : i + count]."""
-    L = lanes(array)
-    store(array, i, v0, count)
-    store(array, i + L, v1, count - L)
-    store(array, i + 2 * L, v2, count - 2 * L)
-    store(array, i + 3 * L, v3, count - 3 * L)
-
-
-@intrinsic
-def zero(typingctx, array, start, count):
-    """array[start : start + count] = 0 of a flat array; nothing for a count of 0 or less.
-
-    A loop that does it may become scattered stores, as LLVM does not know that indices are not negative: ten times slower.
-    """
-
-    def codegen(context, builder, sig, args):
-        target, start, count = args
-        none = ir.Constant(count.type, 0)
-        count = builder.select(builder.icmp_signed("<", count, none), none, count)
-        pointer = _element(context, builder, array, target, start)
-        cgutils.memset(builder, pointer, builder.mul(count, ir.Constant(count.type, array.dtype.bitwidth // 8)), 0)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.int64), codegen
-
-
-@device
-def copy(source, s, target, t, count):
-    """target[t : t + count] = source[s : s + count] of flat float arrays; only the end can be a partial vector."""
-    size = lanes(source)
-    for i in range(0, count - size + 1, size):
-        store(target, t + i, load(source, s + i, size), size)
-    rest = count % size
-    if rest > 0:
-        store(target, t + count - rest, load(source, s + count - rest, rest), rest)
 
 
 @intrinsic

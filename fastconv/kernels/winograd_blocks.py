@@ -14,7 +14,8 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import flat, lanes, load, store
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import flat, load, store
 from fastconv.kernels.winograd_tile import (
     gradient_tile,
     gradient_tile_of_two,
@@ -117,8 +118,10 @@ def gradient_tiles(G, t0, t1, first, last, tiling, V, start, stride, step):
         oh, ow = py + S * DH * ty, px + S * DW * tx
         i, row, pixel, inside = ((n * OH + oh) * OW + ow) * OC + first, DH * OW * OC, DW * OC, (oh, ow, DH, DW, OH, OW)
         if S == 2:
-            for c in range(0, own, L):
-                gradient_tile_of_two(g, i + c, row, pixel, own - c, inside, zeros, half, V, o + c, step)
+            for c in range(0, whole, L):
+                gradient_tile_of_two(g, i + c, row, pixel, L, inside, zeros, half, V, o + c, step)
+            if whole < own:
+                gradient_tile_of_two(g, i + whole, row, pixel, own - whole, inside, zeros, half, V, o + whole, step)
         elif oh + 3 * DH < OH and ow + 3 * DW < OW:
             for c in range(0, whole, L):
                 gradient_tile(g, i + c, row, pixel, L, (0, 0, 1, 1, 4, 4), zeros, half, V, o + c, step)
@@ -131,33 +134,21 @@ def gradient_tiles(G, t0, t1, first, last, tiling, V, start, stride, step):
 
 
 @kernel
-def transform_input(X, V, t0, tiling, depth, first, last):
-    """Reads channels first .. last of X (N, H, W, C), writes its tiles from t0 on, transformed, to V (blocks of `depth` channels, 36,
-    count * padded(depth) + LINE).
-
-    Parallel over tiles by BLOCK and blocks of channels.
+def transform_tiles(X, V, t0, tiling, depth, first, last, gradient):
+    """Reads channels first .. last of X (N, H, W, C), the input or with `gradient` its output's gradient; writes the tiles from t0 on,
+    transformed, to V (blocks of `depth` channels, 36, count * padded(depth) + LINE). Parallel over tiles by BLOCK and blocks of channels.
     """
     blocks, _, v_step = V.shape
     v, stride = flat(V), padded(depth, lanes(X))
     count = (v_step - LINE) // stride
     for job in prange((count + BLOCK - 1) // BLOCK * blocks):
         block, t = job % blocks, job // blocks * BLOCK
-        c = first + block * depth
-        input_tiles(X, t0 + t, t0 + min(count, t + BLOCK), c, min(last, c + depth), tiling,
-                    v, block * ELEMENTS * v_step + t * stride, stride, v_step)
-
-
-@kernel
-def transform_gradient(G, D, t0, tiling, depth, first, last):
-    """As `transform_input`, of grad_output G (N, OH, OW, C)."""
-    blocks, _, d_step = D.shape
-    d, stride = flat(D), padded(depth, lanes(G))
-    count = (d_step - LINE) // stride
-    for job in prange((count + BLOCK - 1) // BLOCK * blocks):
-        block, t = job % blocks, job // blocks * BLOCK
-        c = first + block * depth
-        gradient_tiles(G, t0 + t, t0 + min(count, t + BLOCK), c, min(last, c + depth), tiling,
-                       d, block * ELEMENTS * d_step + t * stride, stride, d_step)
+        c, start, stop = first + block * depth, t0 + t, t0 + min(count, t + BLOCK)
+        target = block * ELEMENTS * v_step + t * stride
+        if gradient:
+            gradient_tiles(X, start, stop, c, min(last, c + depth), tiling, v, target, stride, v_step)
+        else:
+            input_tiles(X, start, stop, c, min(last, c + depth), tiling, v, target, stride, v_step)
 
 
 # --- tiles of the output --------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ Both have the same six points, so B is the same; G and A have a column for each 
 """
 
 from fastconv.kernels.jit import device
-from fastconv.kernels.vector import fma, lanes, load, load_inside, select, store
+from fastconv.kernels.vector import fma, lanes, select
+from fastconv.kernels.vector_memory import load, load_inside, store
 
 # Points 0, +-P, +-Q and infinity. 5/8 and 3/2 halve the error of the usual 1 and 2 (5e-7 against 1.1e-6, root mean square, 64 channels), at
 # the same number of operations, and all products of them that stand below are exact: Alam et al. 2022 (ACM TODS 48, section 4) search so.

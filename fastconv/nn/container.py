@@ -113,13 +113,13 @@ class Sequential(Module):
             raise
         return grad_output
 
-    def before_last(self, input):
+    def _before_last(self, input):
         """`forward` of all modules but the last."""
         layers, candidates = self._planned()
         return self._forward(input, layers[:-1], candidates[:-1])
 
     @contextlib.contextmanager
-    def locating(self, layer):
+    def _locating(self, layer):
         """An error says that it happened in `layer`."""
         try:
             yield
@@ -210,12 +210,12 @@ class Residual(Module):
 
     def forward(self, input):
         norm = self._norm()
-        main = self.main.forward(input) if norm is None else self.main.before_last(input)
+        main = self.main.forward(input) if norm is None else self.main._before_last(input)
         shortcut = input if self.shortcut is None else self.shortcut.forward(input)
         if main.shape != shortcut.shape:
             raise ArgumentError(f"main and shortcut must give the same shape, got {main.shape} and {shortcut.shape}")
         if norm is not None:
-            with self.main.locating(norm):
+            with self.main._locating(norm):
                 output = norm.forward_sum_relu(main, shortcut)
             self.activation.remember(output)
             return output
