@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import assembly, bench_conv, bench_models, bench_ops, bench_startup, report, startup, tile, workloads
+from benchmarks import assembly, bench_conv, bench_models, bench_ops, bench_startup, layer, report, startup, tile, workloads
 from benchmarks.worker import Worker, WorkerError
 from fastconv import functional, models, shapes
 from fastconv.kernels import simd
@@ -208,6 +208,17 @@ def test_report_without_torch_has_no_ratios(tmp_path):
 
 def test_geometric_mean():
     assert math.isclose(report.geometric_mean([1.0, 4.0]), 2.0)
+
+
+def test_a_layer_of_any_shape(capsys):
+    layer.main(
+        ["2,4,6,5", "6,2,3,3", "--padding", "1", "--groups", "2", "--algorithms", "winograd,loops", "--rounds", "1", "--seconds", "0"]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[2:]] == ["winograd", "loops"]
+    assert all(float(cell) >= 0 for line in lines[2:] for cell in line.split("|")[2:-1])
+    with pytest.raises(SystemExit):
+        layer.main(["2,4,6", "6,2,3,3"])
 
 
 def test_tile_alone_prints_its_tables(monkeypatch, capsys):
