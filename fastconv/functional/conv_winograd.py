@@ -25,6 +25,9 @@ BLOCK_BYTES, WIDE_BYTES, FILTER_BYTES = 1 << 18, 1 << 21 if LARGE_L2 else 1 << 1
 FEWEST, MOST = (2 * MAX_ROWS, 4 * MAX_ROWS) if LARGE_L2 else (48, 96)
 """Tiles of a job."""
 
+WEIGHT_BYTES, MOST_WEIGHT = (1 << 20, 8 * MAX_ROWS) if LARGE_L2 else (BLOCK_BYTES, MOST)
+"""The same of a weight's gradient, whose sums a job reads and writes once for each block of tiles."""
+
 SPAN_BYTES = 1 << 20 if LARGE_L2 else 1 << 18
 """Products of a job before they are transformed: of many vectors, which then read the transformed input less often (5 to 20 %)."""
 
@@ -103,16 +106,16 @@ def _even(n):
     return n + n % 2
 
 
-def _block(channels, itemsize, filter_bytes=0):
-    """Tiles that a job transforms at once."""
-    size = BLOCK_BYTES if filter_bytes < FILTER_BYTES else WIDE_BYTES
-    return max(FEWEST, min(MOST, size // (ELEMENTS * channels * itemsize)))
+def _block(channels, itemsize, size, most):
+    """Tiles, `most` at most, that a job transforms at once: as many as take `size` bytes."""
+    return max(FEWEST, min(most, size // (ELEMENTS * channels * itemsize)))
 
 
 @functools.lru_cache(maxsize=1024)
 def _cut(T, IC, vectors, itemsize):
     """(blocks, share, span) of kernels.conv_winograd.convolve for `T` tiles and `vectors` vectors of output channels."""
-    blocks = -(-T // _block(IC, itemsize, ELEMENTS * IC * vectors * VECTOR_BYTES))
+    size = BLOCK_BYTES if ELEMENTS * IC * vectors * VECTOR_BYTES < FILTER_BYTES else WIDE_BYTES
+    blocks = -(-T // _block(IC, itemsize, size, MOST))
     if blocks > JOBS:
         blocks = _even(blocks)
     least = max(1, SHARE * itemsize // VECTOR_BYTES)
@@ -221,7 +224,8 @@ def _sums_of_splits(x, grad_output, tiling, group):
     T = _count(len(x), tiling)
     splits = max(1, min(PARTS, T // FEWEST // 2 * 2))  # an even number, for two threads
     parts = _parts(splits, IC, OC, x.dtype)
-    block = max(1, min(-(-T // splits), _block(IC + OC, x.itemsize)))
+    share = max(1, -(-T // splits))
+    block = -(-share // -(-share // _block(IC + OC, x.itemsize, WEIGHT_BYTES, MOST_WEIGHT)))  # even ones
     conv_winograd.backward_weight(_work(len(x), tiling, IC, OC), x, grad_output, parts, tiling, group, block)
     return parts
 
