@@ -2,11 +2,13 @@
 
     python benchmarks/layer.py 32,512,4,4 512,512,3,3 --padding 1
     python benchmarks/layer.py 8,96,27,27 256,48,5,5 --padding 2 --groups 2 --algorithms winograd,direct
+    python benchmarks/layer.py 64,64,32,32 64,64,3,3 --padding 1 --maxima
 
 Algorithms take turns, and the median over all turns counts. To compare two versions, run it in a checkout of each, in turns.
 """
 
 import argparse
+import functools
 import statistics
 import sys
 import time
@@ -18,7 +20,7 @@ if not __package__:
 
 from benchmarks.workloads import Conv, conv_data  # noqa: E402
 from fastconv import functional as F  # noqa: E402
-from fastconv.functional.conv import ALGORITHMS  # noqa: E402
+from fastconv.functional.conv import ALGORITHMS, conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward  # noqa: E402
 
 PASSES = ("forward", "input gradient", "weight gradient")
 
@@ -31,10 +33,18 @@ def extents(text):
     return numbers
 
 
-def passes(conv, algorithm):
-    """The passes, as functions."""
+def passes(conv, algorithm, maxima):
+    """The passes, as functions; with `maxima` those of ReLU and maxima of 2 x 2 behind the convolution too."""
     x, weight, grad_output = conv_data(conv)
     options = {**conv.options, "algorithm": algorithm}
+    if maxima:
+        output, argmax, _ = conv2d_relu_max_pool2d(x, weight, None, **options)
+
+        def behind(*mask):
+            return lambda: conv2d_relu_max_pool2d_backward(output, argmax, x, weight, **options, output_mask=mask)
+
+        forward = functools.partial(conv2d_relu_max_pool2d, x, weight, None, **options)
+        return [forward, behind(True, False, False), behind(False, True, True)]
 
     def gradient(*mask):
         return lambda: F.conv2d_backward(grad_output, x, weight, **options, output_mask=mask)
@@ -42,9 +52,9 @@ def passes(conv, algorithm):
     return [lambda: F.conv2d(x, weight, None, **options), gradient(True, False, False), gradient(False, True, False)]
 
 
-def measure(conv, algorithms, rounds, seconds):
+def measure(conv, algorithms, maxima, rounds, seconds):
     """{(algorithm, pass): median time in s}."""
-    functions = {(name, PASSES[k]): f for name in algorithms for k, f in enumerate(passes(conv, name))}
+    functions = {(name, PASSES[k]): f for name in algorithms for k, f in enumerate(passes(conv, name, maxima))}
     times = {key: [] for key in functions}
     for function in functions.values():
         function()  # compiles
@@ -68,12 +78,13 @@ def main(arguments=None):
     for name in ("stride", "padding", "dilation", "groups"):
         parser.add_argument(f"--{name}", type=int, default=0 if name == "padding" else 1)
     parser.add_argument("--algorithms", default="auto,direct", help=f"comma-separated: auto,{','.join(ALGORITHMS)}")
+    parser.add_argument("--maxima", action="store_true", help="with ReLU and maxima of 2 x 2 behind it, in one pass as in Sequential")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
     parser.add_argument("--seconds", type=float, default=0.1, help="length of a turn")
     given = parser.parse_args(arguments)
     conv = Conv(given.input, given.weight, given.stride, given.padding, given.dilation, given.groups)
     algorithms = given.algorithms.split(",")
-    times = measure(conv, algorithms, given.rounds, given.seconds)
+    times = measure(conv, algorithms, given.maxima, given.rounds, given.seconds)
     print(f"| algorithm | {' | '.join(f'{name}, ms | GFLOP/s' for name in PASSES)} |\n| --- |{' --- | --- |' * 3}")
     for name in algorithms:
         cells = (f"{times[name, part] * 1e3:.3g} | {conv.flops / times[name, part] * 1e-9:.0f}" for part in PASSES)

@@ -217,6 +217,8 @@ def test_a_layer_of_any_shape(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[2:]] == ["winograd", "loops"]
     assert all(float(cell) >= 0 for line in lines[2:] for cell in line.split("|")[2:-1])
+    layer.main(["2,4,6,8", "6,4,3,3", "--padding", "1", "--maxima", "--algorithms", "direct", "--rounds", "1", "--seconds", "0"])
+    assert capsys.readouterr().out.splitlines()[2].startswith("| direct |")
     with pytest.raises(SystemExit):
         layer.main(["2,4,6", "6,2,3,3"])
 

@@ -7,7 +7,7 @@ import pytest
 from checks import assert_same_bits, small_integers
 
 from fastconv import functional as F
-from fastconv import reference, set_num_threads, shapes
+from fastconv import reference, set_num_threads, set_winograd, shapes
 from fastconv.errors import ArgumentError
 from fastconv.functional import conv_direct, conv_pooled
 from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
@@ -237,3 +237,35 @@ def test_gradients_behind_a_maximum_heed_what_direct_cannot_take(monkeypatch, rn
     assert "conv_pooled.backward_weight" not in kernels_called
     with pytest.raises(ArgumentError, match="would be padded"):
         conv2d_relu_max_pool2d_backward(output, argmax, x, w, 1, 0, 1, 1, algorithm="direct")
+
+
+PICKED = {  # images, channels of input and output, size of the image: which gradients are computed from the convolution's own, written out
+    "few channels": (16, 8, 12, 16, (False, False)),
+    "more": (16, 32, 40, 24, (True, False)),
+    "many": (16, 64, 64, 16, (True, True)),
+    "so many that filters are far": (2, 256, 256, 4, (True, True)),
+}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+@pytest.mark.parametrize("name", PICKED)
+def test_gradients_behind_maxima_where_it_pays(name, allowed, rng, kernels_called):
+    N, IC, OC, size, dense = PICKED[name]
+    if not allowed:
+        dense = (2 * OC * 4 * 3 * IC * 4 > conv_pooled.FILTER_BYTES,) * 2
+    x, w = rng.standard_normal((N, IC, size, size), np.float32), rng.standard_normal((OC, IC, 3, 3), np.float32)
+    grad_output = rng.standard_normal((N, OC, size // 2, size // 2), np.float32)
+    set_winograd(allowed)
+    try:
+        before, (_, argmax, _) = F.conv2d(x, w, padding=1), conv2d_relu_max_pool2d(x, w, None, 1, 1, 1, 1)
+        kernels_called.clear()
+        results = conv2d_relu_max_pool2d_backward(grad_output, argmax, x, w, 1, 1, 1, 1)
+        masked = [conv2d_relu_max_pool2d_backward(grad_output, argmax, x, w, 1, 1, 1, 1, output_mask=np.eye(3)[k])[k] for k in range(3)]
+    finally:
+        set_winograd(True)
+    assert ("conv_pooled.backward_input" not in kernels_called, "conv_pooled.backward_weight" not in kernels_called) == dense
+    grad_before = F.relu_backward(F.max_pool2d_backward(grad_output, F.relu(before), 2), before)
+    expected = F.conv2d_backward(grad_before.astype(np.float64), x.astype(np.float64), w.astype(np.float64), padding=1)
+    for result, alone, wanted in zip(results, masked, expected, strict=True):
+        np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+        assert_same_bits(alone, result)

@@ -151,19 +151,29 @@ def conv2d_relu_max_pool2d_backward(
 ):
     """Gradients of `conv2d_relu_max_pool2d`, from its argmax: those of `conv2d_backward`, to rounding, for the gradient of the maxima.
 
-    Three of four numbers of the convolution's own gradient are 0; it is not written to memory, and they are not multiplied.
+    Three of four numbers of the convolution's own gradient are 0. They are neither written to memory nor multiplied, unless there are so
+    many channels that "winograd" takes less time for all of them.
     """
-    x, weight, g, _ = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
-    if algorithm not in ("auto", "direct") or not conv_pooled.fits(g):
-        before = max_pool2d_backward_argmax(grad_output, argmax, g.output_shape, 2)
-        return conv2d_backward(before, input, weight, stride, padding, dilation, groups, algorithm=algorithm, output_mask=output_mask)
+    x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
     check_shape("grad_output", plain("grad_output", grad_output, 4), (g.N, g.OC, g.OH // 2, g.OW // 2))
     grad_output = channels_last("grad_output", grad_output, x.dtype)
     if argmax.shape != grad_output.shape or argmax.dtype != UINT8:
         raise ArgumentError(f"argmax must come from the forward pass of this input, got {argmax.dtype} of shape {argmax.shape}")
     need_input, need_weight, need_bias = output_mask
-    grad_input = nchw(conv_pooled.backward_input(g, grad_output, argmax, weight)) if need_input else None
-    grad_weight, grad_bias = conv_pooled.backward_weight(g, x, grad_output, argmax) if need_weight or need_bias else (None, None)
+    dense_input = dense_weight = algorithm not in ("auto", "direct") or not conv_pooled.fits(g, x.itemsize)
+    if compute is conv_winograd and not dense_input:
+        dense_input, dense_weight = conv_winograd.pays_behind_maxima(g)
+    mask = need_input and dense_input, need_weight and dense_weight, need_bias and dense_weight
+    grad_input = grad_weight = grad_bias = None
+    if any(mask):
+        before = max_pool2d_backward_argmax(nchw(grad_output), argmax, g.output_shape, 2)
+        grad_input, grad_weight, grad_bias = conv2d_backward(
+            before, input, weight, stride, padding, dilation, groups, algorithm=algorithm, output_mask=mask
+        )
+    if need_input and not dense_input:
+        grad_input = nchw(conv_pooled.backward_input(g, grad_output, argmax, weight))
+    if (need_weight or need_bias) and not dense_weight:
+        grad_weight, grad_bias = conv_pooled.backward_weight(g, x, grad_output, argmax)
     return grad_input, grad_weight if need_weight else None, grad_bias if need_bias else None
 
 

@@ -5,6 +5,7 @@ where nobody tells when a weight changes.
 """
 
 import functools
+import math
 
 import numpy as np
 
@@ -68,17 +69,34 @@ FEWEST_PAYING = 4
 """Tiles from which on it pays where jobs share the filters: so many for the weight; forward and for the input 1 would do."""
 
 
+UNPOOL_COST, INPUT_SHARE, WEIGHT_SHARE = 25, 0.95, 0.4
+"""What writing out a number of the gradient behind maxima of 2 x 2 costs, and conv_pooled's passes in terms of direct's multiply-adds:
+fitted too."""
+
+
 @functools.lru_cache(maxsize=1024)
-def pays(g):
-    """Whether this algorithm is the faster one, counted in multiply-adds: a quarter of them, but tiles over the border, and transforms."""
+def _share(g):
+    """This algorithm's cost over direct's, counted in multiply-adds: a quarter of them, but tiles over the border, and transforms."""
     T, (IC, OC) = _count(g.N, _tiling(g, g.PT, g.PL, g.OH, g.OW)), _channels(g)
     filters = IC * OC
     if filters > MOST_FILTERS or (g.groups > 1 and min(IC, OC) < FEWEST_CHANNELS):
-        return False
+        return math.inf
     if _filters_shared(T, min(IC, OC), 4):
-        return T >= FEWEST_PAYING
+        return 0.5 if T >= FEWEST_PAYING else math.inf
     cost = 1.1 * (T * (ELEMENTS * filters + TILE_COST * (IC + OC)) + WEIGHT_COST * filters) + CALL_COST
-    return cost < g.KH * g.KW * g.N * g.OH * g.OW * filters
+    return cost / max(1, g.KH * g.KW * g.N * g.OH * g.OW * filters)
+
+
+def pays(g):
+    """Whether this algorithm is the faster one."""
+    return _share(g) < 1
+
+
+def pays_behind_maxima(g):
+    """Whether gradients behind ReLU and maxima of 2 x 2 are computed sooner from the convolution's own, written out, than by conv_pooled:
+    (the input's, the weight's)."""
+    share = _share(g)
+    return share + UNPOOL_COST / (g.KH * g.KW * g.IC) < INPUT_SHARE, share < WEIGHT_SHARE
 
 
 def _tiling(g, PT, PL, OH, OW):
