@@ -31,6 +31,7 @@ def kernels_called(monkeypatch):
 
 # input (N, IC, H, W), weight (OC, ICG, KH, KW), options; kernels that must run in forward, input and weight gradient ("" any)
 IMAGES, ROWS = "conv_images.convolve", "conv_direct.convolve"
+FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise.backward_weight"
 FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct.backward_weight"
 CASES = {
     "small images": ((19, 5, 8, 8), (17, 5, 3, 3), {"padding": 1}, (IMAGES, IMAGES, FEW_WEIGHT)),
@@ -52,6 +53,13 @@ CASES = {
     "weight gradient cut by images": ((37, 17, 18, 18), (19, 17, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
     "weight gradient of one image": ((1, 48, 40, 19), (50, 48, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
     "weight gradient in groups": ((3, 66, 18, 18), (98, 33, 3, 3), {"groups": 2}, (ROWS, ROWS, WEIGHT)),
+    "depthwise by four": ((2, 37, 9, 12), (37, 1, 3, 3), {"padding": 1, "groups": 37}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
+    "depthwise narrow": ((2, 33, 7, 5), (33, 1, 3, 3), {"padding": 1, "groups": 33}, (DEPTHWISE, DEPTHWISE, DEPTHWISE_WEIGHT)),
+    "depthwise wide": ((2, 37, 11, 15), (37, 1, 5, 5), {"padding": 2, "groups": 37}, (DEPTHWISE, DEPTHWISE, DEPTHWISE_WEIGHT)),
+    "depthwise wide, blocks of rows": ((1, 17, 83, 61), (17, 1, 7, 9), {"padding": (3, 4), "groups": 17}, (DEPTHWISE, DEPTHWISE, "")),
+    "depthwise wide, strided": ((2, 9, 44, 67), (9, 1, 5, 4), {"stride": 2, "padding": ((0, 3), (2, 1)), "groups": 9}, (DEPTHWISE, "", "")),
+    "depthwise wide, dilated": ((2, 20, 38, 40), (20, 1, 5, 5), {"dilation": (7, 9), "padding": 15, "groups": 20}, (DEPTHWISE, "", "")),
+    "depthwise wider than the image": ((2, 16, 3, 2), (16, 1, 7, 7), {"padding": 5, "groups": 16}, (DEPTHWISE, DEPTHWISE, "")),
     "weight gradient dilated": ((3, 40, 18, 18), (70, 40, 3, 3), {"dilation": 3}, (ROWS, ROWS, WEIGHT)),
 }
 

@@ -1,5 +1,6 @@
 """Depthwise convolution, one filter a channel: a part of the algorithm "direct"."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from fastconv.functional.linear import PARTS, sum_parts
 from fastconv.functional.phases import phases
 from fastconv.kernels import conv_depthwise
+from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty, zeros
 
 
@@ -15,10 +17,38 @@ def fits(g):
     return g.groups == g.IC == g.OC and g.groups > 1
 
 
+PANEL_BYTES = 1 << 17
+"""A job's copy of the rows that it needs of a vector of channels."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _by_four(W, window, taps):
+    """Whether a filter is three wide, and four pixels of a row or more see all of its columns."""
+    (_, OW, _, SW, _, PL), (_, KW, _, DW) = window, taps
+    first, last = -(-max(0, PL) // SW), min(OW, (W - 1 - (KW - 1) * DW + PL) // SW + 1)
+    return KW == 3 and last - first >= 4
+
+
+@functools.lru_cache(maxsize=4096)
+def _rows(window, taps):
+    """Output rows of a job: even parts, whose panels have PANEL_BYTES, or twice as many rows as the filter."""
+    (OH, OW, SH, SW, _, _), (KH, KW, DH, DW) = window, taps
+    fitting = PANEL_BYTES // (((OW - 1) * SW + (KW - 1) * DW + 1) * VECTOR_BYTES)
+    rows = max(1, (max(fitting, 2 * KH) - (KH - 1) * DH - 1) // SH + 1)
+    return -(-OH // -(-OH // rows))
+
+
+def _convolve(work, x, filters, y, bias, window, taps, place):
+    if _by_four(x.shape[2], window, taps):
+        conv_depthwise.convolve_by_four(work, x, filters, y, bias, window, taps, place)
+    else:
+        conv_depthwise.convolve(work, x, filters, y, bias, window, taps, place, _rows(window, taps))
+
+
 def forward(g, x, weight, bias):
     """x (N, H, W, C), weight (C, 1, KH, KW), bias (C,) to (N, OH, OW, C)."""
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
-    conv_depthwise.convolve(g.flops, x, _channels_inside(weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
+    _convolve(g.flops, x, _channels_inside(weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
     return y
 
 
@@ -43,7 +73,7 @@ def backward_input(g, grad_output, weight):
         backwards = np.ascontiguousarray(filters[row.own, column.own][::-1, ::-1])
         work, window = 2 * g.N * row.count * column.count * backwards.size, (row.count, column.count, 1, 1, row.padding, column.padding)
         taps, place = (row.taps, column.taps, row.dilation, column.dilation), (g.SH, g.SW, row.first, column.first)
-        conv_depthwise.convolve(work, grad_output, backwards, grad_input, bias, window, taps, place)
+        _convolve(work, grad_output, backwards, grad_input, bias, window, taps, place)
     return grad_input
 
 

@@ -1,9 +1,10 @@
 """Depthwise convolution, one filter a channel: channels are the vector. Arrays (N, H, W, C), weights (KH, KW, C).
 
-Taps outside the image are left out of the sum, so pixels at the left and right border, where their number varies, are computed one by
-one. Between them, filters three wide, nearly all there are, take four pixels at a time and all channels of these before the next: memory
-is read in order, and once. Other widths take tiles of one vector of channels. The input gradient of filters three wide that move by two
-also takes all channels of two neighbouring pixels. `window` and `taps` as in conv_direct.
+Rows of taps outside the image are left out of the sum. Filters three wide, nearly all there are, take four pixels at a time and all
+channels of these before the next: memory is read in order, and once; pixels at the left and right border, where some columns are missing,
+are computed one by one. Other filters, for which borders are wide, take one vector of channels at a time, copied into a panel whose
+borders are real, and tiles of up to a row of pixels. The input gradient of filters three wide that move by two takes all channels of two
+neighbouring pixels. `window` and `taps` as in conv_direct.
 """
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.prefetch import prefetch
+from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles_elementwise
 from fastconv.kernels.vector import fma, lanes, splat
 from fastconv.kernels.vector_memory import flat, load, store, zero
@@ -62,29 +64,39 @@ def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel)
         four_pixels(x, i + whole, row, pixel, tap, w, j + whole, step, rows, C, load(bias, whole, own), y, o + whole, y_pixel, own)
 
 
+@device(forceinline=True)
+def one_pixel(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o, own):
+    """One output, whose window of `rows` x `columns` taps starts at x[i], with the filters at w[j]."""
+    total = bias
+    for kh in range(rows):
+        for kw in range(columns):
+            total = fma(load(x, i + kh * row + kw * tap, own), load(w, j + kh * step + kw * C, own), total)
+    store(y, o, total, own)
+
+
 @device
 def one_pixel_of_all(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
-    """One output of all channels, whose window of `rows` x `columns` taps starts at x[i], with the filters at w[j]."""
-    for c in range(0, C, lanes(x)):
-        total, own = load(bias, c, C - c), C - c
-        for kh in range(rows):
-            for kw in range(columns):
-                total = fma(load(x, i + kh * row + kw * tap + c, own), load(w, j + kh * step + kw * C + c, own), total)
-        store(y, o + c, total, own)
+    """`one_pixel` of all channels."""
+    L = lanes(x)
+    whole = C - C % L
+    for c in range(0, whole, L):
+        one_pixel(x, i + c, row, tap, w, j + c, step, rows, columns, C, load(bias, c, L), y, o + c, L)
+    if whole < C:
+        own = C - whole
+        one_pixel(x, i + whole, row, tap, w, j + whole, step, rows, columns, C, load(bias, whole, own), y, o + whole, own)
 
 
 @apart
 def _row(job, X, weight, Y, bias, window, taps, place):
-    """Row `job` of `convolve`."""
+    """Row `job` of `convolve_by_four`."""
     N, H, W, C = X.shape
     YH, YW = Y.shape[1:3]
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
     YSH, YSW, Y0, Y1 = place
     x, w, y, b = flat(X), flat(weight), flat(Y), flat(bias)
-    inner0 = min(OW, (PL + SW - 1) // SW if PL > 0 else 0)  # the pixels inner0 .. inner1 see all columns of the filter
-    inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])
-    by_four = KW == 3 and inner1 - inner0 >= 4
+    inner0 = (PL + SW - 1) // SW if PL > 0 else 0  # the pixels inner0 .. inner1 see all columns of the filter
+    inner1 = clip((KW - 1) * DW - PL, SW, OW, W)[1]
     n, oh = job // OH, job % OH
     top = oh * SH - PT
     low, high = clip(top, DH, KH, H)
@@ -92,7 +104,7 @@ def _row(job, X, weight, Y, bias, window, taps, place):
     target = ((n * YH + oh * YSH + Y0) * YW + Y1) * C
     for ow in range(OW):
         if inner0 <= ow < inner1:
-            if by_four and (ow - inner0) % 4 == 0:
+            if (ow - inner0) % 4 == 0:
                 first = min(ow, inner1 - 4)  # the last four may overlap those before
                 four_of_all(x, source + (first * SW - PL) * C, DH * W * C, SW * C, DW * C, w, low * KW * C, KW * C, high - low, C,
                             b, y, target + first * YSW * C, YSW * C)
@@ -100,21 +112,60 @@ def _row(job, X, weight, Y, bias, window, taps, place):
             left, right = clip(ow * SW - PL, DW, KW, W)
             one_pixel_of_all(x, source + (ow * SW - PL + left * DW) * C, DH * W * C, DW * C, w, (low * KW + left) * C, KW * C,
                              high - low, right - left, C, b, y, target + ow * YSW * C)
-    if not by_four and inner0 < inner1:
-        over = (high - low, DH * W * C, KW * C, KW, DW * C, C)
-        for c in range(0, C, lanes(x)):
-            tiles_elementwise(inner1 - inner0, x, source + (inner0 * SW - PL) * C + c, SW * C, w, low * KW * C + c,
-                              y, target + inner0 * YSW * C + c, YSW * C, C - c, b, c, 0, over)
 
 
 @kernel
-def convolve(X, weight, Y, bias, window, taps, place):
-    """Reads X (N, H, W, C), weight (KH, KW, C), bias (C,); writes pixels of Y (N, YH, YW, C). Parallel over images and output rows.
+def convolve_by_four(X, weight, Y, bias, window, taps, place):
+    """Reads X (N, H, W, C), weight (KH, 3, C), bias (C,); writes pixels of Y (N, YH, YW, C). Parallel over images and output rows.
 
-    As conv_direct.convolve, for one channel at a time.
+    As conv_direct.convolve, for one channel at a time. At least four pixels of a row see all columns of the filter.
     """
     for job in prange(X.shape[0] * window[0]):
         _row(np.int64(job), X, weight, Y, bias, window, taps, place)
+
+
+@apart
+def _vector(job, X, weight, Y, bias, window, taps, place, rows):
+    """Job `job` of `convolve`."""
+    N, H, W, C = X.shape
+    YH, YW = Y.shape[1:3]
+    OH, OW, SH, SW, PT, PL = window
+    KH, KW, DH, DW = taps
+    YSH, YSW, Y0, Y1 = place
+    x, w, y, b, L = flat(X), flat(weight), flat(Y), flat(bias), lanes(X)
+    blocks, vectors, width = (OH + rows - 1) // rows, (C + L - 1) // L, (OW - 1) * SW + (KW - 1) * DW + 1
+    n, oh0, c = job // (blocks * vectors), job // vectors % blocks * rows, job % vectors * L
+    own, oh1 = min(L, C - c), min(OH, oh0 + rows)
+    ih0 = min(H, max(0, oh0 * SH - PT))
+    ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
+    panel, filters = scratch((ih1 - ih0) * width * L, X.dtype), scratch(KH * KW * L, X.dtype)
+    left, right = clip(-PL, 1, width, W)
+    for ih in range(ih0, ih1):
+        p, i = (ih - ih0) * width * L, ((n * H + ih) * W - PL) * C + c
+        zero(panel, p, left * L)
+        zero(panel, p + right * L, (width - right) * L)
+        if own == L:
+            for column in range(left, right):
+                store(panel, p + column * L, load(x, i + column * C, L), L)
+        else:
+            for column in range(left, right):
+                store(panel, p + column * L, load(x, i + column * C, own), L)
+    for tap in range(KH * KW):
+        store(filters, tap * L, load(w, tap * C + c, own), L)
+    for oh in range(oh0, oh1):
+        top = oh * SH - PT
+        low, high = clip(top, DH, KH, H)
+        over = (high - low, DH * width * L, KW * L, KW, DW * L, L)
+        tiles_elementwise(OW, panel, (top + low * DH - ih0) * width * L, SW * L, filters, low * KW * L,
+                          y, ((n * YH + oh * YSH + Y0) * YW + Y1) * C + c, YSW * C, own, b, c, 0, over)
+
+
+@kernel
+def convolve(X, weight, Y, bias, window, taps, place, rows):
+    """As `convolve_by_four`, for any filter. A job takes one vector of channels of `rows` output rows."""
+    C, L = X.shape[3], lanes(X)
+    for job in prange(X.shape[0] * ((window[0] + rows - 1) // rows) * ((C + L - 1) // L)):
+        _vector(np.int64(job), X, weight, Y, bias, window, taps, place, rows)
 
 
 @device(forceinline=True)
@@ -214,8 +265,13 @@ def add_three_taps_of_all(x, i, pixel, tap, g, o, pixels, C, d, target):
 @device
 def add_products(x, i, g, o, C, d, target):
     """d[target] += x times g, of the channels of one pixel."""
-    for c in range(0, C, lanes(x)):
-        store(d, target + c, fma(load(x, i + c, C - c), load(g, o + c, C - c), load(d, target + c, C - c)), C - c)
+    L = lanes(x)
+    whole = C - C % L
+    for c in range(0, whole, L):
+        store(d, target + c, fma(load(x, i + c, L), load(g, o + c, L), load(d, target + c, L)), L)
+    if whole < C:
+        own = C - whole
+        store(d, target + whole, fma(load(x, i + whole, own), load(g, o + whole, own), load(d, target + whole, own)), own)
 
 
 @apart

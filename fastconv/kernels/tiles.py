@@ -41,12 +41,14 @@ def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, 
 
 def _tiles_elementwise(M, A, am, B, C, cm, cols, init, accumulate, T, a_t, b_t, K, a_k, b_k):
     over = (1, 0, 0, T, a_t, b_t, K, a_k, b_k)
-    for m in range(0, M, MAX_ROWS):
-        rows = min(MAX_ROWS, M - m)
+    parts, m = (M + MAX_ROWS - 1) // MAX_ROWS, 0
+    for part in range(parts):
+        rows = (M - m) // (parts - part)
         if cols >= VECTOR_BYTES // itemsize(A):
             tile_elementwise(rows, 0, A, m * am, am, B, 0, C, m * cm, cm, cols, init, 0, accumulate, over)
         else:
             tile_elementwise(rows, 1, A, m * am, am, B, 0, C, m * cm, cm, cols, init, 0, accumulate, over)
+        m += rows
 
 
 def _tiles_picked(M, cols, values, picks, step, count, B, bm, C, cm):
