@@ -1,5 +1,6 @@
 """The algorithm "direct": the register tile. 1x1 convolutions are matrix products, depthwise ones stand in conv_depthwise."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -28,8 +29,18 @@ ROW_NUMBERS = 1 << 26
 """A padded row of more numbers than this is all padding but for a sliver, and would not fit into memory several times."""
 
 
+@functools.lru_cache(maxsize=1024)
+def _lying(g):
+    """The geometry with an image of one column as one row, which is the same memory and gives whole tiles; None for other images."""
+    if g.W == g.KW == 1 < g.H and g.PL == g.PR == 0:
+        return dataclasses.replace(g, H=1, W=g.H, KH=1, KW=g.KH, SH=g.SW, SW=g.SH, DH=g.DW, DW=g.DH, PT=0, PB=0, PL=g.PT, PR=g.PB,
+                                   OH=1, OW=g.OH)
+    return None
+
+
 def unfit(g):
     """Why this algorithm cannot take the geometry, or None."""
+    g = _lying(g) or g
     columns = max((g.OW - 1) * g.SW + 1, g.W) + (g.KW - 1) * g.DW
     if columns * max(g.IC, g.OC) > ROW_NUMBERS and not conv_depthwise.fits(g):
         return f"a row of the input would be padded to {columns} columns"
@@ -45,17 +56,28 @@ def _is_strided_product(g):
     return (g.KH, g.KW, g.groups) == (1, 1, 1) and g.SH * g.SW > 1
 
 
+def _columns(OW):
+    """Output columns of a job: even parts of long rows."""
+    return OW if OW <= 2 * PIXELS else -(-OW // -(-OW // PIXELS))
+
+
 @functools.lru_cache(maxsize=4096)
-def _blocks(N, C, OH, OW, taps, strides, itemsize):
-    """(images, rows) of one job: about PIXELS output pixels, in even parts; a whole image where that is small and there are many."""
-    KH, KW, DH, DW = taps
-    SH, SW = strides
-    row_bytes = ((OW - 1) * SW + (KW - 1) * DW + 1) * C * itemsize
-    image_bytes = ((OH - 1) * SH + (KH - 1) * DH + 1) * row_bytes
-    if OH * OW <= PIXELS // 2 or (N >= PARTS and image_bytes <= WHOLE_BYTES):
-        return max(1, min(PIXELS // (OH * OW), N // PARTS, PANEL_BYTES // image_bytes)), OH
-    rows = max(1, min(OH, -(-PIXELS // OW), (PANEL_BYTES // row_bytes - (KH - 1) * DH - 1) // SH + 1))
-    return 1, -(-OH // -(-OH // rows))
+def _blocks(N, H, C, window, taps, itemsize):
+    """(images, rows, columns) of a job: about PIXELS output pixels, in even parts; a whole image where that is small and there are many."""
+    (OH, OW, _, SW, _, _), (_, KW, _, DW) = window, taps
+    held = C * itemsize if DW == 1 else min(C * itemsize, BLOCK_BYTES)
+    columns = _columns(OW)
+    row_bytes = ((columns - 1) * SW + (KW - 1) * DW + 1) * held
+
+    def panel_bytes(rows):
+        return conv_direct.panel_rows.py_func(H, rows, window, taps)[0] * row_bytes
+
+    if OH * OW <= PIXELS // 2 or (N >= PARTS and columns == OW and panel_bytes(OH) <= WHOLE_BYTES):
+        return max(1, min(PIXELS // (OH * OW), N // PARTS, PANEL_BYTES // panel_bytes(OH))), OH, OW
+    rows = min(OH, -(-PIXELS // columns))
+    while rows > 1 and panel_bytes(rows) > PANEL_BYTES:
+        rows -= 1
+    return 1, -(-OH // -(-OH // rows)), columns
 
 
 SMALL_PIXELS = 256
@@ -107,12 +129,12 @@ def _image_cut(shape, packed_shape, OH, OW, itemsize):
 def _convolve(work, x, packed, y, bias, window, taps, place):
     """One dense convolution of x (N, H, W, C) into y (N, YH, YW, OC), by images or by rows."""
     N, H, W, C = x.shape
-    OH, OW, SH, SW, _, _ = window
+    OH, OW = window[:2]
     if _by_images(N, _held(H, W, C, x.itemsize), OH, OW, taps):
         cut = _image_cut(x.shape, packed.shape, OH, OW, x.itemsize)
         conv_images.convolve(work, x, packed, y, bias, window, taps, place, *cut)
     else:
-        conv_direct.convolve(work, x, packed, y, bias, window, taps, place, *_blocks(N, C, OH, OW, taps, (SH, SW), x.itemsize))
+        conv_direct.convolve(work, x, packed, y, bias, window, taps, place, *_blocks(N, H, C, window, taps, x.itemsize))
 
 
 SHORT_ROW = 8
@@ -131,6 +153,8 @@ def forward(g, x, weight, bias):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
     if _is_product(g):
         return times_transposed(x.reshape(-1, g.IC), weight.reshape(g.OC, g.IC), bias).reshape(g.N, g.OH, g.OW, g.OC)
+    if lying := _lying(g):
+        return forward(lying, x.reshape(g.N, 1, g.H, g.IC), weight.reshape(lying.weight_shape), bias).reshape(g.N, g.OH, 1, g.OC)
     if _is_strided_product(g):
         return conv_im2col.forward(g, x, weight, bias)
     if conv_depthwise.fits(g):
@@ -163,7 +187,7 @@ def _relu_max(g, itemsize):
         return conv_lanes.convolve_relu_max, window, (_lane_rows(OW * max(g.OC, g.IC) * VECTOR_BYTES, OH),)
     if _by_images(g.N, image_bytes, OH, OW, g.taps):
         return conv_images.convolve_relu_max, window, (_images(image_bytes),)
-    images, rows = _blocks(g.N, g.IC, OH, OW, g.taps, (g.SH, g.SW), itemsize)
+    images, rows, _ = _blocks(g.N, g.H, g.IC, window, g.taps, itemsize)
     return conv_direct.convolve_relu_max, window, (images, rows + rows % 2)
 
 
@@ -218,6 +242,9 @@ def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
     if _is_product(g):
         return times(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC)).reshape(g.N, g.H, g.W, g.IC)
+    if lying := _lying(g):
+        weight = weight.reshape(lying.weight_shape)
+        return backward_input(lying, grad_output.reshape(g.N, 1, g.OH, g.OC), weight).reshape(g.N, g.H, 1, g.IC)
     if _is_strided_product(g):
         return conv_im2col.backward_input(g, grad_output, weight)
     if _few_for_input(g, grad_output.itemsize):
@@ -250,6 +277,9 @@ def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
     if _is_product(g):
         return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
+    if lying := _lying(g):
+        x, grad_output = x.reshape(g.N, 1, g.H, g.IC), grad_output.reshape(g.N, 1, g.OH, g.OC)
+        return backward_weight(lying, x, grad_output).reshape(g.weight_shape)
     if conv_depthwise.fits(g):
         return conv_depthwise.backward_weight(g, x, grad_output)
     if conv_grouped.fits(g, x.itemsize):
@@ -258,9 +288,9 @@ def backward_weight(g, x, grad_output):
         return _backward_weight_few(g, x, grad_output)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
     shape = _packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize, WEIGHT_BLOCK_BYTES)
-    splits, images, rows, share, own = _weight_jobs(g, shape, x.itemsize)
+    splits, *cut = _weight_jobs(g, shape, x.itemsize)
     parts = empty((splits, *shape), x.dtype)
-    conv_direct.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, images, rows, share, own)
+    conv_direct.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, *cut)
     grad_weight = empty(g.weight_shape, x.dtype)
     conv_direct.unpack(parts.size, parts, grad_weight)
     return grad_weight
@@ -268,7 +298,7 @@ def backward_weight(g, x, grad_output):
 
 @functools.lru_cache(maxsize=1024)
 def _weight_jobs(g, packed_shape, itemsize):
-    """How the weight gradient is cut into PARTS jobs or more: (splits, images, rows, share, own) of kernels.conv_direct.backward_weight.
+    """How the weight gradient is cut into PARTS jobs or more: splits, and (images, rows, columns, share, own) of the kernel.
 
     Every job copies the input of its channels and the gradient of its vectors, every split has a weight's gradient of its own: the cut
     that moves the fewest bytes is the best.
@@ -285,12 +315,15 @@ def _weight_jobs(g, packed_shape, itemsize):
         if splits * groups * shares * owners >= PARTS
     ]
     _, splits, share, own = min(cuts, default=(0, max(1, min(units, PART_BYTES // part)), 2, 1))
-    row_bytes = ((g.OW - 1) * g.SW + (g.KW - 1) * g.DW + 1) * own * packed_shape[5] * itemsize
+    columns = _columns(g.OW)
+    row_bytes = ((columns - 1) * g.SW + (g.KW - 1) * g.DW + 1) * own * packed_shape[5] * itemsize
+    if columns < g.OW:
+        return splits, 1, 1, columns, share + share % 2, own
     rows = max(1, min(g.OH, -(-2 * PIXELS // g.OW), (PANEL_BYTES // row_bytes - (g.KH - 1) * g.DH - 1) // g.SH + 1))
     rows = -(-g.OH // -(-g.OH // rows))
     image_bytes = ((rows - 1) * g.SH + (g.KH - 1) * g.DH + 1) * row_bytes
     images = max(1, min(-(-g.N // splits), 2 * PIXELS // (rows * g.OW), PANEL_BYTES // image_bytes)) if rows == g.OH else 1
-    return splits, images, rows, share + share % 2, own
+    return splits, images, rows, columns, share + share % 2, own
 
 
 def _halvings(n):

@@ -69,71 +69,117 @@ def pack(weight, packed, first, kh_step, kw_step, by_input):
         _pack_vector(np.int64(job), weight, packed, first, kh_step, kw_step, by_input)
 
 
+@device
+def panel_rows(H, rows, window, taps):
+    """(how many rows a panel for `rows` output rows has at most, whether each row of taps has some of its own there: where dilated rows
+    are so far apart that most of the image's H rows between them are not needed)."""
+    (_, _, SH, _, _, _), (KH, _, DH, _) = window, taps
+    span = (rows - 1) * SH + 1
+    together = min(H, span + (KH - 1) * DH)
+    return min(together, KH * span), KH * span < together
+
+
+@device
+def fill_block(panel, p, x, n, first, rows, H, W, C, c0, channels, BC, window, taps):
+    """Block of channels c0 .. of the panel for `rows` output rows that see row `first` of the image first; at panel[p]."""
+    (_, OW, SH, SW, _, PL), (KH, KW, DH, DW) = window, taps
+    width, span = (OW - 1) * SW + (KW - 1) * DW + 1, (rows - 1) * SH + 1
+    if panel_rows(H, rows, window, taps)[1]:
+        for kh in range(KH):
+            fill_panel(panel, p + kh * span * width * BC, x, 0, n, first + kh * DH, span, H, W, C, c0, channels, BC, PL, width)
+    else:
+        ih0 = min(H, max(0, first))
+        ih1 = max(ih0, min(H, first + span + (KH - 1) * DH))
+        fill_panel(panel, p, x, 0, n, ih0, ih1 - ih0, H, W, C, c0, channels, BC, PL, width)
+
+
+FAR = 4
+"""From this dilation on tiles end where a column of taps leaves the image: they are still tall enough, and nothing is multiplied by 0."""
+
+
+@device
+def alike(ow, W, window, taps):
+    """(ow1, left, right): output columns ow .. ow1 see the columns of taps left .. right inside the image, or all OW see all, as near
+    ones do in a panel."""
+    (_, OW, _, SW, _, PL), (_, KW, _, DW) = window, taps
+    if DW < FAR:
+        return OW, 0, KW
+    left, right = clip(ow * SW - PL, DW, KW, W)
+    end = OW
+    for tap in range(KW):
+        enters, leaves = (PL - tap * DW + SW - 1) // SW, (W + PL - tap * DW + SW - 1) // SW
+        end = min(end, enters if enters > ow else leaves if leaves > ow else OW)
+    return end, left, right
+
+
 @apart
-def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, window, taps, n0, n1, oh0, oh1, height):
+def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, window, taps, n0, n1, oh0, oh1):
     """Output rows oh0 .. oh1 of images n0 .. n1.
 
-    Row oh of image n starts at y[origin + n * image_size + oh * row_size], its pixels lie `step` apart. The panel has `height` rows.
+    Row oh of image n starts at y[origin + n * image_size + oh * row_size], its pixels lie `step` apart. With dilated columns the panel is
+    that of one block of channels at a time.
     """
     N, H, W, C = X.shape
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
     groups, vectors, CB, _, _, BC, _ = weight.shape
     x, w, b, L = flat(X), flat(weight), flat(bias), lanes(X)
-    CG, OCG = C // groups, bias.size // groups
-    width = (OW - 1) * SW + (KW - 1) * DW + 1
-    panel_row, block_size = width * BC, height * width * BC
-    kh_size, filter_size = KW * BC * L, KH * KW * BC * L
-    ih0 = min(H, max(0, oh0 * SH - PT))
-    ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-    panel = scratch((n1 - n0) * CB * block_size, x.dtype)
+    CG, OCG, rows, first = C // groups, bias.size // groups, oh1 - oh0, oh0 * SH - PT
+    panel_row = ((OW - 1) * SW + (KW - 1) * DW + 1) * BC
+    most, apart = panel_rows(H, rows, window, taps)
+    block_size, kh_size, filter_size = most * panel_row, KW * BC * L, KH * KW * BC * L
+    if apart:
+        start, kh_row = 0, ((rows - 1) * SH + 1) * panel_row
+    else:
+        start, kh_row = min(H, max(0, first)) - first, DH * panel_row  # rows above the image are not in the panel
+    held = CB if DW == 1 else 1
+    panel = scratch((n1 - n0) * held * block_size, x.dtype)
     for group in range(groups):
-        for n in range(n0, n1):
-            for block in range(CB):
-                fill_panel(panel, ((n - n0) * CB + block) * block_size, x, 0, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
-                           min(BC, CG - block * BC), BC, PL, width)
-        for v in range(0, vectors, 2):
-            wide, cols = min(2, vectors - v), min(2 * L, OCG - v * L)
-            channel = group * OCG + v * L
+        for block0 in range(0, CB, held):
             for n in range(n0, n1):
-                for oh in range(oh0, oh1):
-                    top = oh * SH - PT
-                    low, high = clip(top, DH, KH, H)
-                    a = (n - n0) * CB * block_size + (top + low * DH - ih0) * panel_row
-                    f = (group * vectors + v) * CB * filter_size + low * kh_size
-                    c = origin + n * image_size + oh * row_size + channel
-                    if DW == 1:
-                        over = (CB, block_size, filter_size, high - low, DH * panel_row, kh_size, KW * BC, 1, L)
-                        tiles(OW, panel, a, SW * BC, w, f, CB * filter_size, y, c, step, L, wide, cols, b, channel, 0, over)
-                    else:
-                        over = (high - low, DH * panel_row, kh_size, KW, DW * BC, BC * L, BC, 1, L)
-                        for block in range(CB):
-                            tiles(OW, panel, a + block * block_size, SW * BC, w, f + block * filter_size, CB * filter_size,
-                                  y, c, step, L, wide, cols, b, channel, block, over)
-
-
-@device
-def input_rows(H, rows, window, taps):
-    """How many rows of the image `rows` output rows see at most."""
-    return min(H, (rows - 1) * window[2] + (taps[0] - 1) * taps[2] + 1)
+                for block in range(block0, block0 + held):
+                    fill_block(panel, ((n - n0) * held + block - block0) * block_size, x, n, first, rows, H, W, C, group * CG + block * BC,
+                               min(BC, CG - block * BC), BC, window, taps)
+            for v in range(0, vectors, 2):
+                wide, cols = min(2, vectors - v), min(2 * L, OCG - v * L)
+                channel = group * OCG + v * L
+                for n in range(n0, n1):
+                    for oh in range(oh0, oh1):
+                        low, high = clip(oh * SH - PT, DH, KH, H)
+                        a = (n - n0) * held * block_size + ((oh - oh0) * SH - start) * panel_row + low * kh_row
+                        f = ((group * vectors + v) * CB + block0) * filter_size + low * kh_size
+                        c = origin + n * image_size + oh * row_size + channel
+                        if DW == 1:
+                            over = (CB, block_size, filter_size, high - low, kh_row, kh_size, KW * BC, 1, L)
+                            tiles(OW, panel, a, SW * BC, w, f, CB * filter_size, y, c, step, L, wide, cols, b, channel, 0, over)
+                            continue
+                        ow0 = 0
+                        while ow0 < OW:
+                            ow1, left, right = alike(ow0, W, window, taps)
+                            over = (high - low, kh_row, kh_size, right - left, DW * BC, BC * L, BC, 1, L)
+                            tiles(ow1 - ow0, panel, a + (ow0 * SW + left * DW) * BC, SW * BC, w, f + left * BC * L, CB * filter_size,
+                                  y, c + ow0 * step, step, L, wide, cols, b, channel, block0, over)
+                            ow0 = ow1
 
 
 @kernel
-def convolve(X, weight, Y, bias, window, taps, place, images, rows):
+def convolve(X, weight, Y, bias, window, taps, place, images, rows, columns):
     """Reads X (N, H, W, C), weight (groups, vectors, CB, KH, KW, BC, lanes), bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
     Y[n, oh*YSH + Y0, ow*YSW + Y1] = bias + sum of X[n, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL] * weight over the taps inside the image;
-    `place` = (YSH, YSW, Y0, Y1). Parallel over blocks of `images` images and `rows` output rows.
+    `place` = (YSH, YSW, Y0, Y1). Parallel over blocks of `images` images, `rows` output rows and `columns` output columns.
     """
-    N, OH = X.shape[0], window[0]
+    N, (OH, OW, SH, SW, PT, PL) = X.shape[0], window
     YH, YW, OC = Y.shape[1:]
     YSH, YSW, Y0, Y1 = place
-    y, origin, height = flat(Y), (Y0 * YW + Y1) * OC, input_rows(X.shape[1], rows, window, taps)
-    row_blocks = (OH + rows - 1) // rows
-    for job in prange((N + images - 1) // images * row_blocks):
-        n0, oh0 = job // row_blocks * images, job % row_blocks * rows
+    y, row_blocks, column_blocks = flat(Y), (OH + rows - 1) // rows, (OW + columns - 1) // columns
+    for job in prange((N + images - 1) // images * row_blocks * column_blocks):
+        n0, oh0 = job // (row_blocks * column_blocks) * images, job // column_blocks % row_blocks * rows
+        ow0 = job % column_blocks * columns
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
-        convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, window, taps, n0, n1, oh0, oh1, height)
+        own = OH, min(columns, OW - ow0), SH, SW, PT, PL - ow0 * SW
+        origin = (Y0 * YW + ow0 * YSW + Y1) * OC
+        convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, own, taps, n0, n1, oh0, oh1)
 
 
 @kernel
@@ -144,14 +190,14 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
     `images` images and an even number `rows` of rows before pooling.
     """
     N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]
-    y, a, row_size, height = flat(Y), flat(argmax), OW * OC, input_rows(X.shape[1], rows, window, taps)
+    y, a, row_size = flat(Y), flat(argmax), OW * OC
     row_blocks = (OH + rows - 1) // rows
     for job in prange((N + images - 1) // images * row_blocks):
         n0, oh0 = job // row_blocks * images, job % row_blocks * rows
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
         before = scratch((n1 - n0) * rows * row_size, X.dtype)
         origin = -(n0 * rows + oh0) * row_size
-        convolve_block(X, weight, before, origin, rows * row_size, row_size, OC, bias, window, taps, n0, n1, oh0, oh1, height)
+        convolve_block(X, weight, before, origin, rows * row_size, row_size, OC, bias, window, taps, n0, n1, oh0, oh1)
         for n in range(n0, n1):
             for oh in range(oh0, oh1, 2):
                 target = (n * OH + oh) // 2 * (OW // 2) * OC
@@ -159,7 +205,7 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
 
 
 @apart
-def _weight_job(job, X, G, parts, window, taps, images, rows, share, own):
+def _weight_job(job, X, G, parts, window, taps, images, rows, columns, share, own):
     """Job `job` of `backward_weight`."""
     N, H, W, C = X.shape
     OC = G.shape[3]
@@ -168,60 +214,63 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, share, own):
     splits, groups, vectors, CB, _, _, BC, _ = parts.shape
     x, g, d, L = flat(X), flat(G), flat(parts), lanes(X)
     CG, OCG, shares, owners = C // groups, OC // groups, (vectors + share - 1) // share, (CB + own - 1) // own
-    width, height = (OW - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
+    width, height = (columns - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
     row_size, block_size, filter_size = width * BC, height * width * BC, KH * KW * BC * L
     M, T = (KW * BC, 1) if DW == 1 else (BC, KW)
-    row_blocks = (OH + rows - 1) // rows
-    units = (N + images - 1) // images * row_blocks
+    row_blocks, column_blocks = (OH + rows - 1) // rows, (OW + columns - 1) // columns
+    units = (N + images - 1) // images * row_blocks * column_blocks
     s, group = job // (groups * shares * owners), job // (shares * owners) % groups
     v0, b0 = job // owners % shares * share, job % owners * own
     v1, b1 = min(vectors, v0 + share), min(CB, b0 + own)
     d0 = (s * groups + group) * vectors * CB * filter_size
     image_size = (b1 - b0) * block_size
     panel = scratch(images * image_size, x.dtype)
-    packed = scratch(2 * images * rows * OW * L, x.dtype)
+    packed = scratch(2 * images * rows * columns * L, x.dtype)
     for v in range(v0, v1):
         zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
     for unit in range(s * units // splits, (s + 1) * units // splits):
-        n0, oh0 = unit // row_blocks * images, unit % row_blocks * rows
+        n0, oh0 = unit // (row_blocks * column_blocks) * images, unit // column_blocks % row_blocks * rows
+        ow0 = unit % column_blocks * columns
         n1 = min(N, n0 + images)
         oh1 = min(OH, oh0 + rows)
+        across = min(columns, OW - ow0)
         ih0 = min(H, max(0, oh0 * SH - PT))
         ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-        pixels = (oh1 - oh0) * OW
+        pixels = (oh1 - oh0) * across
         for n in range(n0, n1):
             for block in range(b0, b1):
                 start = (n - n0) * image_size + (block - b0) * block_size
                 fill_panel(panel, start, x, 0, n, ih0, ih1 - ih0, H, W, C, group * CG + block * BC,
-                           min(BC, CG - block * BC), BC, PL, width)
+                           min(BC, CG - block * BC), BC, PL - ow0 * SW, width)
         for v in range(v0, v1, 2):
             wide = min(2, v1 - v)
             for n in range(n0, n1):
-                source = ((n * OH + oh0) * OW) * OC + group * OCG + v * L
+                source = ((n * OH + oh0) * OW + ow0) * OC + group * OCG + v * L
                 pack_gradient(packed, (n - n0) * pixels * L, g, source, pixels, OC, min(wide * L, OCG - v * L), wide,
                               (n1 - n0) * pixels * L)
             for kh in range(KH):
                 top = oh0 * SH + kh * DH - PT
                 low, high = clip(top, SH, oh1 - oh0, H)
-                over = (n1 - n0, image_size, pixels * L, high - low, SH * row_size, OW * L, OW, SW * BC, L)
+                over = (n1 - n0, image_size, pixels * L, high - low, SH * row_size, across * L, across, SW * BC, L)
                 for block in range(b0, b1):
                     for kw in range(T):
                         a = (block - b0) * block_size + (top + low * SH - ih0) * row_size + kw * DW * BC
                         c = d0 + (v * CB + block) * filter_size + (kh * KW + kw) * BC * L
-                        tiles(M, panel, a, 1, packed, low * OW * L, (n1 - n0) * pixels * L, d, c, L,
+                        tiles(M, panel, a, 1, packed, low * across * L, (n1 - n0) * pixels * L, d, c, L,
                               CB * filter_size, wide, wide * L, packed, 0, 1, over)
 
 
 @kernel
-def backward_weight(X, G, parts, window, taps, images, rows, share, own):
+def backward_weight(X, G, parts, window, taps, images, rows, columns, share, own):
     """Reads X (N, H, W, C) and the output's gradient G (N, OH, OW, OC); writes parts (splits, groups, vectors, CB, KH, KW, BC, lanes).
 
-    The sum of parts over splits is the packed gradient of the weight. Parallel over splits of the blocks of `images` images and `rows`
-    output rows, whose panels a job sees one after the other, groups, `share` vectors and `own` of the CB blocks.
+    The sum of parts over splits is the packed gradient of the weight. Parallel over splits of the blocks of `images` images, `rows` output
+    rows and `columns` output columns, all of them unless `rows` is 1, whose panels a job sees one after the other, groups, `share` vectors
+    and `own` of the CB blocks.
     """
     splits, groups, vectors, CB = parts.shape[:4]
     for job in prange(splits * groups * ((vectors + share - 1) // share) * ((CB + own - 1) // own)):
-        _weight_job(np.int64(job), X, G, parts, window, taps, images, rows, share, own)
+        _weight_job(np.int64(job), X, G, parts, window, taps, images, rows, columns, share, own)
 
 
 @device
