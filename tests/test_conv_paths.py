@@ -141,9 +141,11 @@ def test_depthwise_input_gradient_by_two(size, padding, rows, stride, dilation, 
     assert np.array_equal(result, reference.conv2d_backward(grad_output, x, w, **options)[0])
 
 
-@pytest.mark.parametrize("cut", [(1, 1, 18, 2, 1), (2, 1, 4, 4, 2), (3, 2, 18, 4, 1), (5, 3, 18, 2, 9), (37, 1, 7, 2, 3)])
+@pytest.mark.parametrize(
+    "cut", [(1, 1, 18, 18, 2, 1), (2, 1, 4, 18, 4, 2), (3, 2, 18, 18, 4, 1), (5, 3, 18, 18, 2, 9), (37, 1, 7, 18, 2, 3), (5, 1, 1, 7, 2, 9)]
+)
 def test_every_cut_of_the_weight_gradient(cut, monkeypatch, rng):
-    """(splits, images, rows, share, own): that the choice changes the time and nothing else."""
+    """(splits, images, rows, columns, share, own): that the choice changes the time and nothing else."""
     x, w = small_integers(rng, (37, 33, 18, 18), np.float32), np.zeros((65, 33, 3, 3), np.float32)
     grad_output = small_integers(rng, (37, 65, 18, 18), np.float32)
     expected = reference.conv2d_backward_weight(grad_output, x, w.shape, padding=1)
@@ -171,11 +173,11 @@ def test_jobs_of_the_weight_gradient_fit(N, channels, size):
     IC, OC = channels
     g = shapes.conv2d((N, IC, size, size), (OC, IC, 3, 3), 1, 1, 1, 1)
     packed = conv_direct._packed_shape(1, OC, IC, (3, 3), 4, conv_direct.WEIGHT_BLOCK_BYTES)
-    splits, images, rows, share, own = conv_direct._weight_jobs(g, packed, 4)
+    splits, images, rows, columns, share, own = conv_direct._weight_jobs(g, packed, 4)
     vectors, CB = packed[1:3]
     assert 1 <= splits <= N * size
     assert 1 <= images <= N
-    assert 1 <= rows <= size
+    assert 1 <= rows <= size == columns
     assert 1 <= own <= CB
     jobs = splits * -(-vectors // share) * -(-CB // own)
     most = N * -(-vectors // 2) * CB  # of whole images
