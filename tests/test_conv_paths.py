@@ -45,6 +45,8 @@ CASES = {
     "filter larger than the image": ((9, 6, 3, 2), (18, 6, 5, 5), {"padding": 2}, (IMAGES, IMAGES, FEW_WEIGHT)),
     "padding beyond the filter": ((9, 6, 4, 4), (18, 6, 2, 2), {"padding": 4}, (IMAGES, IMAGES, FEW_WEIGHT)),
     "one channel": ((3, 1, 20, 21), (6, 1, 5, 5), {"padding": 2}, (ROWS, FEW_INPUT, FEW_WEIGHT)),
+    "first layer of whole vectors": ((3, 3, 19, 18), (32, 3, 3, 3), {"padding": 1}, (ROWS, FEW_INPUT, WEIGHT)),
+    "first layer in groups": ((2, 6, 19, 23), (64, 3, 3, 3), {"stride": 2, "groups": 2}, (ROWS, "", WEIGHT)),
     "three channels": ((2, 3, 30, 33), (20, 3, 3, 3), {"padding": ((1, 0), (2, 1))}, (ROWS, FEW_INPUT, WEIGHT)),
     "few channels strided": ((3, 2, 39, 35), (8, 2, 7, 7), {"stride": 2, "padding": 3}, (ROWS, FEW_INPUT, "")),
     "few channels in bands of rows": ((9, 3, 61, 30), (8, 3, 7, 7), {"stride": (2, 3), "padding": 3}, ("", FEW_INPUT, "")),

@@ -204,6 +204,11 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
                 relu_max_row_2x2(before, (n * rows + oh) * row_size + origin, OW, OC, y, a, target)
 
 
+FEW_ROWS, FEW_NUMBERS = 3, 100
+"""A filter of so many rows of so many numbers, in one run each, reads the gradient too seldom for a copy of it to pay: with 3 channels the
+copy is a quarter of the time."""
+
+
 @apart
 def _weight_job(job, X, G, parts, window, taps, images, rows, columns, share, own):
     """Job `job` of `backward_weight`."""
@@ -226,6 +231,7 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, columns, share, ow
     image_size = (b1 - b0) * block_size
     panel = scratch(images * image_size, x.dtype)
     packed = scratch(2 * images * rows * columns * L, x.dtype)
+    plain = OCG % L == 0 and CB * T == 1 and KH <= FEW_ROWS and M <= FEW_NUMBERS
     for v in range(v0, v1):
         zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
     for unit in range(s * units // splits, (s + 1) * units // splits):
@@ -244,13 +250,20 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, columns, share, ow
                            min(BC, CG - block * BC), BC, PL - ow0 * SW, width)
         for v in range(v0, v1, 2):
             wide = min(2, v1 - v)
-            for n in range(n0, n1):
-                source = ((n * OH + oh0) * OW + ow0) * OC + group * OCG + v * L
-                pack_gradient(packed, (n - n0) * pixels * L, g, source, pixels, OC, min(wide * L, OCG - v * L), wide,
-                              (n1 - n0) * pixels * L)
+            source = ((n0 * OH + oh0) * OW + ow0) * OC + group * OCG + v * L
+            if not plain:
+                for n in range(n0, n1):
+                    pack_gradient(packed, (n - n0) * pixels * L, g, source + (n - n0) * OH * OW * OC, pixels, OC,
+                                  min(wide * L, OCG - v * L), wide, (n1 - n0) * pixels * L)
             for kh in range(KH):
                 top = oh0 * SH + kh * DH - PT
                 low, high = clip(top, SH, oh1 - oh0, H)
+                if plain:
+                    over = (n1 - n0, image_size, OH * OW * OC, high - low, SH * row_size, OW * OC, across, SW * BC, OC)
+                    a = (top + low * SH - ih0) * row_size
+                    tiles(M, panel, a, 1, g, source + low * OW * OC, L, d, d0 + (v * CB * KH + kh) * M * L, L, CB * filter_size,
+                          wide, wide * L, g, 0, 1, over)
+                    continue
                 over = (n1 - n0, image_size, pixels * L, high - low, SH * row_size, across * L, across, SW * BC, L)
                 for block in range(b0, b1):
                     for kw in range(T):
