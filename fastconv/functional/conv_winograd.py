@@ -23,11 +23,11 @@ LARGE_L2 = VECTOR_BYTES == 64
 BLOCK_BYTES, WIDE_BYTES, FILTER_BYTES = 1 << 18, 1 << 21 if LARGE_L2 else 1 << 18, 3 << 20
 """Transformed input of a job; and where FILTER_BYTES of transformed weights, more than L2 holds, should be read seldom."""
 
-FEWEST, MOST = (2 * MAX_ROWS, 4 * MAX_ROWS) if LARGE_L2 else (48, 96)
-"""Tiles of a job."""
-
-WEIGHT_BYTES, MOST_WEIGHT = (1 << 20, 8 * MAX_ROWS) if LARGE_L2 else (BLOCK_BYTES, MOST)
+WEIGHT_BYTES = 1 << 20 if LARGE_L2 else BLOCK_BYTES
 """The same of a weight's gradient, whose sums a job reads and writes once for each block of tiles."""
+
+FEWEST, MOST, MOST_WIDE = (2 * MAX_ROWS, 8 * MAX_ROWS, 4 * MAX_ROWS) if LARGE_L2 else (48, 96, 96)
+"""Tiles of a job, and where these take WIDE_BYTES."""
 
 SPAN_BYTES = 1 << 20 if LARGE_L2 else 1 << 18
 """Products of a job before they are transformed: of many vectors, which then read the transformed input less often (5 to 20 %)."""
@@ -132,8 +132,8 @@ def _block(channels, itemsize, size, most):
 @functools.lru_cache(maxsize=1024)
 def _cut(T, IC, vectors, itemsize):
     """(blocks, share, span) of kernels.conv_winograd.convolve for `T` tiles and `vectors` vectors of output channels."""
-    size = BLOCK_BYTES if ELEMENTS * IC * vectors * VECTOR_BYTES < FILTER_BYTES else WIDE_BYTES
-    blocks = -(-T // _block(IC, itemsize, size, MOST))
+    wide = ELEMENTS * IC * vectors * VECTOR_BYTES >= FILTER_BYTES
+    blocks = -(-T // _block(IC, itemsize, *((WIDE_BYTES, MOST_WIDE) if wide else (BLOCK_BYTES, MOST))))
     if blocks > JOBS:
         blocks = _even(blocks)
     least = max(1, SHARE * itemsize // VECTOR_BYTES)
@@ -243,7 +243,7 @@ def _sums_of_splits(x, grad_output, tiling, group):
     splits = max(1, min(PARTS, T // FEWEST // 2 * 2))  # an even number, for two threads
     parts = _parts(splits, IC, OC, x.dtype)
     share = max(1, -(-T // splits))
-    block = -(-share // -(-share // _block(IC + OC, x.itemsize, WEIGHT_BYTES, MOST_WEIGHT)))  # even ones
+    block = -(-share // -(-share // _block(IC + OC, x.itemsize, WEIGHT_BYTES, MOST)))  # even ones
     conv_winograd.backward_weight(_work(len(x), tiling, IC, OC), x, grad_output, parts, tiling, group, block)
     return parts
 

@@ -53,6 +53,8 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     v0 = job % shares * share
     v1 = min(vectors, v0 + share)
     V, M = scratch_pair(ELEMENTS * v_step, ELEMENTS * m_step, y.dtype)
+    if v1 - v0 <= 2 and line == stride:  # a row's products replace the row once they all are there: memory that is in the first cache
+        M = V
     half, start = scratch(ELEMENTS * L, y.dtype), np.zeros(span * L, y.dtype)
     input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, stride, v_step)
     for v in range(v0, v1, span):

@@ -21,13 +21,14 @@ def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, 
     lanes = VECTOR_BYTES // itemsize(A)
     over, ahead = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k), (distance, step)
     count = (M + MAX_ROWS - 1) // MAX_ROWS
-    whole = cols // lanes  # vectors without a tail
+    height, whole = M // max(count, 1), cols // lanes  # rows of a tile, or one more; vectors without a tail
+    short = count * (height + 1) - M  # how many tiles are not one higher
     v = 0
     while v < vectors:
         wide = v + 2 <= whole
         m = 0
         for part in range(count):
-            rows = (M - m) // (count - part)  # even tiles: 16 rows are 8 + 8 and not 14 + 2, which would wait for its own sums
+            rows = height if part < short else height + 1  # even tiles: 16 rows are 8 + 8, not 14 + 2, which would wait for its own sums
             a, b, c, rest = m * am, v * bn, m * cm + v * cn, cols - v * lanes
             if wide:
                 tile(rows, 2, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, cols, init, v * lanes, accumulate, over, ahead)
