@@ -33,27 +33,26 @@ def zeros_bias(bias, size, dtype):
 
 def times_transposed(x, weight, bias, y=None):
     """x (M, K) @ weight.T (K, N) + bias, into y (M, N) where that is given."""
-    return _times_packed(x, weight, len(weight), dense.pack_transposed, bias, y)
+    if len(x) <= dense.ROWS:
+        return _product(x, weight, len(weight), dense.TRANSPOSED, bias, y)
+    return _product(x, _packed(weight, len(weight), dense.pack_transposed), len(weight), dense.PACKED, bias, y)
 
 
 def times(g, weight):
     """g (M, K) @ weight (K, N)."""
     (M, K), N = g.shape, weight.shape[1]
-    start, row_bytes = np.zeros(N, g.dtype), N * g.itemsize
-    if M > dense.SHORT or K > dense.DEPTH or row_bytes % ALIGNED == 0:
-        return _times_packed(g, weight, N, dense.pack, start, None)
-    y = empty((M, N), g.dtype)
-    lanes = VECTOR_BYTES // g.itemsize
-    dense.product(2 * M * N * K, g.reshape(-1), weight.reshape(-1), y.reshape(-1), M, N, K, N, lanes, start)
-    return y
+    start = np.zeros(N, g.dtype)
+    if M > dense.ROWS:
+        return _product(g, _packed(weight, N, dense.pack), N, dense.PACKED, start)
+    apart = K > dense.DEPTH or N * g.itemsize % ALIGNED == 0
+    return _product(g, weight, N, dense.APART if apart else dense.TOGETHER, start)
 
 
-def _times_packed(x, weight, N, pack, start, y):
-    """x (M, K) times a weight that `pack` packs so that its N columns are vectors, + start."""
+def _product(x, factor, N, given, start, y=None):
+    """start + x (M, K) times a right factor (K, N), which is given as dense.product says."""
     M, K = x.shape
-    lanes, packed = VECTOR_BYTES // x.itemsize, _packed(weight, N, pack)
     y = empty((M, N), x.dtype) if y is None else y
-    dense.product(2 * M * N * K, x.reshape(-1), packed.reshape(-1), y.reshape(-1), M, N, K, lanes, K * lanes, start)
+    dense.product(2 * M * N * K, x.reshape(-1), factor.reshape(-1), y.reshape(-1), M, N, K, given, start)
     return y
 
 

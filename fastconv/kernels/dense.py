@@ -34,21 +34,46 @@ SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""
 
 
+PACKED, TOGETHER, APART, TRANSPOSED = range(4)
+"""How `product` is given its right factor."""
+
+
 @device
 def part(i, parts, total):
     """Part `i` of `total` cut into even parts, as (first, last)."""
     return i * total // parts, (i + 1) * total // parts
 
 
+@device
+def pack_block(b, given, k, depth, n0, n1, N, K, near):
+    """Columns n0 .. n1 of rows k .. k + depth of B (K, N) into near (vectors, depth, lanes), zeros in the last vector's tail."""
+    size = lanes(b)
+    for n in range(n0, n1, size):
+        cols, target = min(size, n1 - n), (n - n0) * depth
+        if given == TRANSPOSED:
+            for i in range(0, depth, size):
+                transpose(b, n * K + k + i, K, cols, min(size, depth - i), near, target + i * size, size, size)
+        elif cols == size:
+            for i in range(depth):
+                store(near, target + i * size, load(b, (k + i) * N + n, size), size)
+        else:
+            for i in range(depth):
+                store(near, target + i * size, load(b, (k + i) * N + n, cols), size)
+
+
 @apart
-def _block(job, a, b, c, M, N, K, row, column, start, row_blocks, block_columns):
+def _block(job, a, b, c, M, N, K, given, start, row_blocks, block_columns):
     """Job `job` of `product`."""
     column_blocks, size = (N + block_columns - 1) // block_columns, lanes(a)
     (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
     n1, wide, strips = min(N, n0 + block_columns), 2 * size, (m1 - m0 + STRIP - 1) // STRIP
-    pairs = (n1 - n0 + wide - 1) // wide
+    pairs, packs = (n1 - n0 + wide - 1) // wide, given == TRANSPOSED or given == APART
+    near = scratch(pairs * wide * min(K, DEPTH) if packs else 0, b.dtype)
+    row, column = (N, size) if given == TOGETHER else (size, K * size)
     for k in range(0, K, DEPTH):
         depth = min(DEPTH, K - k)
+        if packs:
+            pack_block(b, given, k, depth, n0, n1, N, K, near)
         over = (1, 0, 0, 1, 0, 0, depth, 1, row)
         for strip in range(strips):
             first, last = part(strip, strips, m1 - m0)
@@ -57,20 +82,28 @@ def _block(job, a, b, c, M, N, K, row, column, start, row_blocks, block_columns)
             for pair in range(pairs):
                 n = n0 + pair * wide
                 cols, ahead = min(wide, n1 - n), (rows * K + pair * depth * step, step)
-                tiles_ahead(rows, a, m * K + k, K, b, n // size * column + k * row, column, c, m * N + n, N, size,
-                            (cols + size - 1) // size, cols, start, n, k, over, ahead)
+                vectors = (cols + size - 1) // size
+                if packs:
+                    tiles_ahead(rows, a, m * K + k, K, near, pair * wide * depth, depth * size, c, m * N + n, N, size,
+                                vectors, cols, start, n, k, over, ahead)
+                else:
+                    tiles_ahead(rows, a, m * K + k, K, b, n // size * column + k * row, column, c, m * N + n, N, size,
+                                vectors, cols, start, n, k, over, ahead)
 
 
 @kernel
-def product(a, b, c, M, N, K, row, column, start):
+def product(a, b, c, M, N, K, given, start):
     """Reads A (M, K) and B (K, N), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C.
 
-    Vector v of row k of B starts at b[k*row + v*column]: B is packed, (ceil(N / lanes), K, lanes), or as it is.
+    `given` says how B is given: PACKED as (ceil(N / lanes), K, lanes); or as it is, read where it is, TOGETHER; or APART, or its
+    TRANSPOSED (N, K), and then each job packs what it needs, which had better be read by one block of rows only: M up to ROWS.
     """
-    block_rows, block_columns = (SMALL_ROWS, SMALL_COLUMNS) if M * N <= SMALL else (ROWS, COLUMNS)
+    small = M * N <= SMALL
+    block_columns = SMALL_COLUMNS if small else COLUMNS
+    block_rows = SMALL_ROWS if small and (given == PACKED or given == TOGETHER) else ROWS
     row_blocks = (M + block_rows - 1) // block_rows
     for job in prange(row_blocks * ((N + block_columns - 1) // block_columns)):
-        _block(np.int64(job), a, b, c, M, N, K, row, column, start, row_blocks, block_columns)
+        _block(np.int64(job), a, b, c, M, N, K, given, start, row_blocks, block_columns)
 
 
 @apart
