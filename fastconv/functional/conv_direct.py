@@ -80,6 +80,9 @@ def _blocks(N, H, C, window, taps, itemsize):
     return 1, -(-OH // -(-OH // rows)), columns
 
 
+IMAGE_JOBS = 4
+"""Where tiles lie across images there must be so many jobs."""
+
 SMALL_PIXELS = 256
 """Pixels of the output up to which a tile takes one pixel of several images."""
 
@@ -101,15 +104,19 @@ def _held(H, W, C, itemsize):
     return H * W * (min(C * itemsize, BLOCK_BYTES) if LOW_TILES else C * itemsize)
 
 
-def _by_images(N, image_bytes, OH, OW, taps):
-    """Whether a convolution of N images, of which a job holds `image_bytes` each, should take its tiles across images."""
+def _by_images(N, image_bytes, OH, OW, taps, pairs):
+    """Whether a convolution of N images, of which a job holds `image_bytes` each, should take its tiles across images.
+
+    Jobs may share out `pairs` of vectors too. By rows there are more jobs, and 2 jobs leave most processors idle.
+    """
     KH, KW, _, DW = taps
-    return N >= IMAGES // 2 and OH * OW <= SMALL_PIXELS and KH * KW > 1 and DW == 1 and IMAGES // 2 * image_bytes <= IMAGES_BYTES
+    fitting = IMAGES // 2 * image_bytes <= IMAGES_BYTES and -(-N // (IMAGES // 2)) * pairs >= IMAGE_JOBS
+    return fitting and N >= IMAGES // 2 and OH * OW <= SMALL_PIXELS and KH * KW > 1 and DW == 1
 
 
-def _images(image_bytes):
+def _images(N, image_bytes, pairs):
     """How many images a job takes, of which it holds `image_bytes` each."""
-    return IMAGES if IMAGES * image_bytes <= IMAGES_BYTES else IMAGES // 2
+    return IMAGES if IMAGES * image_bytes <= IMAGES_BYTES and -(-N // IMAGES) * pairs >= IMAGE_JOBS else IMAGES // 2
 
 
 @functools.lru_cache(maxsize=4096)
@@ -118,7 +125,7 @@ def _image_cut(shape, packed_shape, OH, OW, itemsize):
     N, H, W, C = shape
     _, vectors, CB, _, _, BC, lanes = packed_shape
     image_bytes = _held(H, W, C, itemsize)
-    images = _images(image_bytes)
+    images = _images(N, image_bytes, -(-vectors // 2))
     own = max(1, min(CB, IMAGES_BYTES // (images * H * W * BC * itemsize)))
     shares = max(1, PARTS // -(-N // images))
     if own < CB:
@@ -130,7 +137,7 @@ def _convolve(work, x, packed, y, bias, window, taps, place):
     """One dense convolution of x (N, H, W, C) into y (N, YH, YW, OC), by images or by rows."""
     N, H, W, C = x.shape
     OH, OW = window[:2]
-    if _by_images(N, _held(H, W, C, x.itemsize), OH, OW, taps):
+    if _by_images(N, _held(H, W, C, x.itemsize), OH, OW, taps, -(-packed.shape[1] // 2)):
         cut = _image_cut(x.shape, packed.shape, OH, OW, x.itemsize)
         conv_images.convolve(work, x, packed, y, bias, window, taps, place, *cut)
     else:
@@ -185,8 +192,8 @@ def _relu_max(g, itemsize):
     image_bytes = g.H * g.W * g.IC * itemsize
     if _by_lanes(g, itemsize):
         return conv_lanes.convolve_relu_max, window, (_lane_rows(OW * max(g.OC, g.IC) * VECTOR_BYTES, OH),)
-    if _by_images(g.N, image_bytes, OH, OW, g.taps):
-        return conv_images.convolve_relu_max, window, (_images(image_bytes),)
+    if _by_images(g.N, image_bytes, OH, OW, g.taps, 1):
+        return conv_images.convolve_relu_max, window, (_images(g.N, image_bytes, 1),)
     images, rows, _ = _blocks(g.N, g.H, g.IC, window, g.taps, itemsize)
     return conv_direct.convolve_relu_max, window, (images, rows + rows % 2)
 
@@ -220,7 +227,7 @@ def _few_for_input(g, itemsize):
 
     Small images it never is: their tiles lie across images, and leave out taps beyond the border.
     """
-    if _by_images(g.N, _held(g.OH, g.OW, g.OC, itemsize), g.H, g.W, (g.KH, g.KW, g.DH, g.DW)):
+    if _by_images(g.N, _held(g.OH, g.OW, g.OC, itemsize), g.H, g.W, (g.KH, g.KW, g.DH, g.DW), -(-g.IC // (2 * VECTOR_BYTES // itemsize))):
         return False
     lanes = VECTOR_BYTES // itemsize
     rows = g.OH * g.OW * g.KH * -(-g.KW * g.IC // lanes) * (g.OC + 4)  # 4: adding a tile to the image

@@ -17,6 +17,10 @@ ALIGNED = 1 << 10
 """Rows of a multiple of so many bytes fall on a few lines of the first cache: then a weight is packed also for a short product."""
 
 
+FEW = 8
+"""So few rows read a weight too seldom for packing it to pay."""
+
+
 CHUNK_ROWS, CHUNK_BYTES = 1 << 10, 1 << 21
 """Rows, and bytes, of a matrix that are packed at a time."""
 
@@ -44,7 +48,7 @@ def times(g, weight):
     start = np.zeros(N, g.dtype)
     if M > dense.ROWS:
         return _product(g, _packed(weight, N, dense.pack), N, dense.PACKED, start)
-    apart = K > dense.DEPTH or N * g.itemsize % ALIGNED == 0
+    apart = M > FEW and (K > dense.DEPTH or N * g.itemsize % ALIGNED == 0)
     return _product(g, weight, N, dense.APART if apart else dense.TOGETHER, start)
 
 
