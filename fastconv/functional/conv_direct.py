@@ -33,8 +33,9 @@ ROW_NUMBERS = 1 << 26
 def _lying(g):
     """The geometry with an image of one column as one row, which is the same memory and gives whole tiles; None for other images."""
     if g.W == g.KW == 1 < g.H and g.PL == g.PR == 0:
-        return dataclasses.replace(g, H=1, W=g.H, KH=1, KW=g.KH, SH=g.SW, SW=g.SH, DH=g.DW, DW=g.DH, PT=0, PB=0, PL=g.PT, PR=g.PB,
-                                   OH=1, OW=g.OH)
+        return dataclasses.replace(
+            g, H=1, W=g.H, KH=1, KW=g.KH, SH=g.SW, SW=g.SH, DH=g.DW, DW=g.DH, PT=0, PB=0, PL=g.PT, PR=g.PB, OH=1, OW=g.OH
+        )
     return None
 
 
