@@ -67,6 +67,7 @@ CASES = {
     "one column, in groups": ((2, 6, 40, 1), (9, 2, 5, 1), {"padding": (2, 0), "groups": 3}, ("", "", "")),
     "one column, depthwise": ((2, 19, 40, 1), (19, 1, 5, 1), {"padding": (2, 0), "groups": 19}, (DEPTHWISE, DEPTHWISE, DEPTHWISE_WEIGHT)),
     "depthwise by four": ((2, 37, 9, 12), (37, 1, 3, 3), {"padding": 1, "groups": 37}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
+    "depthwise, many channels": ((1, 130, 6, 21), (130, 1, 3, 3), {"padding": 1, "groups": 130}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
     "depthwise narrow": ((2, 33, 7, 5), (33, 1, 3, 3), {"padding": 1, "groups": 33}, (DEPTHWISE, DEPTHWISE, DEPTHWISE_WEIGHT)),
     "depthwise wide": ((2, 37, 11, 15), (37, 1, 5, 5), {"padding": 2, "groups": 37}, (DEPTHWISE, DEPTHWISE, DEPTHWISE_WEIGHT)),
     "depthwise wide, blocks of rows": ((1, 17, 83, 61), (17, 1, 7, 9), {"padding": (3, 4), "groups": 17}, (DEPTHWISE, DEPTHWISE, "")),

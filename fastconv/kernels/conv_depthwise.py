@@ -274,6 +274,10 @@ def add_products(x, i, g, o, C, d, target):
         store(d, target + whole, fma(load(x, i + whole, own), load(g, o + whole, own), load(d, target + whole, own)), own)
 
 
+PIXELS, NUMBERS = 8, 1024
+"""All channels of so many pixels, or so many numbers, are added up before the next pixels of the row: memory is read nearly in order."""
+
+
 @apart
 def _split(s, X, G, parts, window, taps):
     """Split `s` of `backward_weight`."""
@@ -288,12 +292,17 @@ def _split(s, X, G, parts, window, taps):
     for row in range(s * N * OH // splits, (s + 1) * N * OH // splits):
         n, oh = row // OH, row % OH
         low, high = clip(oh * SH - PT, DH, KH, H)
+        if KW == 3:
+            pixels = max(PIXELS, NUMBERS // C)
+            for first in range(inner0, inner1, pixels):
+                for kh in range(low, high):
+                    i = ((n * H + oh * SH - PT + kh * DH) * W + first * SW - PL) * C
+                    add_three_taps_of_all(x, i, SW * C, DW * C, g, (row * OW + first) * C,
+                                          min(pixels, inner1 - first), C, d, (s * KH + kh) * KW * C)
         for kh in range(low, high):
             source, target = (n * H + oh * SH - PT + kh * DH) * W * C, (s * KH + kh) * KW * C
-            i, o = source + (inner0 * SW - PL) * C, (row * OW + inner0) * C
-            if KW == 3:
-                add_three_taps_of_all(x, i, SW * C, DW * C, g, o, inner1 - inner0, C, d, target)
-            else:
+            if KW != 3:
+                i, o = source + (inner0 * SW - PL) * C, (row * OW + inner0) * C
                 over = (1, 0, 0, inner1 - inner0, SW * C, C)
                 for c in range(0, C, lanes(x)):
                     tiles_elementwise(KW, x, i + c, DW * C, g, o + c, d, target + c, C, C - c, g, 0, 1, over)
