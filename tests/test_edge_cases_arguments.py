@@ -128,6 +128,18 @@ def test_conv2d_with_taps_a_continent_apart(algorithm, channels):
     np.testing.assert_array_equal(grad_weight, np.broadcast_to(np.array([0, 96, 0], np.float32), w.shape))
 
 
+def test_depthwise_with_taps_a_continent_apart():
+    """As above, one filter a channel, which copies rows of a few pixels too."""
+    far = 1 << 36
+    x, w = ones(4, 5, 3, 8), ones(5, 1, 1, 3)
+    options = {"padding": (0, far), "dilation": (1, far), "groups": 5}
+    refused(lambda: F.conv2d(x, w, **options, algorithm="direct"), ValueError, "algorithm")
+    np.testing.assert_array_equal(F.conv2d(x, w, **options), x)
+    grad_input, grad_weight, _ = F.conv2d_backward(x, x, w, **options)
+    np.testing.assert_array_equal(grad_input, x)
+    np.testing.assert_array_equal(grad_weight, np.broadcast_to(np.array([0, 96, 0], np.float32), w.shape))
+
+
 @pytest.mark.parametrize(
     "call",
     [

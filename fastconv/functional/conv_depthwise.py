@@ -29,6 +29,11 @@ def _by_four(W, window, taps):
     return KW == 3 and last - first >= 4
 
 
+def copies(g):
+    """Whether rows are copied, with all of their padding."""
+    return not _by_four(g.W, g.window, g.taps)
+
+
 @functools.lru_cache(maxsize=4096)
 def _rows(window, taps):
     """Output rows of a job: even parts, whose panels have PANEL_BYTES, or twice as many rows as the filter."""

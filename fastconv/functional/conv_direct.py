@@ -42,8 +42,10 @@ def _lying(g):
 def unfit(g):
     """Why this algorithm cannot take the geometry, or None."""
     g = _lying(g) or g
-    columns = max((g.OW - 1) * g.SW + 1, g.W) + (g.KW - 1) * g.DW
-    if columns * max(g.IC, g.OC) > ROW_NUMBERS and not conv_depthwise.fits(g):
+    columns, channels = max((g.OW - 1) * g.SW + 1, g.W) + (g.KW - 1) * g.DW, max(g.IC, g.OC)
+    if conv_depthwise.fits(g):
+        channels = 4 * VECTOR_BYTES if conv_depthwise.copies(g) else 0  # a vector at a time, but in several rows
+    if columns * channels > ROW_NUMBERS:
         return f"a row of the input would be padded to {columns} columns"
     return None
 
