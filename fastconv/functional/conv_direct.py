@@ -7,11 +7,11 @@ import math
 
 import numpy as np
 
-from fastconv.functional import conv_depthwise, conv_grouped, conv_im2col
-from fastconv.functional.linear import PARTS, sum_parts, times, times_transposed, transposed_times
+from fastconv.functional import conv_depthwise, conv_few, conv_grouped, conv_im2col
+from fastconv.functional.linear import PARTS, times, times_transposed, transposed_times
 from fastconv.functional.phases import phases
 from fastconv.functional.pool import relu_max_halves
-from fastconv.kernels import conv_direct, conv_few, conv_images, conv_lanes
+from fastconv.kernels import conv_direct, conv_images, conv_lanes
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.memory import empty, zeros
@@ -181,7 +181,7 @@ def forward_relu_max(g, x, weight, bias, argmax):
     if _is_product(g) or _is_strided_product(g) or conv_depthwise.fits(g) or conv_grouped.fits(g, x.itemsize):
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     kernel, window, cut = _relu_max(g, x.itemsize)
-    filters = _channels_last(weight) if kernel is conv_lanes.convolve_relu_max else _packed(g, weight)
+    filters = conv_few.channels_last(weight) if kernel is conv_lanes.convolve_relu_max else _packed(g, weight)
     y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
     kernel(g.flops, x, filters, y, argmax, bias, window, g.taps, *cut)
     return y
@@ -226,26 +226,9 @@ def _packed(g, weight):
 
 
 def _few_for_input(g, itemsize):
-    """Whether the input gradient is cheaper with rows of the filter as vectors, counted in multiplications of vectors.
-
-    Small images it never is: their tiles lie across images, and leave out taps beyond the border.
-    """
-    if _by_images(g.N, _held(g.OH, g.OW, g.OC, itemsize), g.H, g.W, (g.KH, g.KW, g.DH, g.DW), -(-g.IC // (2 * VECTOR_BYTES // itemsize))):
-        return False
-    lanes = VECTOR_BYTES // itemsize
-    rows = g.OH * g.OW * g.KH * -(-g.KW * g.IC // lanes) * (g.OC + 4)  # 4: adding a tile to the image
-    return g.groups == g.DW == 1 and lanes > g.IC and rows * g.SH * g.SW < g.H * g.W * g.KH * g.KW * g.OC * -(-g.IC // lanes)
-
-
-def _few_for_weight(g, itemsize):
-    """Whether the weight gradient is cheaper with rows of the filter as vectors and output channels as rows of the tile.
-
-    Counted in multiplications; a tile of fewer than 8 vectors waits for its own sums, and vectors up to half full count half.
-    """
-    lanes = VECTOR_BYTES // itemsize
-    run, vectors = g.KW * g.IC, -(-g.OC // lanes)
-    few = g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8)
-    return g.groups == g.DW == 1 and lanes > g.IC and few < g.KH * vectors * max(run, 8 / min(2, vectors))
+    """Whether conv_few takes the input gradient. Small images' tiles lie across images, and leave out taps beyond the border."""
+    taps, pairs = (g.KH, g.KW, g.DH, g.DW), -(-g.IC // (2 * VECTOR_BYTES // itemsize))
+    return conv_few.fits_input(g, itemsize) and not _by_images(g.N, _held(g.OH, g.OW, g.OC, itemsize), g.H, g.W, taps, pairs)
 
 
 def backward_input(g, grad_output, weight):
@@ -258,9 +241,7 @@ def backward_input(g, grad_output, weight):
     if _is_strided_product(g):
         return conv_im2col.backward_input(g, grad_output, weight)
     if _few_for_input(g, grad_output.itemsize):
-        grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-        conv_few.backward_input(g.flops, grad_output, _rows_together(weight), grad_input, g.window, g.taps)
-        return grad_input
+        return conv_few.backward_input(g, grad_output, weight)
     if conv_depthwise.fits(g):
         return conv_depthwise.backward_input(g, grad_output, weight)
     if conv_grouped.fits(g, weight.itemsize):
@@ -294,8 +275,8 @@ def backward_weight(g, x, grad_output):
         return conv_depthwise.backward_weight(g, x, grad_output)
     if conv_grouped.fits(g, x.itemsize):
         return conv_grouped.backward_weight(g, x, grad_output)
-    if _few_for_weight(g, x.itemsize):
-        return _backward_weight_few(g, x, grad_output)
+    if conv_few.fits_weight(g, x.itemsize):
+        return conv_few.backward_weight(g, x, grad_output)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
     shape = _packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize, WEIGHT_BLOCK_BYTES)
     splits, *cut = _weight_jobs(g, shape, x.itemsize)
@@ -339,22 +320,3 @@ def _weight_jobs(g, packed_shape, itemsize):
 def _halvings(n):
     """1, 2, 4, ... up to n, at least 1."""
     return [1 << i for i in range(max(1, n).bit_length())]
-
-
-def _backward_weight_few(g, x, grad_output):
-    rows = max(1, min(g.OH, 4 * PIXELS // g.OW))
-    splits = max(1, min(PARTS, g.N * -(-g.OH // rows)))
-    parts = empty((splits, g.OC, g.KH, g.KW * g.IC), x.dtype)
-    conv_few.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, rows)
-    return np.ascontiguousarray(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
-
-
-def _rows_together(weight):
-    """OIHW as (OC, KH, KW * IC)."""
-    OC, _, KH, _ = weight.shape
-    return _channels_last(weight).reshape(OC, KH, -1)
-
-
-def _channels_last(weight):
-    """OIHW as (OC, KH, KW, IC)."""
-    return np.ascontiguousarray(weight.transpose(0, 2, 3, 1))

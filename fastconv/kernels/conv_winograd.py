@@ -52,8 +52,9 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     t0, t1 = part(job // shares, blocks, total)
     v0 = job % shares * share
     v1 = min(vectors, v0 + share)
-    V, M = scratch_pair(ELEMENTS * v_step, ELEMENTS * m_step, y.dtype)
-    if v1 - v0 <= 2 and line == stride:  # a row's products replace the row once they all are there: memory that is in the first cache
+    alone = v1 - v0 <= 2 and line == stride  # a row's products replace the row once they all are there, in the first cache
+    V, M = scratch_pair(ELEMENTS * v_step, 0 if alone else ELEMENTS * m_step, y.dtype)
+    if alone:
         M = V
     half, start = scratch(ELEMENTS * L, y.dtype), np.zeros(span * L, y.dtype)
     input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, stride, v_step)

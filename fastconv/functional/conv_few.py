@@ -1,0 +1,51 @@
+"""Gradients of a convolution of few input channels, whose vectors are rows of the filter: a part of the algorithm "direct"."""
+
+import numpy as np
+
+from fastconv.functional.linear import PARTS, sum_parts
+from fastconv.kernels import conv_few
+from fastconv.kernels.processor import VECTOR_BYTES
+from fastconv.memory import empty
+
+PIXELS = 1 << 10
+"""Output pixels of a block of rows."""
+
+
+def fits_input(g, itemsize):
+    """Whether the input gradient takes fewer multiplications of vectors than direct's."""
+    lanes = VECTOR_BYTES // itemsize
+    rows = g.OH * g.OW * g.KH * -(-g.KW * g.IC // lanes) * (g.OC + 4)  # 4: adding a tile to the image
+    return g.groups == g.DW == 1 and lanes > g.IC and rows * g.SH * g.SW < g.H * g.W * g.KH * g.KW * g.OC * -(-g.IC // lanes)
+
+
+def fits_weight(g, itemsize):
+    """Whether the weight gradient is cheaper with rows of the filter as vectors and output channels as rows of the tile.
+
+    Counted in multiplications; a tile of fewer than 8 vectors waits for its own sums, and vectors up to half full count half.
+    """
+    lanes = VECTOR_BYTES // itemsize
+    run, vectors = g.KW * g.IC, -(-g.OC // lanes)
+    few = g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8)
+    return g.groups == g.DW == 1 and lanes > g.IC and few < g.KH * vectors * max(run, 8 / min(2, vectors))
+
+
+def backward_input(g, grad_output, weight):
+    """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
+    grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    filters = channels_last(weight).reshape(g.OC, g.KH, -1)
+    conv_few.backward_input(g.flops, grad_output, filters, grad_input, g.window, g.taps)
+    return grad_input
+
+
+def backward_weight(g, x, grad_output):
+    """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
+    rows = max(1, min(g.OH, PIXELS // g.OW))
+    splits = max(1, min(PARTS, g.N * -(-g.OH // rows)))
+    parts = empty((splits, g.OC, g.KH, g.KW * g.IC), x.dtype)
+    conv_few.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, rows)
+    return np.ascontiguousarray(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
+
+
+def channels_last(weight):
+    """OIHW as (OC, KH, KW, IC)."""
+    return np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
