@@ -55,7 +55,8 @@ def test_the_last_lanes_of_a_page(kind, rng):
     page = before_nothing().view(dtype)
     page[:] = rng.integers(1, 200, page.size)
     for count in range(-1, width + 1):
-        for left in range(max(1, count), width + 1):  # elements up to the end of the page, `count` of which are wanted
+        # elements up to the end of the page, `count` of which are wanted; where none is, the address may be anywhere
+        for left in range(count if count > 0 else -width, width + 1):
             target = np.zeros(3 * width, dtype)
             copied(kind, page, page.size - left, count, target, width)
             expected, n = np.zeros(3 * width, dtype), max(0, count)

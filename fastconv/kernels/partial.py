@@ -15,10 +15,10 @@ PAGE = 4096
 
 
 def load_first(builder, pointer, count, fill, align):
-    """The first `count` lanes of what a vector pointer points to, the others from the vector `fill`; none for 0 or less.
+    """The first `count` lanes of what a vector pointer points to, the others from the vector `fill`; none for 0 or less, anywhere.
 
     Without mask registers the whole vector is read, of which the lanes beyond `count` are dropped, unless it lies across two pages, the
-    second of which might not be there.
+    second of which might not be there; and where no lane is wanted, what is read and dropped lies on the stack.
     """
     vector = pointer.type.pointee
     mask = first_lanes(builder, count, vector.count)
@@ -28,7 +28,8 @@ def load_first(builder, pointer, count, fill, align):
 
     if MASK_REGISTERS:
         return masked()
-    result = cgutils.alloca_once(builder, vector)
+    result, nowhere = cgutils.alloca_once(builder, vector), cgutils.alloca_once(builder, vector)
+    pointer = builder.select(builder.icmp_signed(">", count, ir.Constant(count.type, 0)), pointer, nowhere)
     address = builder.ptrtoint(pointer, ir.IntType(64))
     first = builder.and_(address, ir.Constant(address.type, PAGE - 1))
     one_page = builder.icmp_unsigned("<=", first, ir.Constant(address.type, PAGE - align * vector.count))
