@@ -42,11 +42,13 @@ def test_drawn_linear_layers_are_exact(shape, outputs, seed):
 
 
 @both_dtypes
+@pytest.mark.parametrize("inputs", [37, 101])
 @pytest.mark.parametrize("batch", [1024, 1025, 1100, 2600])
-def test_the_weight_gradient_of_a_long_batch_is_exact(batch, dtype, rng, monkeypatch):
-    """Chunks that are packed one after the other, each cut into two parts, with a last one that is shorter than what is worth packing."""
+def test_the_weight_gradient_of_a_long_batch_is_exact(batch, inputs, dtype, rng, monkeypatch):
+    """Chunks that are packed one after the other, each cut into two parts, with a last one that is shorter than what is worth packing;
+    and, of few inputs, the transposed product."""
     monkeypatch.setattr(importlib.import_module("fastconv.functional.linear"), "CHUNK_BYTES", 1)
-    check_linear((batch, 37), 110, dtype, rng)
+    check_linear((batch, inputs), 110, dtype, rng)
 
 
 @pytest.mark.parametrize("mask", [(True, False, False), (False, True, False), (False, False, True)])

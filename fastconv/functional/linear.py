@@ -72,8 +72,11 @@ def transposed_times(g, x):
     """g.T (M, K) @ x (K, N): the sum over a batch of K is cut into parts when the result is small.
 
     x is packed where several blocks of rows read it, a chunk of it at a time, which stays in the last cache.
+    It had better be the wider one.
     """
     (K, M), N = g.shape, x.shape[1]
+    if K >= CHUNK_ROWS and M > dense.ROWS >= N:
+        return np.ascontiguousarray(transposed_times(x, g).T)
     lanes = VECTOR_BYTES // x.itemsize
     row_blocks, column_blocks = -(-M // dense.ROWS), -(-N // (dense.SMALL_COLUMNS if K <= dense.SHORT else dense.WIDE))
     pack = row_blocks > 1 and K > dense.SHORT

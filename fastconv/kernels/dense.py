@@ -111,7 +111,7 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
     """Job `job` of `product_over_rows`."""
     length, size = (K + splits - 1) // splits, lanes(a)
     most = min(DEPTH, length)
-    line = most + 16  # without the 16, a tile's rows may fall on the same few lines of the cache
+    line, panel = most + 16, most * size + 16  # without the 16, a tile's rows or vectors may fall on the same few lines of the cache
     s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
     m, m1 = part(block // column_blocks, row_blocks, M)
     v, v1 = part(block % column_blocks, column_blocks, (N + size - 1) // size)
@@ -124,7 +124,7 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
     if first == last and not more:
         for i in range(rows):
             zero(c, corner + i * N, cols)
-    left, right = scratch((rows + size) * line, a.dtype), scratch((v1 - v) * most * size if row != size else 0, b.dtype)
+    left, right = scratch((rows + size) * line, a.dtype), scratch((v1 - v) * panel if row != size else 0, b.dtype)
     for k in range(first, last, DEPTH):
         depth = min(DEPTH, last - k)
         for i in range(0, depth, size):
@@ -136,8 +136,8 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
         else:
             for i in range(depth):
                 for w in range(v1 - v):
-                    store(right, (w * most + i) * size, load(b, (k + i) * row + (v + w) * size, cols - w * size), size)
-            tiles(rows, left, 0, line, right, 0, most * size, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
+                    store(right, w * panel + i * size, load(b, (k + i) * row + (v + w) * size, cols - w * size), size)
+            tiles(rows, left, 0, line, right, 0, panel, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
 
 
 @kernel
