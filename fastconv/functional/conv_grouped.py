@@ -14,7 +14,7 @@ CHANNELS = (2, 4, 8)
 def fits(g, itemsize):
     """Whether the geometry has such groups, in whole vectors, and filters three wide that move by one."""
     lanes, channels = VECTOR_BYTES // itemsize, g.IC // g.groups
-    few = g.IC == g.OC and channels in CHANNELS and channels < lanes and g.IC % lanes == 0
+    few = g.IC == g.OC and channels in CHANNELS and channels <= lanes and g.IC % lanes == 0
     return few and (g.KW, g.SH, g.SW, g.DW) == (3, 1, 1, 1)
 
 

@@ -8,11 +8,15 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from fastconv.kernels.processor import VECTOR_REGISTERS
 from fastconv.kernels.simd import I64, Vector, element_pointer
 from fastconv.kernels.vector_type import I32, VectorType, float_vector
 
 COLUMNS = 3
 """Taps in a row of the filter."""
+
+MOST = 8 if VECTOR_REGISTERS == 32 else 3
+"""Channels of a group whose sums, one for each column of taps, fit into registers together."""
 
 
 def _spread(builder, vector, G, r, lanes):
@@ -64,18 +68,19 @@ def add_row_of_gradients(typingctx, G, x, i, step, g, o, count, d, j):
     def codegen(context, builder, signature, args):
         pixels, gradients, target = (element_pointer(context, builder, signature, args, k) for k in (1, 4, 7))
         v = Vector(builder, x.dtype)
-        cells = [(r, column) for r in range(channels) for column in range(COLUMNS)]
-        places = {cell: builder.gep(target, [ir.Constant(I64, (cell[0] * COLUMNS + cell[1]) * lanes)]) for cell in cells}
-        sums = {cell: cgutils.alloca_once_value(builder, v.load(places[cell])) for cell in cells}
-        with cgutils.for_range(builder, args[6]) as loop:
-            pixel = v.load(builder.gep(pixels, [builder.mul(loop.index, args[3])]))
-            first = builder.gep(gradients, [builder.mul(loop.index, ir.Constant(I64, lanes))])
-            gradient = [v.load(builder.gep(first, [ir.Constant(I64, -column * lanes)])) for column in range(COLUMNS)]
-            for r in range(channels):
-                one = _spread(builder, pixel, channels, r, lanes)
-                for column in range(COLUMNS):
-                    builder.store(v.fma(one, gradient[column], builder.load(sums[r, column])), sums[r, column])
-        v.store([builder.load(sums[cell]) for cell in cells], [places[cell] for cell in cells])
+        for start in range(0, channels, MOST):
+            cells = [(r, column) for r in range(start, min(channels, start + MOST)) for column in range(COLUMNS)]
+            places = {cell: builder.gep(target, [ir.Constant(I64, (cell[0] * COLUMNS + cell[1]) * lanes)]) for cell in cells}
+            sums = {cell: cgutils.alloca_once_value(builder, v.load(places[cell])) for cell in cells}
+            with cgutils.for_range(builder, args[6]) as loop:
+                pixel = v.load(builder.gep(pixels, [builder.mul(loop.index, args[3])]))
+                first = builder.gep(gradients, [builder.mul(loop.index, ir.Constant(I64, lanes))])
+                gradient = [v.load(builder.gep(first, [ir.Constant(I64, -column * lanes)])) for column in range(COLUMNS)]
+                for r in range(start, min(channels, start + MOST)):
+                    one = _spread(builder, pixel, channels, r, lanes)
+                    for column in range(COLUMNS):
+                        builder.store(v.fma(one, gradient[column], builder.load(sums[r, column])), sums[r, column])
+            v.store([builder.load(sums[cell]) for cell in cells], [places[cell] for cell in cells])
         return context.get_dummy_value()
 
     return types.void(G, x, n, n, g, n, n, d, n), codegen
