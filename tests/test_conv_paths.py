@@ -9,7 +9,7 @@ from checks import assert_same_bits, small_integers
 from fastconv import functional as F
 from fastconv import reference, set_num_threads, set_winograd, shapes
 from fastconv.errors import ArgumentError
-from fastconv.functional import conv_direct, conv_pooled
+from fastconv.functional import conv_direct, conv_lanes, conv_pooled
 from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
 from fastconv.kernels import jit
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -30,28 +30,32 @@ def kernels_called(monkeypatch):
 
 
 # input (N, IC, H, W), weight (OC, ICG, KH, KW), options; kernels that must run in forward, input and weight gradient ("" any)
-IMAGES, ROWS = "conv_images.convolve", "conv_direct.convolve"
+IMAGES, ROWS, LANES = "conv_images.convolve", "conv_direct.convolve", "conv_lanes.convolve"
 FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise.backward_weight"
 FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct.backward_weight"
 CASES = {
-    "small images": ((27, 5, 8, 8), (17, 5, 3, 3), {"padding": 1}, (IMAGES, IMAGES, FEW_WEIGHT)),
+    "small images": ((27, 5, 8, 8), (17, 5, 3, 3), {"padding": 1}, (IMAGES, LANES, FEW_WEIGHT)),
     "8 small images": ((8, 33, 7, 7), (100, 33, 3, 3), {"padding": 1}, (IMAGES, ROWS, WEIGHT)),
     "few small images": ((8, 5, 8, 8), (9, 5, 3, 3), {"padding": 1}, (ROWS, "", FEW_WEIGHT)),
     "7 small images": ((7, 33, 7, 7), (40, 33, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
     "small images in groups": ((27, 12, 6, 7), (21, 4, 3, 2), {"padding": (1, 0), "groups": 3}, (IMAGES, IMAGES, WEIGHT)),
     "small images strided": ((27, 6, 9, 11), (18, 6, 3, 3), {"stride": (2, 3), "padding": 2}, (IMAGES, "", FEW_WEIGHT)),
-    "small images asymmetric": ((27, 6, 9, 5), (18, 6, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, IMAGES, FEW_WEIGHT)),
-    "small images with rows dilated": ((27, 6, 9, 9), (18, 6, 3, 3), {"dilation": (2, 1), "padding": 2}, (IMAGES, IMAGES, FEW_WEIGHT)),
+    "small images asymmetric": ((27, 17, 9, 5), (18, 17, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, IMAGES, WEIGHT)),
+    "small images with rows dilated": ((27, 6, 9, 9), (18, 6, 3, 3), {"dilation": (2, 1), "padding": 2}, (IMAGES, LANES, FEW_WEIGHT)),
     "small images dilated": ((27, 6, 9, 9), (18, 6, 3, 3), {"dilation": 2, "padding": 2}, (ROWS, ROWS, WEIGHT)),
-    "filter larger than the image": ((27, 6, 3, 2), (18, 6, 5, 5), {"padding": 2}, (IMAGES, IMAGES, FEW_WEIGHT)),
-    "padding beyond the filter": ((27, 6, 4, 4), (18, 6, 2, 2), {"padding": 4}, (IMAGES, IMAGES, FEW_WEIGHT)),
+    "filter larger than the image": ((27, 17, 3, 2), (18, 17, 5, 5), {"padding": 2}, (IMAGES, IMAGES, WEIGHT)),
+    "padding beyond the filter": ((27, 17, 4, 4), (18, 17, 2, 2), {"padding": 4}, (IMAGES, IMAGES, WEIGHT)),
     "one channel": ((3, 1, 20, 21), (6, 1, 5, 5), {"padding": 2}, (ROWS, FEW_INPUT, FEW_WEIGHT)),
     "first layer of whole vectors": ((3, 3, 19, 18), (32, 3, 3, 3), {"padding": 1}, (ROWS, FEW_INPUT, WEIGHT)),
     "first layer in groups": ((2, 6, 19, 23), (64, 3, 3, 3), {"stride": 2, "groups": 2}, (ROWS, "", WEIGHT)),
     "three channels": ((2, 3, 30, 33), (20, 3, 3, 3), {"padding": ((1, 0), (2, 1))}, (ROWS, FEW_INPUT, WEIGHT)),
     "few channels strided": ((3, 2, 39, 35), (8, 2, 7, 7), {"stride": 2, "padding": 3}, (ROWS, FEW_INPUT, "")),
     "few channels in bands of rows": ((9, 3, 61, 30), (8, 3, 7, 7), {"stride": (2, 3), "padding": 3}, ("", FEW_INPUT, "")),
-    "few channels in many images": ((13, 1, 20, 21), (6, 1, 5, 5), {}, (ROWS, FEW_INPUT, FEW_WEIGHT)),
+    "images as lanes": ((35, 3, 11, 18), (67, 3, 3, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, LANES, WEIGHT)),
+    "images as lanes, one channel": ((13, 1, 20, 21), (6, 1, 5, 5), {}, (LANES, LANES, FEW_WEIGHT)),
+    "images as lanes, to few channels": ((33, 70, 13, 9), (3, 70, 5, 2), {"padding": (3, 0), "stride": (2, 3)}, (LANES, IMAGES, WEIGHT)),
+    "images as lanes, rows dilated": ((9, 40, 7, 23), (5, 40, 3, 3), {"padding": 2, "dilation": (3, 1)}, (LANES, IMAGES, WEIGHT)),
+    "images as lanes, filter larger": ((17, 2, 3, 2), (7, 2, 5, 4), {"padding": 3}, (LANES, LANES, FEW_WEIGHT)),
     "weight gradient cut by both channels": ((2, 130, 9, 9), (147, 130, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
     "weight gradient cut by images": ((37, 17, 18, 18), (19, 17, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
     "weight gradient of one image": ((1, 48, 40, 19), (50, 48, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
@@ -240,15 +244,24 @@ def test_images_as_lanes(images, rng, kernels_called):
     bias = rng.standard_normal(5, dtype=np.float32)
     expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, padding=1)), 2)
     results = []
-    for size in (conv_direct.PANEL_BYTES, 1):
+    for size in (conv_lanes.POOLED_BYTES, 1):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(conv_direct, "PANEL_BYTES", size)
+            patch.setattr(conv_lanes, "POOLED_BYTES", size)
             kernels_called.clear()
             results.append(conv2d_relu_max_pool2d(x, w, bias, 1, 1, 1, 1)[:2])
             assert "conv_lanes.convolve_relu_max" in kernels_called
     for output, argmax in results:
         assert_same_bits(output, expected)
         assert_same_bits(argmax, results[0][1])
+
+
+@pytest.mark.parametrize("channels", [20, 31, 33, 70])
+@pytest.mark.parametrize("size", [(11, 10), (33, 30)])
+def test_images_as_lanes_sum_in_the_order_of_the_fused_pass(channels, size, rng, kernels_called):
+    x, w = rng.standard_normal((17, channels, *size), dtype=np.float32), rng.standard_normal((5, channels, 3, 3), dtype=np.float32)
+    expected = F.max_pool2d(F.relu(F.conv2d(x, w, padding=1, algorithm="direct")), 2)
+    assert "conv_lanes.convolve" in kernels_called
+    assert_same_bits(conv2d_relu_max_pool2d(x, w, None, 1, 1, 1, 1, "direct")[0], expected)
 
 
 def test_gradients_behind_a_maximum_heed_what_direct_cannot_take(monkeypatch, rng, kernels_called):

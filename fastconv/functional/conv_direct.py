@@ -7,11 +7,11 @@ import math
 
 import numpy as np
 
-from fastconv.functional import conv_depthwise, conv_few, conv_grouped, conv_im2col
+from fastconv.functional import conv_depthwise, conv_few, conv_grouped, conv_im2col, conv_lanes
 from fastconv.functional.linear import PARTS, times, times_transposed, transposed_times
 from fastconv.functional.phases import phases
 from fastconv.functional.pool import relu_max_halves
-from fastconv.kernels import conv_direct, conv_images, conv_lanes
+from fastconv.kernels import conv_direct, conv_images
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.memory import empty, zeros
@@ -147,10 +147,6 @@ def _convolve(work, x, packed, y, bias, window, taps, place):
         conv_direct.convolve(work, x, packed, y, bias, window, taps, place, *_blocks(N, H, C, window, taps, x.itemsize))
 
 
-SHORT_ROW = 8
-"""Numbers under a row of the filter up to which lanes are images: 5 of LeNet's first layer, 470 against 140 us for 64 images."""
-
-
 @functools.lru_cache(maxsize=4096)
 def _packed_shape(groups, vectorised, summed, taps, itemsize, block_bytes):
     """(groups, vectors, CB, KH, KW, BC, lanes): channels of a group as vectors, and as CB even blocks of BC that fit into block_bytes."""
@@ -171,6 +167,8 @@ def forward(g, x, weight, bias):
         return conv_depthwise.forward(g, x, weight, bias)
     if conv_grouped.fits(g, x.itemsize):
         return conv_grouped.forward(g, x, weight, bias)
+    if conv_lanes.fits_forward(g, x.itemsize):
+        return conv_lanes.forward(g, x, weight, bias)
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
     _convolve(g.flops, x, _packed(g, weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
     return y
@@ -180,10 +178,13 @@ def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
     if _is_product(g) or _is_strided_product(g) or conv_depthwise.fits(g) or conv_grouped.fits(g, x.itemsize):
         return relu_max_halves(forward(g, x, weight, bias), argmax)
+    if conv_lanes.fits_relu_max(g, x.itemsize):
+        return conv_lanes.forward_relu_max(g, x, weight, bias, argmax)
+    if conv_lanes.reorders(g, x.itemsize):
+        return relu_max_halves(forward(g, x, weight, bias), argmax)
     kernel, window, cut = _relu_max(g, x.itemsize)
-    filters = conv_few.channels_last(weight) if kernel is conv_lanes.convolve_relu_max else _packed(g, weight)
     y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
-    kernel(g.flops, x, filters, y, argmax, bias, window, g.taps, *cut)
+    kernel(g.flops, x, _packed(g, weight), y, argmax, bias, window, g.taps, *cut)
     return y
 
 
@@ -193,28 +194,10 @@ def _relu_max(g, itemsize):
     OH, OW = g.OH // 2 * 2, g.OW // 2 * 2
     window = (OH, OW, g.SH, g.SW, g.PT, g.PL)  # without a last row or column that no maximum sees
     image_bytes = g.H * g.W * g.IC * itemsize
-    if _by_lanes(g, itemsize):
-        return conv_lanes.convolve_relu_max, window, (_lane_rows(OW * max(g.OC, g.IC) * VECTOR_BYTES, OH),)
     if _by_images(g.N, image_bytes, OH, OW, g.taps, 1):
         return conv_images.convolve_relu_max, window, (_images(g.N, image_bytes, 1),)
     images, rows, _ = _blocks(g.N, g.H, g.IC, window, g.taps, itemsize)
     return conv_direct.convolve_relu_max, window, (images, rows + rows % 2)
-
-
-def _by_lanes(g, itemsize):
-    """Whether a lane should be an image: the numbers under a row of the filter make no sum worth a tile, as in a first layer.
-
-    Channels must be one block, or sums would run in another order than those of `forward`.
-    """
-    lanes = VECTOR_BYTES // itemsize
-    return g.groups == g.DW == 1 and g.KW * g.IC <= SHORT_ROW and g.IC <= lanes <= g.N
-
-
-def _lane_rows(row_bytes, OH):
-    """Rows of a job, an even number, whose two largest arrays stay in L2."""
-    rows = max(2, min(OH, PANEL_BYTES // row_bytes // 2 * 2))
-    parts = -(-OH // rows)
-    return -(-OH // (2 * parts)) * 2
 
 
 def _packed(g, weight):
@@ -240,6 +223,8 @@ def backward_input(g, grad_output, weight):
         return backward_input(lying, grad_output.reshape(g.N, 1, g.OH, g.OC), weight).reshape(g.N, g.H, 1, g.IC)
     if _is_strided_product(g):
         return conv_im2col.backward_input(g, grad_output, weight)
+    if conv_lanes.fits_input(g, grad_output.itemsize):
+        return conv_lanes.backward_input(g, grad_output, weight)
     if _few_for_input(g, grad_output.itemsize):
         return conv_few.backward_input(g, grad_output, weight)
     if conv_depthwise.fits(g):

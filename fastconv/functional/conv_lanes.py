@@ -1,0 +1,97 @@
+"""Convolutions of few channels, whose vectors are images: a part of the algorithm "direct"."""
+
+import functools
+
+import numpy as np
+
+from fastconv.functional.conv_few import channels_last
+from fastconv.functional.linear import PARTS
+from fastconv.kernels import conv_lanes
+from fastconv.kernels.processor import VECTOR_BYTES
+from fastconv.memory import empty
+
+FEWEST_ROWS = 4
+"""Rows of a tile, which are output channels: one of fewer takes as long, since it waits for its own sums."""
+
+BLOCK_BYTES, PANEL_BYTES = 128, VECTOR_BYTES << 14
+"""Channels that a job reads at a time, and what it reads of them, which stays in L2."""
+
+SHORT_ROW, POOLED_BYTES = 8, 1 << 18
+"""Numbers under a row of the filter up to which lanes are images before ReLU and maxima: 5 of LeNet's first layer, 470 against 140 us for
+64 images. And what the larger one of a job's two arrays takes there."""
+
+
+def _fills(N, channels, itemsize):
+    """Whether N images fill vectors better than `channels` output channels do."""
+    lanes = VECTOR_BYTES // itemsize
+    return -(-N // lanes) * lanes * max(channels, FEWEST_ROWS) < lanes * N
+
+
+def fits_forward(g, itemsize):
+    """Whether the forward pass takes fewer vectors so."""
+    return g.groups == g.DW == 1 < g.KH * g.KW and _fills(g.N, g.OC, itemsize)
+
+
+def fits_input(g, itemsize):
+    """Whether the input gradient does. With a stride, each of its phases would read all images again."""
+    return g.groups == g.DW == g.SH == g.SW == 1 < g.KH * g.KW and _fills(g.N, g.IC, itemsize)
+
+
+def fits_relu_max(g, itemsize):
+    """Whether the numbers under a row of the filter make no sum worth another tile, as in a first layer, before ReLU and maxima.
+
+    Channels must be one block, or sums would run in another order than those of the forward pass.
+    """
+    lanes = VECTOR_BYTES // itemsize
+    return g.groups == g.DW == 1 and g.KW * g.IC <= SHORT_ROW and g.IC <= lanes <= g.N
+
+
+def reorders(g, itemsize):
+    """Whether the forward pass goes this way and may sum up its channels in another order than the ways fused with ReLU and maxima."""
+    return fits_forward(g, itemsize) and g.IC * itemsize > BLOCK_BYTES
+
+
+@functools.lru_cache(maxsize=1024)
+def _cut(N, C, window, taps, itemsize):
+    """(channels that a job reads at a time, output rows of a job)."""
+    (OH, OW, SH, SW, _, _), (KH, KW, DH, _) = window, taps
+    channels = -(-C // -(-C * itemsize // BLOCK_BYTES))
+    row_bytes = ((OW - 1) * SW + KW) * channels * VECTOR_BYTES
+    most = max(1, (PANEL_BYTES // row_bytes - (KH - 1) * DH - 1) // SH + 1)
+    groups = -(-N * itemsize // VECTOR_BYTES)
+    return channels, -(-OH // max(-(-OH // most), min(OH, -(-PARTS // groups))))
+
+
+def _convolve(g, x, filters, y, bias, window):
+    """x (N, H, W, C) with filters (OC, KH, KW, C) into y (N, OH, OW, OC)."""
+    conv_lanes.convolve(g.flops, x, filters, y, bias, window, g.taps, *_cut(g.N, x.shape[3], window, g.taps, x.itemsize))
+    return y
+
+
+def forward(g, x, weight, bias):
+    """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
+    return _convolve(g, x, channels_last(weight), empty((g.N, g.OH, g.OW, g.OC), x.dtype), bias, g.window)
+
+
+def backward_input(g, grad_output, weight):
+    """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC): the convolution with the filters turned by 180 degrees."""
+    turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0))
+    window = (g.H, g.W, 1, 1, (g.KH - 1) * g.DH - g.PT, g.KW - 1 - g.PL)
+    grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    return _convolve(g, grad_output, turned, grad_input, np.zeros(g.IC, grad_output.dtype), window)
+
+
+def forward_relu_max(g, x, weight, bias, argmax):
+    """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
+    window = (g.OH // 2 * 2, g.OW // 2 * 2, *g.window[2:])  # without a last row or column that no maximum sees
+    y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
+    rows = _pooled_rows(window[1] * max(g.OC, g.IC) * VECTOR_BYTES, window[0])
+    conv_lanes.convolve_relu_max(g.flops, x, channels_last(weight), y, argmax, bias, window, g.taps, rows)
+    return y
+
+
+def _pooled_rows(row_bytes, OH):
+    """Rows of a job, an even number."""
+    rows = max(2, min(OH, POOLED_BYTES // row_bytes // 2 * 2))
+    parts = -(-OH // rows)
+    return -(-OH // (2 * parts)) * 2
