@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import numpy as np
 
@@ -60,19 +61,15 @@ def forward(g, x, weight, bias):
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, C), weight (C, 1, KH, KW) to (N, H, W, C)."""
     filters, dtype = _channels_inside(weight), grad_output.dtype
+    if (g.KW, g.SW, g.DW) == (3, 2, 1):
+        grad_input = empty((g.N, g.H, g.W, g.IC), dtype)
+        window, taps = (g.SH, g.PT, g.PL), (g.KH, g.DH, g.SH // math.gcd(g.SH, g.DH))
+        conv_depthwise.backward_input_by_two(g.flops, grad_output, filters, grad_input, window, taps)
+        return grad_input
     rows, columns = phases(g.H, g.KH, g.SH, g.DH, g.PT), phases(g.W, g.KW, g.SW, g.DW, g.PL)
-    by_two = (g.KW, g.SW, g.DW) == (3, 2, 1)
-    untouched = any(phase.taps == 0 for phase in (rows if by_two else rows + columns))  # input that no kernel writes
+    untouched = any(phase.taps == 0 for phase in rows + columns)  # input that no kernel writes
     grad_input = (zeros if untouched else empty)((g.N, g.H, g.W, g.IC), dtype)
     rows, columns = ([phase for phase in axis if phase.taps] for axis in (rows, columns))
-    if by_two:
-        for row in rows:
-            backwards = np.ascontiguousarray(filters[row.own][::-1])
-            work, window = 2 * g.N * row.count * g.W * row.taps * g.IC, (row.count, row.padding, g.PL)
-            conv_depthwise.backward_input_by_two(
-                work, grad_output, backwards, grad_input, window, (row.taps, row.dilation), (g.SH, row.first)
-            )
-        return grad_input
     bias = np.zeros(g.IC, dtype)
     for row, column in itertools.product(rows, columns):
         backwards = np.ascontiguousarray(filters[row.own, column.own][::-1, ::-1])

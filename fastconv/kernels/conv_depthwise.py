@@ -3,7 +3,7 @@
 Rows of taps outside the image are left out of the sum. Filters three wide, nearly all there are, take four pixels at a time and all
 channels of these before the next: memory is read in order, and once; pixels at the left and right border, where some columns are missing,
 are computed one by one. Other filters, for which borders are wide, take one vector of channels at a time, copied into a panel whose
-borders are real, and tiles of up to a row of pixels. The input gradient of filters three wide that move by two takes all channels of two
+borders are real, and tiles of up to a row of pixels. The input gradient of filters three wide that move by two takes all channels of four
 neighbouring pixels. `window` and `taps` as in conv_direct.
 """
 
@@ -169,20 +169,42 @@ def convolve(X, weight, Y, bias, window, taps, place, rows):
 
 
 @device(forceinline=True)
-def two_pixels(g, i, row, w, j, rows, C, d, o, own):
-    """Two neighbouring inputs at d[o]: g[i] sees the first with the left tap of three, the gradient before it with the right one."""
-    first, second = splat(g, 0.0), splat(g, 0.0)
+def four_inputs(g, i, row, w, j, step, rows, C, d, o, own):
+    """Four neighbouring inputs from d[o] on: g[i] sees the first with the left tap of three, the gradient before it with the right one."""
+    nothing = splat(g, 0.0)
+    d0, d1, d2, d3 = nothing, nothing, nothing, nothing
     for r in range(rows):
-        a, b = i + r * row, j + 3 * r * C
-        here = load(g, a, own)
-        first = fma(here, load(w, b, own), fma(load(g, a - C, own), load(w, b + 2 * C, own), first))
-        second = fma(here, load(w, b + C, own), second)
-    store(d, o, first, own)
-    store(d, o + C, second, own)
+        a, b = i + r * row, j + r * step
+        before, here, after = load(g, a - C, own), load(g, a, own), load(g, a + C, own)
+        left, middle, right = load(w, b, own), load(w, b + C, own), load(w, b + 2 * C, own)
+        d0, d1 = fma(here, left, fma(before, right, d0)), fma(here, middle, d1)
+        d2, d3 = fma(after, left, fma(here, right, d2)), fma(after, middle, d3)
+    store(d, o, d0, own)
+    store(d, o + C, d1, own)
+    store(d, o + 2 * C, d2, own)
+    store(d, o + 3 * C, d3, own)
 
 
 @device
-def one_input_of_all(g, i, row, w, j, rows, C, position, GW, d, o):
+def four_inputs_of_all(g, i, row, w, j, step, rows, C, d, o):
+    """`four_inputs` of all channels, of one row or two without a loop."""
+    L = lanes(g)
+    whole = C - C % L
+    if rows == 1:
+        for c in range(0, whole, L):
+            four_inputs(g, i + c, row, w, j + c, step, 1, C, d, o + c, L)
+    elif rows == 2:
+        for c in range(0, whole, L):
+            four_inputs(g, i + c, row, w, j + c, step, 2, C, d, o + c, L)
+    else:
+        for c in range(0, whole, L):
+            four_inputs(g, i + c, row, w, j + c, step, rows, C, d, o + c, L)
+    if whole < C:
+        four_inputs(g, i + whole, row, w, j + whole, step, rows, C, d, o + whole, C - whole)
+
+
+@device
+def one_input_of_all(g, i, row, w, j, step, rows, C, position, GW, d, o):
     """One input of all channels, where some of the gradients that see it may be missing; `position` is its column in the padded image."""
     for c in range(0, C, lanes(g)):
         total, own = splat(g, 0.0), C - c
@@ -190,45 +212,48 @@ def one_input_of_all(g, i, row, w, j, rows, C, position, GW, d, o):
             ow = (position - kw) // 2
             if (position - kw) % 2 == 0 and 0 <= ow < GW:
                 for r in range(rows):
-                    total = fma(load(g, i + r * row + ow * C + c, own), load(w, j + (3 * r + kw) * C + c, own), total)
+                    total = fma(load(g, i + r * row + ow * C + c, own), load(w, j + r * step + kw * C + c, own), total)
         store(d, o + c, total, own)
 
 
 @apart
-def _input_row(job, G, weight, D, window, taps, place):
+def _input_row(job, G, weight, D, window, taps):
     """Row `job` of `backward_input_by_two`."""
     _, GH, GW, C = G.shape
     _, H, W, _ = D.shape
-    rows, PT, PL = window
-    KH, DH = taps
-    DSH, D0 = place
-    g, w, d, L = flat(G), flat(weight), flat(D), lanes(G)
-    n, y = job // rows, job % rows
-    low, high = clip(y - PT, DH, KH, GH)
-    source, target = (n * GH + y - PT + low * DH) * GW * C, (n * H + y * DSH + D0) * W * C
-    whole, j = C - C % L, low * 3 * C
-    for ow in range(PL // 2, (W + PL + 1) // 2):
-        iw = 2 * ow - PL
-        i, o = source + ow * C, target + iw * C
-        if 0 < ow < GW and 0 <= iw < W - 1:
-            for c in range(0, whole, L):
-                two_pixels(g, i + c, DH * GW * C, w, j + c, high - low, C, d, o + c, L)
-            if whole < C:
-                two_pixels(g, i + whole, DH * GW * C, w, j + whole, high - low, C, d, o + whole, C - whole)
-        else:
-            for k in range(max(iw, 0), min(iw + 2, W)):
-                one_input_of_all(g, source, DH * GW * C, w, j, high - low, C, k + PL, GW, d, target + k * C)
+    SH, PT, PL = window
+    KH, DH, step = taps
+    g, w, d = flat(G), flat(weight), flat(D)
+    n, target = job // H, job * W * C
+    position, kh = job % H + PT, 0
+    while kh < min(step, KH) and (position - kh * DH) % SH != 0:
+        kh += 1
+    oh, rows, down = (position - kh * DH) // SH, 0, step * DH // SH
+    if kh < min(step, KH):  # taps kh, kh + step, ... send what rows oh, oh - down, ... of the gradient hold
+        low = max(0, (oh - GH + down) // down)
+        rows = max(0, min((KH - kh + step - 1) // step, oh // down + 1) - low)
+        oh, kh = oh - low * down, kh + low * step
+    source, row, j = (n * GH + oh) * GW * C, -down * GW * C, kh * 3 * C
+    inner0, inner1 = max(1, (PL + 1) // 2), min(GW, (W + PL) // 2)  # gradients of which two inputs are seen, and those before them exist
+    if inner1 - inner0 < 2:
+        inner1 = inner0
+    for ow in range(inner0, inner1, 2):
+        first = min(ow, inner1 - 2)  # the last two may overlap those before
+        four_inputs_of_all(g, source + first * C, row, w, j, step * 3 * C, rows, C, d, target + (2 * first - PL) * C)
+    for iw in range(W):
+        if not 2 * inner0 <= iw + PL < 2 * inner1:
+            one_input_of_all(g, source, row, w, j, step * 3 * C, rows, C, iw + PL, GW, d, target + iw * C)
 
 
 @kernel
-def backward_input_by_two(G, weight, D, window, taps, place):
-    """Input gradient of a filter three wide whose columns move by 2: what reaches every DSH-th row of D (N, H, W, C), from row D0 on.
+def backward_input_by_two(G, weight, D, window, taps):
+    """Input gradient of a filter three wide whose columns move by 2.
 
-    Reads the output's gradient G (N, GH, GW, C) and weight (KH, 3, C): row y of these is the sum of rows y - PT + kh * DH of G, each times
-    row kh of the weight. `window` = (how many rows, PT, PL), `taps` = (KH, DH), `place` = (DSH, D0). Parallel over images and rows.
+    Reads the output's gradient G (N, GH, GW, C) and weight (KH, 3, C), writes D (N, H, W, C). `window` = (SH, PT, PL), `taps` = (KH, DH,
+    step), `step` the taps from one that a row of D sees to the next. Parallel over images and rows.
     """
-    for job in prange(G.shape[0] * window[0]):
-        _input_row(np.int64(job), G, weight, D, window, taps, place)
+    for job in prange(D.shape[0] * D.shape[1]):
+        _input_row(np.int64(job), G, weight, D, window, taps)
 
 
 @device(forceinline=True)
