@@ -75,7 +75,7 @@ def transposed_times(g, x):
     It had better be the wider one.
     """
     (K, M), N = g.shape, x.shape[1]
-    if K >= CHUNK_ROWS and M > dense.ROWS >= N:
+    if K >= CHUNK_ROWS and M > N <= dense.ROWS:
         return np.ascontiguousarray(transposed_times(x, g).T)
     lanes = VECTOR_BYTES // x.itemsize
     row_blocks, column_blocks = -(-M // dense.ROWS), -(-N // (dense.SMALL_COLUMNS if K <= dense.SHORT else dense.WIDE))
