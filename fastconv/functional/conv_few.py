@@ -1,4 +1,4 @@
-"""Gradients of a convolution of few input channels, whose vectors are rows of the filter: a part of the algorithm "direct"."""
+"""Gradients of convolutions of few channels, whose vectors are rows of the filter: a part of the algorithm "direct"."""
 
 import numpy as np
 
@@ -7,8 +7,8 @@ from fastconv.kernels import conv_few
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
-PIXELS = 1 << 10
-"""Output pixels of a block of rows."""
+PIXELS, NUMBERS = 1 << 10, 1 << 16
+"""Output pixels of a block of rows, and at most about so many numbers of the input."""
 
 
 def fits_input(g, itemsize):
@@ -21,12 +21,13 @@ def fits_input(g, itemsize):
 def fits_weight(g, itemsize):
     """Whether the weight gradient is cheaper with rows of the filter as vectors and output channels as rows of the tile.
 
-    Counted in multiplications; a tile of fewer than 8 vectors waits for its own sums, and vectors up to half full count half.
+    Counted in multiplications; a tile of fewer than 8 vectors waits for its own sums, and vectors up to half full count half. It is so with
+    few input channels, and also with few output channels.
     """
     lanes = VECTOR_BYTES // itemsize
     run, vectors = g.KW * g.IC, -(-g.OC // lanes)
-    few = g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8)
-    return g.groups == g.DW == 1 and lanes > g.IC and few < g.KH * vectors * max(run, 8 / min(2, vectors))
+    few = g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8 / min(2, -(-run // lanes)))
+    return g.groups == g.DW == 1 and lanes > min(g.IC, g.OC) and few < g.KH * vectors * max(run, 8 / min(2, vectors))
 
 
 def backward_input(g, grad_output, weight):
@@ -39,7 +40,7 @@ def backward_input(g, grad_output, weight):
 
 def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
-    rows = max(1, min(g.OH, PIXELS // g.OW))
+    rows = max(1, min(g.OH, min(PIXELS, NUMBERS // g.IC) // g.OW))
     splits = max(1, min(PARTS, g.N * -(-g.OH // rows)))
     parts = empty((splits, g.OC, g.KH, g.KW * g.IC), x.dtype)
     conv_few.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, rows)

@@ -1,4 +1,4 @@
-"""Gradients of convolutions of few input channels, which would fill a vector badly: whole rows of the filter are the vector.
+"""Gradients of convolutions of few channels, which would fill a vector badly: whole rows of the filter are the vector.
 
 `window` and `taps` as in conv_direct; the dilation's DW is 1. The KW * C numbers under a row of the filter are one run of memory.
 """
