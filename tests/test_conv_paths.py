@@ -145,7 +145,7 @@ PADDINGS = [0, 1, 2, ((1, 0), (2, 1)), ((0, 2), (0, 3))]
 @pytest.mark.parametrize(("size", "padding"), [case for case in itertools.product(SIZES, PADDINGS) if wide_enough(*case)])
 @pytest.mark.parametrize(("rows", "stride", "dilation"), [(3, 2, 1), (1, 1, 1), (3, 3, 2), (4, 1, 1), (2, 4, 1)])
 def test_depthwise_input_gradient_by_two(size, padding, rows, stride, dilation, rng, kernels_called):
-    """Filters three wide that move by two: all channels of two neighbouring inputs at once, and one by one at the borders."""
+    """Filters three wide that move by two: all channels of four neighbouring inputs at once, and one by one at the borders."""
     x, w = small_integers(rng, (2, 21, *size), np.float32), small_integers(rng, (21, 1, rows, 3), np.float32)
     options = {"stride": (stride, 2), "padding": padding, "dilation": (dilation, 1), "groups": 21}
     grad_output = small_integers(rng, reference.conv2d(x, w, None, **options).shape, np.float32)
