@@ -260,6 +260,16 @@ def test_images_as_lanes(images, rng, kernels_called):
         assert_same_bits(argmax, results[0][1])
 
 
+def test_images_as_lanes_have_short_rows(kernels_called, rng):
+    """A panel of several images' rows would not fit into memory where rows are very long."""
+    x, w = small_integers(rng, (16, 1, 1, 1 << 17), np.float32), small_integers(rng, (3, 1, 1, 3), np.float32)
+    y = F.conv2d(x, w)
+    np.testing.assert_array_equal(y[..., 5], np.einsum("nchw,ochw->noh", x[..., 5:8], w))
+    F.conv2d_backward(y, x, w)
+    conv2d_relu_max_pool2d(np.repeat(x, 2, axis=2), w, None, 1, 0, 1, 1)
+    assert not any(name.startswith("conv_lanes") for name in kernels_called)
+
+
 @pytest.mark.parametrize("channels", [20, 31, 33, 70])
 @pytest.mark.parametrize("size", [(11, 10), (33, 30)])
 def test_images_as_lanes_sum_in_the_order_of_the_fused_pass(channels, size, rng, kernels_called):

@@ -7,8 +7,8 @@ from fastconv.kernels import conv_few
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
-PIXELS, NUMBERS = 1 << 10, 1 << 16
-"""Output pixels of a block of rows, and at most about so many numbers of the input."""
+PIXELS, NUMBERS, MOST_NUMBERS = 1 << 10, 1 << 16, 1 << 20
+"""Output pixels of a block of rows, and about how many numbers of the input at most; no row may need more than MOST_NUMBERS."""
 
 
 def fits_input(g, itemsize):
@@ -27,7 +27,8 @@ def fits_weight(g, itemsize):
     lanes = VECTOR_BYTES // itemsize
     run, vectors = g.KW * g.IC, -(-g.OC // lanes)
     few = g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8 / min(2, -(-run // lanes)))
-    return g.groups == g.DW == 1 and lanes > min(g.IC, g.OC) and few < g.KH * vectors * max(run, 8 / min(2, vectors))
+    short = ((g.KH - 1) * g.DH + 1) * ((g.OW - 1) * g.SW + g.KW) * g.IC <= MOST_NUMBERS
+    return short and g.groups == g.DW == 1 and lanes > min(g.IC, g.OC) and few < g.KH * vectors * max(run, 8 / min(2, vectors))
 
 
 def backward_input(g, grad_output, weight):

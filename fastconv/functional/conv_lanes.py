@@ -14,7 +14,7 @@ FEWEST_ROWS = 4
 """Rows of a tile, which are output channels: one of fewer takes as long, since it waits for its own sums."""
 
 BLOCK_BYTES, PANEL_BYTES = 128, VECTOR_BYTES << 14
-"""Channels that a job reads at a time, and what it reads of them, which stays in L2."""
+"""Channels that a job reads at a time; and what it reads of them and writes, which stays in L2, or takes twice that if rows are long."""
 
 SHORT_ROW, POOLED_BYTES = 8, 1 << 18
 """Numbers under a row of the filter up to which lanes are images before ReLU and maxima: 5 of LeNet's first layer, 470 against 140 us for
@@ -27,23 +27,45 @@ def _fills(N, channels, itemsize):
     return -(-N // lanes) * lanes * max(channels, FEWEST_ROWS) < lanes * N
 
 
+def _block(C, itemsize):
+    """How many of C channels a job reads at a time."""
+    return -(-C // -(-C * itemsize // BLOCK_BYTES))
+
+
+def _row_bytes(channels, OC, window, taps):
+    """Bytes of a row of the panel of so many channels, and of a row of outputs."""
+    (_, OW, _, SW, _, _), KW = window, taps[1]
+    return (((OW - 1) * SW + KW) * channels + OW * OC) * VECTOR_BYTES
+
+
+def _short(channels, OC, window, taps):
+    """Whether the rows that one row of outputs sees are no more than a job may hold."""
+    return ((taps[0] - 1) * taps[2] + 1) * _row_bytes(channels, OC, window, taps) <= 2 * PANEL_BYTES
+
+
+@functools.lru_cache(maxsize=1024)
 def fits_forward(g, itemsize):
     """Whether the forward pass takes fewer vectors so."""
-    return g.groups == g.DW == 1 < g.KH * g.KW and _fills(g.N, g.OC, itemsize)
+    few = g.groups == g.DW == 1 < g.KH * g.KW and _fills(g.N, g.OC, itemsize)
+    return few and _short(_block(g.IC, itemsize), g.OC, g.window, g.taps)
 
 
+@functools.lru_cache(maxsize=1024)
 def fits_input(g, itemsize):
     """Whether the input gradient does. With a stride, each of its phases would read all images again."""
-    return g.groups == g.DW == g.SH == g.SW == 1 < g.KH * g.KW and _fills(g.N, g.IC, itemsize)
+    few = g.groups == g.DW == g.SH == g.SW == 1 < g.KH * g.KW and _fills(g.N, g.IC, itemsize)
+    return few and _short(_block(g.OC, itemsize), g.IC, _turned_window(g), g.taps)
 
 
+@functools.lru_cache(maxsize=1024)
 def fits_relu_max(g, itemsize):
     """Whether the numbers under a row of the filter make no sum worth another tile, as in a first layer, before ReLU and maxima.
 
     Channels must be one block, or sums would run in another order than those of the forward pass.
     """
     lanes = VECTOR_BYTES // itemsize
-    return g.groups == g.DW == 1 and g.KW * g.IC <= SHORT_ROW and g.IC <= lanes <= g.N
+    few = g.groups == g.DW == 1 and g.KW * g.IC <= SHORT_ROW and g.IC <= lanes <= g.N
+    return few and _short(g.IC, g.OC, g.window, g.taps)
 
 
 def reorders(g, itemsize):
@@ -51,20 +73,24 @@ def reorders(g, itemsize):
     return fits_forward(g, itemsize) and g.IC * itemsize > BLOCK_BYTES
 
 
+def _turned_window(g):
+    """The window of the convolution that is the input gradient."""
+    return g.H, g.W, 1, 1, (g.KH - 1) * g.DH - g.PT, g.KW - 1 - g.PL
+
+
 @functools.lru_cache(maxsize=1024)
-def _cut(N, C, window, taps, itemsize):
+def _cut(N, C, OC, window, taps, itemsize):
     """(channels that a job reads at a time, output rows of a job)."""
-    (OH, OW, SH, SW, _, _), (KH, KW, DH, _) = window, taps
-    channels = -(-C // -(-C * itemsize // BLOCK_BYTES))
-    row_bytes = ((OW - 1) * SW + KW) * channels * VECTOR_BYTES
-    most = max(1, (PANEL_BYTES // row_bytes - (KH - 1) * DH - 1) // SH + 1)
+    OH, SH, channels = window[0], window[2], _block(C, itemsize)
+    most = max(1, (PANEL_BYTES // _row_bytes(channels, OC, window, taps) - (taps[0] - 1) * taps[2] - 1) // SH + 1)
     groups = -(-N * itemsize // VECTOR_BYTES)
     return channels, -(-OH // max(-(-OH // most), min(OH, -(-PARTS // groups))))
 
 
 def _convolve(g, x, filters, y, bias, window):
     """x (N, H, W, C) with filters (OC, KH, KW, C) into y (N, OH, OW, OC)."""
-    conv_lanes.convolve(g.flops, x, filters, y, bias, window, g.taps, *_cut(g.N, x.shape[3], window, g.taps, x.itemsize))
+    cut = _cut(g.N, x.shape[3], y.shape[3], window, g.taps, x.itemsize)
+    conv_lanes.convolve(g.flops, x, filters, y, bias, window, g.taps, *cut)
     return y
 
 
@@ -76,9 +102,8 @@ def forward(g, x, weight, bias):
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC): the convolution with the filters turned by 180 degrees."""
     turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0))
-    window = (g.H, g.W, 1, 1, (g.KH - 1) * g.DH - g.PT, g.KW - 1 - g.PL)
     grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-    return _convolve(g, grad_output, turned, grad_input, np.zeros(g.IC, grad_output.dtype), window)
+    return _convolve(g, grad_output, turned, grad_input, np.zeros(g.IC, grad_output.dtype), _turned_window(g))
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
