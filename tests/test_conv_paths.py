@@ -40,11 +40,14 @@ CASES = {
     "7 small images": ((7, 33, 7, 7), (40, 33, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
     "small images in groups": ((27, 12, 6, 7), (21, 4, 3, 2), {"padding": (1, 0), "groups": 3}, (IMAGES, IMAGES, WEIGHT)),
     "small images strided": ((27, 6, 9, 11), (18, 6, 3, 3), {"stride": (2, 3), "padding": 2}, (IMAGES, "", FEW_WEIGHT)),
-    "small images asymmetric": ((27, 17, 9, 5), (18, 17, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, IMAGES, WEIGHT)),
+    "small images asymmetric": ((27, 6, 9, 5), (18, 6, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, LANES, FEW_WEIGHT)),
+    "small images asymmetric, more channels": ((27, 17, 9, 5), (18, 17, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, IMAGES, WEIGHT)),
     "small images with rows dilated": ((27, 6, 9, 9), (18, 6, 3, 3), {"dilation": (2, 1), "padding": 2}, (IMAGES, LANES, FEW_WEIGHT)),
     "small images dilated": ((27, 6, 9, 9), (18, 6, 3, 3), {"dilation": 2, "padding": 2}, (ROWS, ROWS, WEIGHT)),
-    "filter larger than the image": ((27, 17, 3, 2), (18, 17, 5, 5), {"padding": 2}, (IMAGES, IMAGES, WEIGHT)),
-    "padding beyond the filter": ((27, 17, 4, 4), (18, 17, 2, 2), {"padding": 4}, (IMAGES, IMAGES, WEIGHT)),
+    "filter larger than the image": ((27, 6, 3, 2), (18, 6, 5, 5), {"padding": 2}, (IMAGES, LANES, FEW_WEIGHT)),
+    "filter larger than the image, more channels": ((27, 17, 3, 2), (18, 17, 5, 5), {"padding": 2}, (IMAGES, IMAGES, WEIGHT)),
+    "padding beyond the filter": ((27, 6, 4, 4), (18, 6, 2, 2), {"padding": 4}, (IMAGES, LANES, FEW_WEIGHT)),
+    "padding beyond the filter, more channels": ((27, 17, 4, 4), (18, 17, 2, 2), {"padding": 4}, (IMAGES, IMAGES, WEIGHT)),
     "one channel": ((3, 1, 20, 21), (6, 1, 5, 5), {"padding": 2}, (ROWS, FEW_INPUT, FEW_WEIGHT)),
     "first layer of whole vectors": ((3, 3, 19, 18), (32, 3, 3, 3), {"padding": 1}, (ROWS, FEW_INPUT, WEIGHT)),
     "first layer in groups": ((2, 6, 19, 23), (64, 3, 3, 3), {"stride": 2, "groups": 2}, (ROWS, "", WEIGHT)),
@@ -265,8 +268,11 @@ def test_images_as_lanes_have_short_rows(kernels_called, rng):
     x, w = small_integers(rng, (16, 1, 1, 1 << 17), np.float32), small_integers(rng, (3, 1, 1, 3), np.float32)
     y = F.conv2d(x, w)
     np.testing.assert_array_equal(y[..., 5], np.einsum("nchw,ochw->noh", x[..., 5:8], w))
-    F.conv2d_backward(y, x, w)
-    conv2d_relu_max_pool2d(np.repeat(x, 2, axis=2), w, None, 1, 0, 1, 1)
+    grad_input, _, grad_bias = F.conv2d_backward(np.ones_like(y), x, w)
+    np.testing.assert_array_equal(grad_input[..., 5], np.full((16, 1, 1), w.sum()))
+    np.testing.assert_array_equal(grad_bias, np.full(3, y[:, 0].size))
+    pooled, _, _ = conv2d_relu_max_pool2d(np.repeat(x, 2, axis=2), w, None, 1, 0, 1, 1)
+    np.testing.assert_array_equal(pooled[..., 3], np.maximum(y[..., 6:8].max(axis=-1), 0))
     assert not any(name.startswith("conv_lanes") for name in kernels_called)
 
 

@@ -51,21 +51,26 @@ def convolve_row(panel, ih0, H, C, c0, channels, w, b, OC, before, start, width,
     tiles(OC, w, low * KW * C + c0, KH * KW * C, panel, a, SW * channels * L, before, start, L, OC * L, OW, OW * L, b, 0, 1, over)
 
 
+@device
+def share(job, N, H, L, window, taps, rows):
+    """(n0, images, oh0, oh1, ih0, ih1): the images and output rows of a job, and the rows of the input that these see."""
+    (OH, _, SH, _, PT, _), (KH, _, DH, _) = window, taps
+    row_blocks = (OH + rows - 1) // rows
+    n0, oh0 = job // row_blocks * L, job % row_blocks * rows
+    oh1 = min(OH, oh0 + rows)
+    ih0 = min(H, max(0, oh0 * SH - PT))
+    return n0, min(L, N - n0), oh0, oh1, ih0, max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
+
+
 @apart
 def _convolve_job(job, X, weight, Y, bias, window, taps, block, rows):
     """Job `job` of `convolve`."""
-    N, H, W, C = X.shape
-    OH, OW, SH, SW, PT, PL = window
-    KH, KW, DH, DW = taps
+    (N, H, W, C), (OH, OW, _, SW, _, PL) = X.shape, window
     OC, L = Y.shape[3], lanes(X)
     x, w, b, y = flat(X), flat(weight), flat(bias), flat(Y)
-    width, row_blocks = (OW - 1) * SW + KW, (OH + rows - 1) // rows
-    height = min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
-    n0, oh0 = job // row_blocks * L, job % row_blocks * rows
-    images, oh1, size = min(L, N - n0), min(OH, oh0 + rows), OW * OC
-    ih0 = min(H, max(0, oh0 * SH - PT))
-    ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-    panel, before = scratch(height * width * block * L, x.dtype), scratch(rows * size * L, x.dtype)
+    n0, images, oh0, oh1, ih0, ih1 = share(job, N, H, L, window, taps, rows)
+    width, size = (OW - 1) * SW + taps[1], OW * OC
+    panel, before = scratch((ih1 - ih0) * width * block * L, x.dtype), scratch(rows * size * L, x.dtype)
     for c0 in range(0, C, block):
         channels = min(block, C - c0)
         fill_lanes(x, n0, images, ih0, ih1 - ih0, H, W, C, c0, channels, panel, PL, width)
@@ -102,19 +107,12 @@ def relu_max_row(before, size, OW, numbers, pooled, taken):
 @apart
 def _job(job, X, weight, Y, argmax, bias, window, taps, rows):
     """Job `job` of `convolve_relu_max`."""
-    N, H, W, C = X.shape
-    OH, OW, SH, SW, PT, PL = window
-    KH, KW, DH, DW = taps
+    (N, H, W, C), (OH, OW, _, SW, _, PL) = X.shape, window
     OC, L = Y.shape[3], lanes(X)
     x, w, b, y, arg = flat(X), flat(weight), flat(bias), flat(Y), flat(argmax)
-    width, row_blocks = (OW - 1) * SW + KW, (OH + rows - 1) // rows
-    height = min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
-    size, image_size, run = OW * OC * L, OH // 2 * (OW // 2) * OC, OW // 2 * OC
-    n0, oh0 = job // row_blocks * L, job % row_blocks * rows
-    images, oh1 = min(L, N - n0), min(OH, oh0 + rows)
-    ih0 = min(H, max(0, oh0 * SH - PT))
-    ih1 = max(ih0, min(H, (oh1 - 1) * SH + (KH - 1) * DH - PT + 1))
-    panel = scratch(height * width * C * L, x.dtype)
+    n0, images, oh0, oh1, ih0, ih1 = share(job, N, H, L, window, taps, rows)
+    width, size, image_size, run = (OW - 1) * SW + taps[1], OW * OC * L, OH // 2 * (OW // 2) * OC, OW // 2 * OC
+    panel = scratch((ih1 - ih0) * width * C * L, x.dtype)
     before = scratch(2 * size, x.dtype)
     pooled, taken = scratch(size // 4 * 2, x.dtype), scratch(size // 4 * 2, x.dtype)
     part = scratch(L * L, x.dtype)
