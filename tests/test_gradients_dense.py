@@ -51,6 +51,13 @@ def test_the_weight_gradient_of_a_long_batch_is_exact(batch, inputs, dtype, rng,
     check_linear((batch, inputs), 110, dtype, rng)
 
 
+@both_dtypes
+@pytest.mark.parametrize("batch", [15, 40, 225])
+def test_factors_whose_rows_are_a_multiple_of_pages_are_exact(batch, dtype, rng):
+    """Strips of rows that are copied: the weight read where it is, packed by each job and packed at once; several parts of the sum."""
+    check_linear((batch, 1024), 1024, dtype, rng)
+
+
 @pytest.mark.parametrize("mask", [(True, False, False), (False, True, False), (False, False, True)])
 def test_linear_output_mask(mask, rng):
     g, x, w = distinct(rng, (3, 4)), distinct(rng, (3, 5)), distinct(rng, (4, 5))

@@ -6,11 +6,11 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.scratch import scratch
-from fastconv.kernels.simd import MAX_ROWS
+from fastconv.kernels.simd import MAX_ROWS, itemsize
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, splat
-from fastconv.kernels.vector_memory import flat, load, store, store_four, zero
+from fastconv.kernels.vector_memory import copy, flat, load, store, store_four, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
 """A job's block of the result, and how much of the sum it takes at once: a tile's rows of A stay in L1, COLUMNS of B in L2."""
@@ -20,6 +20,9 @@ PRODUCT_DEPTH = 512 if MAX_ROWS <= 8 else DEPTH
 
 STRIP = MAX_ROWS if MAX_ROWS > 8 else ROWS
 """Rows of a block that meet all its columns before the next: low tiles read B so often that it had better be two vectors of it in L1."""
+
+CROWDED, LINE = 1 << 12 if MAX_ROWS > 8 else 0, PRODUCT_DEPTH + 16
+"""Rows of A of a multiple of so many bytes (0: no rows) share the 8 to 12 lines of one set of L1: a strip is copied to rows of LINE."""
 
 WIDE = 512
 """Columns of a block of `product_over_rows`, whose rows of A are copied once for each block."""
@@ -73,6 +76,8 @@ def _block(job, a, b, c, M, N, K, given, start, row_blocks, block_columns):
     pairs, packs = (n1 - n0 + wide - 1) // wide, given == TRANSPOSED or given == APART
     near = scratch(pairs * wide * min(K, PRODUCT_DEPTH) if packs else 0, b.dtype)
     row, column = (N, size) if given == TOGETHER else (size, K * size)
+    crowded = CROWDED > 0 and K * itemsize(a) % CROWDED == 0
+    left, line = scratch(STRIP * LINE, a.dtype) if crowded else a, LINE if crowded else K
     for k in range(0, K, PRODUCT_DEPTH):
         depth = min(PRODUCT_DEPTH, K - k)
         if packs:
@@ -81,16 +86,21 @@ def _block(job, a, b, c, M, N, K, given, start, row_blocks, block_columns):
         for strip in range(strips):
             first, last = part(strip, strips, m1 - m0)
             rows, m = last - first, m0 + first
+            corner, distance = m * K + k, rows * K
             step = min(MAX_ROWS, rows) * K // (pairs * depth)  # all tiles of a strip together ask for the strip after it
+            if crowded:
+                for i in range(rows):
+                    copy(a, corner + i * K, left, i * LINE, depth)
+                corner, distance, step = 0, 0, 0
             for pair in range(pairs):
                 n = n0 + pair * wide
-                cols, ahead = min(wide, n1 - n), (rows * K + pair * depth * step, step)
+                cols, ahead = min(wide, n1 - n), (distance + pair * depth * step, step)
                 vectors = (cols + size - 1) // size
                 if packs:
-                    tiles_ahead(rows, a, m * K + k, K, near, pair * wide * depth, depth * size, c, m * N + n, N, size,
+                    tiles_ahead(rows, left, corner, line, near, pair * wide * depth, depth * size, c, m * N + n, N, size,
                                 vectors, cols, start, n, k, over, ahead)
                 else:
-                    tiles_ahead(rows, a, m * K + k, K, b, n // size * column + k * row, column, c, m * N + n, N, size,
+                    tiles_ahead(rows, left, corner, line, b, n // size * column + k * row, column, c, m * N + n, N, size,
                                 vectors, cols, start, n, k, over, ahead)
 
 

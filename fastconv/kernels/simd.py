@@ -213,6 +213,10 @@ class _Tile:
                 for m, n in cells:
                     builder.store(v.load(self.at(self.pc, (self.cm, m), (self.cn, n)), self.count), sums[m, n])
             with otherwise:
+                if self.ahead:
+                    with builder.if_then(builder.icmp_signed("!=", self.ahead[1], ir.Constant(I64, 0))):
+                        for m, n in cells:
+                            prefetch_line(builder, self.at(self.pc, (self.cm, m), (self.cn, n)))
                 starts = [v.load(pointer, self.count) for pointer in self.starts]
                 for m, n in cells:
                     builder.store(starts[n], sums[m, n])
@@ -229,7 +233,7 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
     vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS.
 
     With two vectors, where `asks_ahead` says so, each k also asks for a line of memory that will be read later: the n-th one for that of
-    A[a + distance + n*step], `ahead` = (distance, step).
+    A[a + distance + n*step], `ahead` = (distance, step); and unless step is 0 the tile first asks for the lines of C.
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None
