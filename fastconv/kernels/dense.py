@@ -91,7 +91,7 @@ def _block(job, a, b, c, M, N, K, given, start, row_blocks, block_columns):
             if crowded:
                 for i in range(rows):
                     copy(a, corner + i * K, left, i * LINE, depth)
-                corner, distance, step = 0, 0, 0
+                corner, distance, step = 0, 0, 0  # the copy reads in order, nothing need be asked for
             for pair in range(pairs):
                 n = n0 + pair * wide
                 cols, ahead = min(wide, n1 - n), (distance + pair * depth * step, step)
