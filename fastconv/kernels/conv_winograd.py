@@ -14,7 +14,7 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.scratch import scratch, scratch_pair
+from fastconv.kernels.scratch import scratch_pair
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat
@@ -56,15 +56,15 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     V, M = scratch_pair(ELEMENTS * v_step, 0 if alone else ELEMENTS * m_step, y.dtype)
     if alone:
         M = V
-    half, start = scratch(ELEMENTS * L, y.dtype), np.zeros(span * L, y.dtype)
+    start = np.zeros(span * L, y.dtype)
     input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, stride, v_step)
     for v in range(v0, v1, span):
         wide = min(span, v1 - v)
         multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, line, start, L)
         if pooled:
-            pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias, half)
+            pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias)
         else:
-            plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low, half)
+            plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low)
 
 
 @kernel

@@ -36,7 +36,7 @@ def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input,
     L, total = lanes(y), count_tiles(Y.shape[0], tiling)
     u_step, m_step = depth * L + LINE, total * 2 * L + LINE
     U, M = scratch_pair(2 * ELEMENTS * u_step, ELEMENTS * m_step, y.dtype)
-    half, start = scratch(ELEMENTS * L, y.dtype), np.zeros(2 * L, y.dtype)
+    start = np.zeros(2 * L, y.dtype)
     v = 2 * job
     wide = min(2, (OC + L - 1) // L - v)
     for block in range(blocks):
@@ -48,9 +48,9 @@ def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input,
             tiles_ahead(total, values, (block * ELEMENTS + e) * v_step, padded(depth, L), U, e * u_step, ELEMENTS * u_step,
                         M, e * m_step, 2 * L, L, wide, wide * L, start, 0, block, over, (v_step, LINE))
     if pooled:
-        pooled_outputs(M, m_step, 2 * L, 0, total, v, wide, tiling, Y, argmax, group, bias, half)
+        pooled_outputs(M, m_step, 2 * L, 0, total, v, wide, tiling, Y, argmax, group, bias)
     else:
-        plain_outputs(M, m_step, 2 * L, 0, total, v, wide, tiling, Y, group, bias, low, half)
+        plain_outputs(M, m_step, 2 * L, 0, total, v, wide, tiling, Y, group, bias, low)
 
 
 @kernel

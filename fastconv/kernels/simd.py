@@ -162,7 +162,7 @@ class _Tile:
             pointers.append(self.at(self.pb, (b_s, s), (b_t, t)))
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
             steps = unrolled(v.lanes * v.size)
-            if self.vectors == 2 and steps > 1:  # ways to the same sums with fewer additions to addresses, where strides are 1
+            if self.count is None and steps > 1:  # ways to the same sums with fewer additions to addresses, where strides are 1
                 zero, whole = ir.Constant(I64, 0), builder.sdiv(K, ir.Constant(I64, steps))
                 in_a_row = builder.select(self.is_one(a_k), whole, zero)
                 self.emit_steps(in_a_row, rows, pointers, sums, wanted, steps)

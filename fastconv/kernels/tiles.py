@@ -32,6 +32,8 @@ def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, 
             a, b, c, rest = m * am, v * bn, m * cm + v * cn, cols - v * lanes
             if wide:
                 tile(rows, 2, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, cols, init, v * lanes, accumulate, over, ahead)
+            elif rest >= lanes:
+                tile(rows, 1, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
             elif rest > lanes // 2:
                 tile(rows, 1, 0, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
             else:  # processors that take long vectors in two halves are twice as fast here

@@ -47,6 +47,17 @@ def flat(typingctx, array):
 
 
 @intrinsic
+def opaque(typingctx, index):
+    """The same integer, of which LLVM knows nothing: it would compute all addresses that follow from it before a loop, and spill them."""
+
+    def codegen(context, builder, sig, args):
+        function_type = ir.FunctionType(args[0].type, [args[0].type])
+        return builder.call(ir.InlineAsm(function_type, "", "=r,0"), args)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def load(typingctx, array, index, count):
     """array[index : index + count] of a flat float array; lanes from `count` on are 0."""
     vector = float_vector(array)

@@ -17,6 +17,7 @@ from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store
 from fastconv.kernels.winograd_tile import (
+    fill_edge,
     gradient_tile,
     gradient_tile_of_two,
     input_tile,
@@ -87,21 +88,22 @@ def input_tiles(X, t0, t1, first, last, tiling, V, start, stride, step):
     V[start + e * step + i * stride + c]."""
     N, H, W, C = X.shape
     x, (S, PT, PL, DH, DW, _, _), L = flat(X), tiling, lanes(V)
-    zeros, half = np.zeros(L, X.dtype), scratch(ELEMENTS * L, X.dtype)
+    zeros, edge = np.zeros(L, X.dtype), scratch(ELEMENTS * L, X.dtype)
     own = last - first
-    whole = own - own % L
     n, py, px, ty, tx = place(t0, tiling)
     for o in range(start, start + (t1 - t0) * stride, stride):
         ih, iw = py + S * DH * ty - PT, px + S * DW * tx - PL
         i, row, pixel, inside = ((n * H + ih) * W + iw) * C + first, DH * W * C, DW * C, (ih, iw, DH, DW, H, W)
-        if ih >= 0 and iw >= 0 and ih + 5 * DH < H and iw + 5 * DW < W:
-            for c in range(0, whole, L):
-                input_tile(x, i + c, row, pixel, L, (0, 0, 1, 1, 6, 6), zeros, half, V, o + c, step)
-        else:
-            for c in range(0, whole, L):
-                input_tile(x, i + c, row, pixel, L, inside, zeros, half, V, o + c, step)
-        if whole < own:
-            input_tile(x, i + whole, row, pixel, own - whole, inside, zeros, half, V, o + whole, step)
+        near = ih < 0 or iw < 0 or ih + 5 * DH >= H or iw + 5 * DW >= W
+        for c in range(0, own, L):
+            if near or own - c < L:
+                if own - c < L:
+                    fill_edge(x, i + c, row, pixel, own - c, 6, inside, zeros, edge)
+                else:
+                    fill_edge(x, i + c, row, pixel, L, 6, inside, zeros, edge)
+                input_tile(edge, 0, 6 * L, L, V, o + c, step)
+            else:
+                input_tile(x, i + c, row, pixel, V, o + c, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
 
@@ -110,26 +112,27 @@ def gradient_tiles(G, t0, t1, first, last, tiling, V, start, stride, step):
     """As `input_tiles` with `gradient_tile`, of G (N, OH, OW, OC), at whose corner tiles begin."""
     N, OH, OW, OC = G.shape
     g, (S, _, _, DH, DW, _, _), L = flat(G), tiling, lanes(V)
-    zeros, half = np.zeros(L, G.dtype), scratch(ELEMENTS * L, G.dtype)
+    zeros, edge = np.zeros(L, G.dtype), scratch(16 * L, G.dtype)
     own = last - first
-    whole = own - own % L
     n, py, px, ty, tx = place(t0, tiling)
     for o in range(start, start + (t1 - t0) * stride, stride):
         oh, ow = py + S * DH * ty, px + S * DW * tx
         i, row, pixel, inside = ((n * OH + oh) * OW + ow) * OC + first, DH * OW * OC, DW * OC, (oh, ow, DH, DW, OH, OW)
-        if S == 2:
-            for c in range(0, whole, L):
-                gradient_tile_of_two(g, i + c, row, pixel, L, inside, zeros, half, V, o + c, step)
-            if whole < own:
-                gradient_tile_of_two(g, i + whole, row, pixel, own - whole, inside, zeros, half, V, o + whole, step)
-        elif oh + 3 * DH < OH and ow + 3 * DW < OW:
-            for c in range(0, whole, L):
-                gradient_tile(g, i + c, row, pixel, L, (0, 0, 1, 1, 4, 4), zeros, half, V, o + c, step)
-        else:
-            for c in range(0, whole, L):
-                gradient_tile(g, i + c, row, pixel, L, inside, zeros, half, V, o + c, step)
-        if whole < own and S == 4:
-            gradient_tile(g, i + whole, row, pixel, own - whole, inside, zeros, half, V, o + whole, step)
+        near = oh + (S - 1) * DH >= OH or ow + (S - 1) * DW >= OW
+        for c in range(0, own, L):
+            if near or own - c < L:
+                if own - c < L:
+                    fill_edge(g, i + c, row, pixel, own - c, S, inside, zeros, edge)
+                else:
+                    fill_edge(g, i + c, row, pixel, L, S, inside, zeros, edge)
+                if S == 4:
+                    gradient_tile(edge, 0, 4 * L, L, V, o + c, step)
+                else:
+                    gradient_tile_of_two(edge, 0, 2 * L, L, V, o + c, step)
+            elif S == 4:
+                gradient_tile(g, i + c, row, pixel, V, o + c, step)
+            else:
+                gradient_tile_of_two(g, i + c, row, pixel, V, o + c, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
 
@@ -155,7 +158,7 @@ def transform_tiles(X, V, t0, tiling, depth, first, last, gradient):
 
 
 @device
-def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low, half):
+def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low):
     """Transforms products M of tiles t0 .. t1, vectors v .. v + wide of the group, back; writes them, with bias, to Y (N, OH, OW, C)."""
     (S, _, _, DH, DW, _, _), (_, _, oc, OC), (_, OH, OW, C) = tiling, group, Y.shape
     y, b, L = flat(Y), flat(bias), lanes(M)
@@ -168,14 +171,14 @@ def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low,
             m, o, own = (t - t0) * line + c - v * L, ((n * OH + oh) * OW + ow) * C + oc + c, OC - c
             if inside and own >= L:
                 if S == 4:
-                    output_tile(M, m, m_step, load(b, oc + c, L), low, half, y, o, row, pixel)
+                    output_tile(M, m, m_step, load(b, oc + c, L), low, y, o, row, pixel)
                 else:
-                    output_tile_of_two(M, m, m_step, load(b, oc + c, L), low, half, y, o, row, pixel)
+                    output_tile_of_two(M, m, m_step, load(b, oc + c, L), low, y, o, row, pixel)
             else:
                 if S == 4:
-                    output_tile(M, m, m_step, load(b, oc + c, own), low, half, clipped, 0, 4 * L, L)
+                    output_tile(M, m, m_step, load(b, oc + c, own), low, clipped, 0, 4 * L, L)
                 else:
-                    output_tile_of_two(M, m, m_step, load(b, oc + c, own), low, half, clipped, 0, 2 * L, L)
+                    output_tile_of_two(M, m, m_step, load(b, oc + c, own), low, clipped, 0, 2 * L, L)
                 for r in range(min(S, (OH - oh + DH - 1) // DH)):
                     for k in range(min(S, (OW - ow + DW - 1) // DW)):
                         store(y, o + r * row + k * pixel, load(clipped, (r * S + k) * L, L), own)
@@ -183,7 +186,7 @@ def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low,
 
 
 @device
-def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias, half):
+def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias):
     """As `plain_outputs`, without dilation, then ReLU and maxima of 2 x 2: Y and argmax (N, GH, GW, C), argmax as in
     pool.relu_max_forward_2x2 or empty."""
     S, (_, _, oc, OC), (_, GH, GW, C) = tiling[0], group, Y.shape
@@ -195,9 +198,9 @@ def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, b
             own = OC - c
             m = (t - t0) * line + c - v * L
             if S == 4:
-                output_tile(M, m, m_step, load(b, oc + c, own), -np.inf, half, before, 0, 4 * L, L)
+                output_tile(M, m, m_step, load(b, oc + c, own), -np.inf, before, 0, 4 * L, L)
             else:
-                output_tile_of_two(M, m, m_step, load(b, oc + c, own), -np.inf, half, before, 0, 2 * L, L)
+                output_tile_of_two(M, m, m_step, load(b, oc + c, own), -np.inf, before, 0, 2 * L, L)
             for r in range(min(halves, GH - halves * ty)):
                 for k in range(min(halves, GW - halves * tx)):
                     best, tap = relu_largest(before, (r * S + k) * 2 * L, L, S * L, L)
