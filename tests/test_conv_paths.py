@@ -31,7 +31,7 @@ def kernels_called(monkeypatch):
 
 # input (N, IC, H, W), weight (OC, ICG, KH, KW), options; kernels that must run in forward, input and weight gradient ("" any)
 IMAGES, ROWS, LANES = "conv_images.convolve", "conv_direct.convolve", "conv_lanes.convolve"
-FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise.backward_weight"
+FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise_weight.backward_weight"
 FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct.backward_weight"
 CASES = {
     "small images": ((27, 5, 8, 8), (17, 5, 3, 3), {"padding": 1}, (IMAGES, LANES, FEW_WEIGHT)),
@@ -80,6 +80,22 @@ CASES = {
     "one column, depthwise": ((2, 19, 40, 1), (19, 1, 5, 1), {"padding": (2, 0), "groups": 19}, (DEPTHWISE, DEPTHWISE, DEPTHWISE_WEIGHT)),
     "depthwise by four": ((2, 37, 9, 12), (37, 1, 3, 3), {"padding": 1, "groups": 37}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
     "depthwise, many channels": ((1, 130, 6, 21), (130, 1, 3, 3), {"padding": 1, "groups": 130}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
+    "depthwise, borders of two": ((2, 17, 7, 19), (17, 1, 3, 3), {"padding": 2, "groups": 17}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
+    "depthwise, no border": ((2, 33, 8, 13), (33, 1, 3, 3), {"groups": 33}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
+    "depthwise, a border to the right": (
+        (1, 18, 9, 11),
+        (18, 1, 3, 3),
+        {"padding": ((1, 1), (0, 1)), "groups": 18},
+        (FOUR, FOUR, DEPTHWISE_WEIGHT),
+    ),
+    "depthwise strided": ((2, 21, 12, 21), (21, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 21}, (FOUR, "", DEPTHWISE_WEIGHT)),
+    "depthwise strided, wide borders": (
+        (1, 17, 14, 21),
+        (17, 1, 3, 3),
+        {"stride": 2, "padding": ((2, 2), (2, 4)), "groups": 17},
+        (FOUR, "", DEPTHWISE_WEIGHT),
+    ),
+    "depthwise dilated": ((1, 16, 13, 23), (16, 1, 3, 3), {"dilation": 2, "padding": 2, "groups": 16}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
     "depthwise narrow": ((2, 33, 7, 5), (33, 1, 3, 3), {"padding": 1, "groups": 33}, (DEPTHWISE, DEPTHWISE, DEPTHWISE_WEIGHT)),
     "depthwise wide": ((2, 37, 11, 15), (37, 1, 5, 5), {"padding": 2, "groups": 37}, (DEPTHWISE, DEPTHWISE, DEPTHWISE_WEIGHT)),
     "depthwise wide, blocks of rows": ((1, 17, 83, 61), (17, 1, 7, 9), {"padding": (3, 4), "groups": 17}, (DEPTHWISE, DEPTHWISE, "")),

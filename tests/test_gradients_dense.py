@@ -96,6 +96,16 @@ def test_batch_norm_training(shape, affine, dtype, rng):
         assert_within(actual, e, 400 * eps * scale, name)
 
 
+@both_dtypes
+def test_batch_norm_of_rows_that_start_far_from_their_mean(dtype, rng):
+    """Distances are taken from the mean of a block's first rows."""
+    x = (1000 + distinct(rng, (1, 16, 32, 60))).astype(dtype)
+    x[:, :, 0, :40] = -1000
+    expected, variance = x.astype(np.float64).var(axis=(0, 2, 3), ddof=1), np.zeros(16, dtype)
+    F.batch_norm(x, None, variance, training=True, momentum=1.0)
+    assert_within(variance, expected, 200 * np.finfo(dtype).eps * expected, "variance")
+
+
 def test_batch_norm_moves_the_running_statistics_towards_the_batch():
     x = np.array([1.0, 3, 5, 7]).reshape(4, 1, 1, 1)
     mean, var = np.zeros(1), np.ones(1)

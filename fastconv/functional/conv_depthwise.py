@@ -8,7 +8,7 @@ import numpy as np
 
 from fastconv.functional.linear import PARTS, sum_parts
 from fastconv.functional.phases import phases
-from fastconv.kernels import conv_depthwise
+from fastconv.kernels import conv_depthwise, conv_depthwise_weight
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty, zeros
 
@@ -82,7 +82,7 @@ def backward_input(g, grad_output, weight):
 def backward_weight(g, x, grad_output):
     """x (N, H, W, C), grad_output (N, OH, OW, C) to (C, 1, KH, KW)."""
     parts = empty((max(1, min(PARTS, g.N * g.OH)), g.KH, g.KW, g.IC), x.dtype)
-    conv_depthwise.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps)
+    conv_depthwise_weight.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps)
     return np.ascontiguousarray(sum_parts(parts).transpose(2, 0, 1)).reshape(g.weight_shape)
 
 

@@ -160,8 +160,8 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 
     Notes
     -----
-    Mean and variance are those of blocks of rows, in two passes, combined in float64: a large mean does not spoil the variance. An empty
-    batch leaves the running statistics as they are. Parallel over blocks.
+    Mean and variance are those of blocks of rows, of distances from a near mean, combined in float64: a large mean does not spoil the
+    variance. An empty batch leaves the running statistics as they are. Parallel over blocks.
 
     References
     ----------

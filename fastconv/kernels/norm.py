@@ -15,7 +15,11 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.vector import fma, lanes, select, splat
 from fastconv.kernels.vector_memory import load, store, store_four
 
-ELEMENTS, ROWS = 8192, 32  # of a block, at least: it stays in the first two caches, and its sums are few beside it
+ELEMENTS, ROWS = 8192, 32  # of a block, at least: its sums are few beside it
+
+START = 8
+"""Wide rows at the start of a block whose mean is near enough to that of all: where it is far, the variance is large, as they are part of
+the block."""
 
 
 @device
@@ -29,14 +33,21 @@ def _rows(job, M, C):
 
 
 @device(forceinline=True)
-def _statistics_of_four(x, first, last, W, c, share, parts, to, n0, n1, n2, n3):
-    """Down the wide rows that start at first .. last, mean and squared distances of four vectors of columns, from c on."""
+def _mean_of_four(x, first, last, W, c, share, n0, n1, n2, n3):
+    """Down the wide rows that start at first .. last, `share` of the sums of four vectors of columns, from c on."""
     L = lanes(x)
     s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
     for i in range(first + c, last + c, W):
         s0, s1 = s0 + load(x, i, n0), s1 + load(x, i + L, n1)
         s2, s3 = s2 + load(x, i + 2 * L, n2), s3 + load(x, i + 3 * L, n3)
-    m0, m1, m2, m3 = s0 * share, s1 * share, s2 * share, s3 * share
+    return s0 * share, s1 * share, s2 * share, s3 * share
+
+
+@device(forceinline=True)
+def _statistics_of_four(x, first, last, W, c, parts, to, n0, n1, n2, n3):
+    """Mean and squared distances of the same, read once: distances are those from the mean of a few rows at the start."""
+    L, start = lanes(x), min(last, first + START * W)
+    m0, m1, m2, m3 = _mean_of_four(x, first, start, W, c, W / (start - first), n0, n1, n2, n3)
     s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
     q0, q1, q2, q3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
     for i in range(first + c, last + c, W):
@@ -44,22 +55,22 @@ def _statistics_of_four(x, first, last, W, c, share, parts, to, n0, n1, n2, n3):
         d2, d3 = load(x, i + 2 * L, n2) - m2, load(x, i + 3 * L, n3) - m3
         s0, s1, s2, s3 = s0 + d0, s1 + d1, s2 + d2, s3 + d3
         q0, q1, q2, q3 = fma(d0, d0, q0), fma(d1, d1, q1), fma(d2, d2, q2), fma(d3, d3, q3)
+    share = W / (last - first)
     store_four(parts, to + c, fma(s0, share, m0), fma(s1, share, m1), fma(s2, share, m2), fma(s3, share, m3), W - c)
     store_four(parts, to + W + c, q0 - s0 * s0 * share, q1 - s1 * s1 * share, q2 - s2 * s2 * share, q3 - s3 * s3 * share, W - c)
 
 
 @device
 def _block_statistics(job, x, fold, parts):
-    """Mean and sum of squared distances from it, of one block; the sum of the distances takes the rounding error of the mean away."""
+    """Mean and sum of squared distances from it, of one block."""
     W, L = parts.shape[2], lanes(x)
     start, stop = _rows(job, x.shape[0] // fold, W)
-    share = 1.0 / (stop - start)
     for c in range(0, W, 4 * L):
         first, last, to = start * W, stop * W, 2 * job * W
         if W - c >= 4 * L:  # without masks, which would not stay in registers
-            _statistics_of_four(x, first, last, W, c, share, parts, to, L, L, L, L)
+            _statistics_of_four(x, first, last, W, c, parts, to, L, L, L, L)
         else:
-            _statistics_of_four(x, first, last, W, c, share, parts, to, W - c, W - c - L, W - c - 2 * L, W - c - 3 * L)
+            _statistics_of_four(x, first, last, W, c, parts, to, W - c, W - c - L, W - c - 2 * L, W - c - 3 * L)
 
 
 @device
