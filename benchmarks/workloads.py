@@ -172,13 +172,25 @@ MODELS = {
 """The eight models of the goals, with the batches of their training steps."""
 
 
+LINE = 64
+"""Bytes of a cache line."""
+
+
 def draw(shape, seed=0, dtype=np.float32):
-    """Seeded standard normal numbers of `shape`; four axes are (N, C, H, W) in channels-last memory."""
+    """Seeded standard normal numbers of `shape`; four axes are (N, C, H, W) in channels-last memory.
+
+    They start at a line of the cache, as what layers of both libraries give each other does; NumPy's arrays start anywhere in one.
+    """
     rng = np.random.default_rng(seed)
+    count, itemsize = int(np.prod(shape)), np.dtype(dtype).itemsize
+    memory = np.empty(count * itemsize + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    numbers = memory[start : start + count * itemsize].view(dtype)
+    rng.standard_normal(dtype=dtype, out=numbers)
     if len(shape) != 4:
-        return rng.standard_normal(shape, dtype=dtype)
+        return numbers.reshape(shape)
     N, C, H, W = shape
-    return rng.standard_normal((N, H, W, C), dtype=dtype).transpose(0, 3, 1, 2)
+    return numbers.reshape(N, H, W, C).transpose(0, 3, 1, 2)
 
 
 def conv_data(conv):

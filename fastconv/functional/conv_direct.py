@@ -298,7 +298,7 @@ def _weight_jobs(g, packed_shape, itemsize):
     rows = max(1, min(g.OH, -(-2 * PIXELS // g.OW), (PANEL_BYTES // row_bytes - (g.KH - 1) * g.DH - 1) // g.SH + 1))
     rows = -(-g.OH // -(-g.OH // rows))
     image_bytes = ((rows - 1) * g.SH + (g.KH - 1) * g.DH + 1) * row_bytes
-    images = max(1, min(-(-g.N // splits), 2 * PIXELS // (rows * g.OW), PANEL_BYTES // image_bytes)) if rows == g.OH else 1
+    images = max(1, min(-(-g.N // splits), PIXELS // (rows * g.OW), PANEL_BYTES // image_bytes)) if rows == g.OH else 1
     return splits, images, rows, columns, share + share % 2, own
 
 
