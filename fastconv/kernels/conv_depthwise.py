@@ -56,6 +56,9 @@ def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel)
                 prefetch(x, i + 3 * row + k * C + c)
                 prefetch(x, i + 4 * row + k * C + c)
             four_pixels(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, load(bias, c, L), y, o + c, y_pixel, L)
+    elif rows == 2 and tap == C and step == 3 * C and pixel == C:
+        for c in range(0, whole, L):
+            four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 2, C, load(bias, c, L), y, o + c, y_pixel, L)
     else:
         for c in range(0, whole, L):
             four_pixels(x, i + c, row, pixel, tap, w, j + c, step, rows, C, load(bias, c, L), y, o + c, y_pixel, L)
@@ -76,11 +79,18 @@ def one_pixel(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o, own):
 
 @device
 def one_pixel_of_all(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
-    """`one_pixel` of all channels."""
+    """`one_pixel` of all channels, with constants as in `four_of_all`: a border hides one column of three, and perhaps a row."""
     L = lanes(x)
     whole = C - C % L
-    for c in range(0, whole, L):
-        one_pixel(x, i + c, row, tap, w, j + c, step, rows, columns, C, load(bias, c, L), y, o + c, L)
+    if rows == 3 and columns == 2 and tap == C and step == 3 * C:
+        for c in range(0, whole, L):
+            one_pixel(x, i + c, row, C, w, j + c, 3 * C, 3, 2, C, load(bias, c, L), y, o + c, L)
+    elif rows == 2 and columns == 2 and tap == C and step == 3 * C:
+        for c in range(0, whole, L):
+            one_pixel(x, i + c, row, C, w, j + c, 3 * C, 2, 2, C, load(bias, c, L), y, o + c, L)
+    else:
+        for c in range(0, whole, L):
+            one_pixel(x, i + c, row, tap, w, j + c, step, rows, columns, C, load(bias, c, L), y, o + c, L)
     if whole < C:
         own = C - whole
         one_pixel(x, i + whole, row, tap, w, j + whole, step, rows, columns, C, load(bias, whole, own), y, o + whole, own)
