@@ -30,6 +30,9 @@ WIDE = 512
 SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
 """A result of up to so many numbers is cut into smaller blocks: a batch of 64 is one, so that each column of B is read once."""
 
+FAR = 1 << 10
+"""Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`: they lie near enough to each other."""
+
 SHORT = 96
 """Rows up to which a product over rows is not worth copying them: with 64, as many as a batch, 48 instead of 74 us for LeNet's largest."""
 
@@ -137,20 +140,21 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
     if first == last and not more:
         for i in range(rows):
             zero(c, corner + i * N, cols)
-    left, right = scratch((rows + size) * line, a.dtype), scratch((v1 - v) * panel if row != size else 0, b.dtype)
+    near = row == size or (row % size == 0 and row * itemsize(b) < FAR)  # the first where B is packed
+    left, right = scratch((rows + size) * line, a.dtype), b if near else scratch((v1 - v) * panel, b.dtype)
     for k in range(first, last, DEPTH):
         depth = min(DEPTH, last - k)
         for i in range(0, depth, size):
             for j in range(0, rows, size):
                 transpose(a, (k + i) * M + m + j, M, min(size, depth - i), min(size, rows - j), left, j * line + i, line, size)
-        over = (1, 0, 0, 1, 0, 0, depth, 1, size)
-        if row == size:  # B is packed
-            tiles(rows, left, 0, line, b, k * row + v * column, column, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
-        else:
+        source, vector, along = k * row + v * column, column, row
+        if not near:
             for i in range(depth):
                 for w in range(v1 - v):
                     store(right, w * panel + i * size, load(b, (k + i) * row + (v + w) * size, cols - w * size), size)
-            tiles(rows, left, 0, line, right, 0, panel, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
+            source, vector, along = 0, panel, size
+        over = (1, 0, 0, 1, 0, 0, depth, 1, along)
+        tiles(rows, left, 0, line, right, source, vector, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
 
 
 @kernel
@@ -158,7 +162,8 @@ def product_over_rows(a, b, c, M, N, K, row, column, row_blocks, column_blocks, 
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B; adds it if `more` is 1.
 
     All are flat, `row` and `column` as in `product`. Parallel over splits and blocks of C; a job copies its columns of DEPTH rows of A at
-    a time, transposed, so that a tile reads whole lines, and those of B where it is not packed: rows of 1 KiB share few lines of the cache.
+    a time, transposed, so that a tile reads whole lines, and those of B where its rows are FAR from each other: rows of 1 KiB share few
+    lines of the cache.
     """
     for job in prange(splits * row_blocks * column_blocks):
         _over_rows(np.int64(job), a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more)
