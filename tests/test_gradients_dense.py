@@ -52,6 +52,14 @@ def test_the_weight_gradient_of_a_long_batch_is_exact(batch, inputs, dtype, rng,
 
 
 @both_dtypes
+@pytest.mark.parametrize("inputs", [32, 96])
+@pytest.mark.parametrize("batch", [97, 300, 1100])
+def test_the_weight_gradient_of_short_rows_is_exact(batch, inputs, dtype, rng):
+    """Rows of whole vectors, which are read where they are; one block of a sum and several, in one part and in two."""
+    check_linear((batch, inputs), 20, dtype, rng)
+
+
+@both_dtypes
 @pytest.mark.parametrize("batch", [15, 40, 225])
 def test_factors_whose_rows_are_a_multiple_of_pages_are_exact(batch, dtype, rng):
     """Strips of rows that are copied: the weight read where it is, packed by each job and packed at once; several parts of the sum."""
