@@ -3,12 +3,16 @@
 import llvmlite.binding as llvm
 from numba.core import config
 
+HOST = llvm.get_host_cpu_name()
+NAME = config.CPU_NAME if config.CPU_NAME not in (None, "", "host") else HOST
+"""LLVM's name of the processor."""
+
 
 def _vector_shape():
-    """(bytes of a vector, number of vector registers) of the processor that code is generated for."""
-    if config.CPU_NAME and config.CPU_NAME not in ("host", llvm.get_host_cpu_name()):
+    """(bytes of a vector, number of vector registers)."""
+    if NAME != HOST:
         wide = {"skylake-avx512", "cascadelake", "icelake-server", "sapphirerapids", "x86-64-v4", "znver4", "znver5"}
-        features = {"avx512f": config.CPU_NAME in wide}
+        features = {"avx512f": NAME in wide}
     else:
         features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
@@ -22,3 +26,8 @@ VECTOR_BYTES, VECTOR_REGISTERS = _vector_shape()
 
 MASK_REGISTERS = VECTOR_BYTES == 64
 """Whether an access to the first few lanes of a vector costs as much as one to all."""
+
+HALVES = VECTOR_BYTES < 64 or NAME == "znver4"
+"""Whether the tiles of `tiles` take vectors of half the length where they use at most half of one. Zen 4 takes long vectors in two halves;
+elsewhere with AVX-512 half a vector costs as much as one, and the code for it a second to compile.
+"""

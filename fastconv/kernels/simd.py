@@ -107,12 +107,12 @@ GROUP = 3
 """Rows of a tile that share a pointer: an address may be pointer + stride or pointer + 2 * stride without an addition before it."""
 
 
-def unrolled(vector_bytes):
+def unrolled(vector_bytes, vectors):
     """Steps of the innermost sum that are one of the loop where numbers of A lie next to each other: their addresses need no additions.
 
     NEON's registers do not suffice for that, though they are 32: LLVM loads too early.
     """
-    return 4 if vector_bytes > 16 else 1
+    return 2 * vectors if vector_bytes > 16 else 1
 
 
 def asks_ahead(vector_bytes):
@@ -161,7 +161,7 @@ class _Tile:
             pointers = [self.at(a, (self.am, m)) for m in range(0, rows, GROUP)]
             pointers.append(self.at(self.pb, (b_s, s), (b_t, t)))
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
-            steps = unrolled(v.lanes * v.size)
+            steps = unrolled(v.lanes * v.size, self.vectors)
             if self.count is None and steps > 1:  # ways to the same sums with fewer additions to addresses, where strides are 1
                 zero, whole = ir.Constant(I64, 0), builder.sdiv(K, ir.Constant(I64, steps))
                 in_a_row = builder.select(self.is_one(a_k), whole, zero)

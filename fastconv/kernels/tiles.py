@@ -4,6 +4,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.kernels.apart import Apart
+from fastconv.kernels.processor import HALVES
 from fastconv.kernels.simd import (
     MAX_ROWS,
     PICK_ROWS,
@@ -34,10 +35,10 @@ def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, 
                 tile(rows, 2, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, cols, init, v * lanes, accumulate, over, ahead)
             elif rest >= lanes:
                 tile(rows, 1, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
-            elif rest > lanes // 2:
-                tile(rows, 1, 0, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
-            else:  # processors that take long vectors in two halves are twice as fast here
+            elif HALVES and rest <= lanes // 2:
                 tile(rows, 1, 1, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
+            else:
+                tile(rows, 1, 0, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
             m += rows
         v += 2 if wide else 1
 
