@@ -72,14 +72,19 @@ def normal_tail(v):
 
 
 def exp_single(v):
-    """2**n * e**r with n = round(v / ln 2), |r| <= ln 2 / 2. 2**n is applied in two halves, which reaches subnormals and infinity."""
-    x = select(v > 90.0, 90.0, select(v < -105.0, -105.0, v))  # NaN compares false and stays
+    """2**n * e**r with n = round(v / ln 2), |r| <= ln 2 / 2. 2**n is applied in two halves, which reaches subnormals and infinity.
+
+    What is 0 is not multiplied until it is: a result below all normal numbers takes Intel's processors 150 cycles.
+    """
+    vanishing = v < -105.0
+    x = select(v > 90.0, 90.0, select(vanishing, 0.0, v))  # NaN compares false and stays
     n = nearest(x * LOG2_E)
     r = fma(n, -LN2_LOW, fma(n, -LN2_HIGH, x))
     q = fma(fma(fma(fma(r, 1.39505996e-3, 8.36895406e-3), r, 4.16662060e-2), r, 1.66665182e-1), r, 0.5)
     k = to_int(n)
     half = k >> 1
-    return (1.0 + fma(q * r, r, r)) * from_bits((half + 127) << 23) * from_bits((k - half + 127) << 23)
+    result = (1.0 + fma(q * r, r, r)) * from_bits((half + 127) << 23) * from_bits((k - half + 127) << 23)
+    return select(vanishing, 0.0, result)
 
 
 def log_single(v):
