@@ -199,7 +199,7 @@ def test_transforms_are_those_of_cook_and_toom(outputs, taps, two, five):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "fma", lambda a, b, c: a * b + c)
-        for name in ("zero_elsewhere", "zero_but_at"):
+        for name in ("zero_at_p_and_q", "zero_but_at"):
             patch.setattr(kernels, name, getattr(kernels, name).py_func)
         B, G, A, AT, GT = (np.array(getattr(kernels, name).py_func(*np.eye(size))) for name, size in rows.values())
     assert np.allclose(AT, A.T)

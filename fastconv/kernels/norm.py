@@ -17,9 +17,9 @@ from fastconv.kernels.vector_memory import load, store, store_four
 
 ELEMENTS, ROWS = 8192, 32  # of a block, at least: its sums are few beside it
 
-START = 8
-"""Wide rows at the start of a block whose mean is near enough to that of all: where it is far, the variance is large, as they are part of
-the block."""
+SHARE = 8
+"""The mean of the first eighth of a block's wide rows is near enough to that of all: where it is far, the variance is large, as they are
+part of the block."""
 
 
 @device
@@ -45,8 +45,8 @@ def _mean_of_four(x, first, last, W, c, share, n0, n1, n2, n3):
 
 @device(forceinline=True)
 def _statistics_of_four(x, first, last, W, c, parts, to, n0, n1, n2, n3):
-    """Mean and squared distances of the same, read once: distances are those from the mean of a few rows at the start."""
-    L, start = lanes(x), min(last, first + START * W)
+    """Mean and squared distances of the same, read once: distances are those from the mean of the rows at the start."""
+    L, start = lanes(x), first + ((last - first) // W + SHARE - 1) // SHARE * W
     m0, m1, m2, m3 = _mean_of_four(x, first, start, W, c, W / (start - first), n0, n1, n2, n3)
     s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
     q0, q1, q2, q3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)

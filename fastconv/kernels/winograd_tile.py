@@ -20,14 +20,14 @@ SHARE_P, SHARE_Q = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
 
 
 @device(forceinline=True)
-def zero_elsewhere(d0, d2, d4):
-    """The polynomial that is zero at +-P and +-Q, or those and 0."""
+def zero_at_p_and_q(d0, d2, d4):
+    """The polynomial that is zero at +-P and +-Q: at all points but 0; one number further in a row, at all but infinity."""
     return fma(d0, PRODUCT, fma(d2, -BOTH, d4))
 
 
 @device(forceinline=True)
 def zero_but_at(point, other, d1, d2, d3, d4):
-    """Those that are zero at all points but `point`, and but -`point`; `other` is the square of the other two."""
+    """Those that are zero at all points but `point`, and at all but -`point`; `other` is the square of the other two."""
     even, odd = fma(d2, -other, d4), fma(d1, -other, d3)
     return fma(odd, point, even), fma(odd, -point, even)
 
@@ -37,7 +37,7 @@ def input_row(d0, d1, d2, d3, d4, d5):
     """B^T d, six numbers to six: the polynomials that are zero at all points but one."""
     at_p, at_minus_p = zero_but_at(P, Q2, d1, d2, d3, d4)
     at_q, at_minus_q = zero_but_at(Q, P2, d1, d2, d3, d4)
-    return zero_elsewhere(d0, d2, d4), at_p, at_minus_p, at_q, at_minus_q, zero_elsewhere(d1, d3, d5)
+    return zero_at_p_and_q(d0, d2, d4), at_p, at_minus_p, at_q, at_minus_q, zero_at_p_and_q(d1, d3, d5)
 
 
 @device(forceinline=True)
@@ -168,12 +168,12 @@ def fill_edge(x, i, row, pixel, own, size, inside, zeros, edge):
 
 
 @device(forceinline=True)
-def zero_elsewhere_of_six(x, i, row, pixel):
-    """`zero_elsewhere` of six columns' pixels i, i + 2 * row, i + 4 * row."""
+def zero_at_p_and_q_of_six(x, i, row, pixel):
+    """`zero_at_p_and_q` of six columns' pixels i, i + 2 * row, i + 4 * row."""
     L = lanes(x)
     d, e, f = load_six(x, i, pixel, L), load_six(x, i + 2 * row, pixel, L), load_six(x, i + 4 * row, pixel, L)
-    return (zero_elsewhere(d[0], e[0], f[0]), zero_elsewhere(d[1], e[1], f[1]), zero_elsewhere(d[2], e[2], f[2]),
-            zero_elsewhere(d[3], e[3], f[3]), zero_elsewhere(d[4], e[4], f[4]), zero_elsewhere(d[5], e[5], f[5]))
+    return (zero_at_p_and_q(d[0], e[0], f[0]), zero_at_p_and_q(d[1], e[1], f[1]), zero_at_p_and_q(d[2], e[2], f[2]),
+            zero_at_p_and_q(d[3], e[3], f[3]), zero_at_p_and_q(d[4], e[4], f[4]), zero_at_p_and_q(d[5], e[5], f[5]))
 
 
 @device(forceinline=True)
@@ -198,10 +198,10 @@ def input_tile(x, i, row, pixel, v, o, step):
 
     By rows of the result, which read some pixels twice or three times: 36 numbers between the two products would not fit into registers.
     """
-    store_six(input_row(*zero_elsewhere_of_six(x, i, row, pixel)), v, o, step)
+    store_six(input_row(*zero_at_p_and_q_of_six(x, i, row, pixel)), v, o, step)
     store_two_rows(P, Q2, x, i + row, row, pixel, v, o + 6 * step, step)
     store_two_rows(Q, P2, x, i + row, row, pixel, v, o + 18 * step, step)
-    store_six(input_row(*zero_elsewhere_of_six(x, i + row, row, pixel)), v, o + 30 * step, step)
+    store_six(input_row(*zero_at_p_and_q_of_six(x, i + row, row, pixel)), v, o + 30 * step, step)
 
 
 @device(forceinline=True)
