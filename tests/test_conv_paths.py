@@ -33,6 +33,7 @@ def kernels_called(monkeypatch):
 IMAGES, ROWS, LANES = "conv_images.convolve", "conv_direct.convolve", "conv_lanes.convolve"
 FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise_weight.backward_weight"
 FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct.backward_weight"
+LANES_WEIGHT = "conv_lanes_weight.backward_weight"
 CASES = {
     "small images": ((27, 5, 8, 8), (17, 5, 3, 3), {"padding": 1}, (IMAGES, LANES, FEW_WEIGHT)),
     "8 small images": ((8, 33, 7, 7), (100, 33, 3, 3), {"padding": 1}, (IMAGES, ROWS, WEIGHT)),
@@ -55,7 +56,15 @@ CASES = {
     "few channels strided": ((3, 2, 39, 35), (8, 2, 7, 7), {"stride": 2, "padding": 3}, (ROWS, FEW_INPUT, "")),
     "few channels in bands of rows": ((9, 3, 61, 30), (8, 3, 7, 7), {"stride": (2, 3), "padding": 3}, ("", FEW_INPUT, "")),
     "images as lanes": ((35, 3, 11, 18), (67, 3, 3, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, LANES, WEIGHT)),
-    "images as lanes, one channel": ((13, 1, 20, 21), (6, 1, 5, 5), {}, (LANES, LANES, FEW_WEIGHT)),
+    "images as lanes, one channel": ((13, 1, 20, 21), (6, 1, 5, 5), {}, (LANES, LANES, LANES_WEIGHT)),
+    "images as lanes, many": ((45, 1, 12, 70), (6, 1, 5, 5), {"padding": ((2, 1), (3, 4))}, (LANES, LANES, LANES_WEIGHT)),
+    "images as lanes, strided": ((35, 1, 13, 18), (4, 1, 5, 3), {"stride": (2, 1), "padding": (2, 0)}, (LANES, "", LANES_WEIGHT)),
+    "images as lanes, one channel, rows dilated": (
+        (16, 1, 15, 9),
+        (3, 1, 3, 5),
+        {"dilation": (3, 1), "padding": (4, 2)},
+        (LANES, LANES, LANES_WEIGHT),
+    ),
     "images as lanes, to few channels": (
         (33, 70, 13, 9),
         (3, 70, 5, 2),

@@ -260,6 +260,8 @@ def backward_weight(g, x, grad_output):
         return conv_depthwise.backward_weight(g, x, grad_output)
     if conv_grouped.fits(g, x.itemsize):
         return conv_grouped.backward_weight(g, x, grad_output)
+    if conv_lanes.fits_weight(g, x.itemsize):
+        return conv_lanes.backward_weight(g, x, grad_output)
     if conv_few.fits_weight(g, x.itemsize):
         return conv_few.backward_weight(g, x, grad_output)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups

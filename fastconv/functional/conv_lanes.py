@@ -1,12 +1,13 @@
 """Convolutions of few channels, whose vectors are images: a part of the algorithm "direct"."""
 
 import functools
+import math
 
 import numpy as np
 
 from fastconv.functional.conv_few import channels_last
-from fastconv.functional.linear import PARTS
-from fastconv.kernels import conv_lanes
+from fastconv.functional.linear import PARTS, sum_parts
+from fastconv.kernels import conv_lanes, conv_lanes_weight
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
@@ -19,6 +20,11 @@ BLOCK_BYTES, PANEL_BYTES = 128, VECTOR_BYTES << 14
 SHORT_ROW, POOLED_BYTES = 8, 1 << 18
 """Numbers under a row of the filter up to which lanes are images before ReLU and maxima: 5 of LeNet's first layer, 470 against 140 us for
 64 images. And what the larger one of a job's two arrays takes there."""
+
+
+TRANSPOSING, SUM_BYTES, GRADIENT_BYTES = 8, 1 << 15, 3 << 13
+"""Of the weight's gradient: what transposing a number of a vector's images costs, in multiplications; all its sums; and the rows of the
+output's gradient that a job takes at a time. Both stay in L1, as each tap of the filter reads these rows once more."""
 
 
 def _fills(N, channels, itemsize):
@@ -68,6 +74,22 @@ def fits_relu_max(g, itemsize):
     return few and _short(g.IC, g.OC, g.window, g.taps)
 
 
+@functools.lru_cache(maxsize=1024)
+def fits_weight(g, itemsize):
+    """Whether the weight gradient takes fewer vectors so than with rows of the filter, or output channels, as vectors.
+
+    Counted for the images of a vector; a tile of fewer than 8 vectors waits for its own sums, vectors up to half full count half, and
+    transposing a number costs TRANSPOSING.
+    """
+    lanes = VECTOR_BYTES // itemsize
+    numbers, run = g.KH * g.KW * g.IC, g.KW * g.IC
+    own = -(-g.N // lanes) * lanes / g.N * (numbers * max(g.OC, 8) + TRANSPOSING * (g.IC + g.OC)) if g.N else math.inf
+    rows = lanes * g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8 / min(2, -(-run // lanes)))
+    channels = lanes * numbers * -(-g.OC // lanes)
+    few = g.groups == g.DW == 1 < g.KH * g.KW and numbers * g.OC * VECTOR_BYTES <= SUM_BYTES
+    return few and own < min(rows, channels) and _short(g.IC, g.OC, g.window, g.taps)
+
+
 def reorders(g, itemsize):
     """Whether the forward pass goes this way and may sum up its channels in another order than the ways fused with ReLU and maxima."""
     return fits_forward(g, itemsize) and g.IC * itemsize > BLOCK_BYTES
@@ -104,6 +126,15 @@ def backward_input(g, grad_output, weight):
     turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0))
     grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
     return _convolve(g, grad_output, turned, grad_input, np.zeros(g.IC, grad_output.dtype), _turned_window(g))
+
+
+def backward_weight(g, x, grad_output):
+    """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
+    rows = max(1, min(g.OH, GRADIENT_BYTES // (g.OW * g.OC * VECTOR_BYTES)))
+    units = -(-g.N * x.itemsize // VECTOR_BYTES) * -(-g.OH // rows)
+    parts = empty((max(1, min(PARTS, units)), g.OC, g.KH, g.KW * g.IC), x.dtype)
+    conv_lanes_weight.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, rows)
+    return np.ascontiguousarray(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
