@@ -18,17 +18,20 @@ def fits_input(g, itemsize):
     return g.groups == g.DW == 1 and lanes > g.IC and rows * g.SH * g.SW < g.H * g.W * g.KH * g.KW * g.OC * -(-g.IC // lanes)
 
 
-def fits_weight(g, itemsize):
-    """Whether the weight gradient is cheaper with rows of the filter as vectors and output channels as rows of the tile.
+def weight_cost(g, itemsize):
+    """Multiplications of vectors for each output pixel of the weight gradient, with rows of the filter as vectors and output channels as
+    rows of the tile. A tile of fewer than 8 vectors waits for its own sums, and vectors up to half full count half."""
+    lanes, run = VECTOR_BYTES // itemsize, g.KW * g.IC
+    return g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8 / min(2, -(-run // lanes)))
 
-    Counted in multiplications; a tile of fewer than 8 vectors waits for its own sums, and vectors up to half full count half. It is so with
-    few input channels, and also with few output channels.
-    """
-    lanes = VECTOR_BYTES // itemsize
-    run, vectors = g.KW * g.IC, -(-g.OC // lanes)
-    few = g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8 / min(2, -(-run // lanes)))
+
+def fits_weight(g, itemsize):
+    """Whether the weight gradient is cheaper so than with output channels as vectors: with few input channels, or few output channels."""
+    lanes, run = VECTOR_BYTES // itemsize, g.KW * g.IC
+    vectors = -(-g.OC // lanes)
     short = ((g.KH - 1) * g.DH + 1) * ((g.OW - 1) * g.SW + g.KW) * g.IC <= MOST_NUMBERS
-    return short and g.groups == g.DW == 1 and lanes > min(g.IC, g.OC) and few < g.KH * vectors * max(run, 8 / min(2, vectors))
+    cheaper = weight_cost(g, itemsize) < g.KH * vectors * max(run, 8 / min(2, vectors))
+    return short and g.groups == g.DW == 1 and lanes > min(g.IC, g.OC) and cheaper
 
 
 def backward_input(g, grad_output, weight):

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from fastconv.functional.conv_few import channels_last
+from fastconv.functional.conv_few import channels_last, weight_cost
 from fastconv.functional.linear import PARTS, sum_parts
 from fastconv.kernels import conv_lanes, conv_lanes_weight
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -78,14 +78,11 @@ def fits_relu_max(g, itemsize):
 def fits_weight(g, itemsize):
     """Whether the weight gradient takes fewer vectors so than with rows of the filter, or output channels, as vectors.
 
-    Counted for the images of a vector; a tile of fewer than 8 vectors waits for its own sums, vectors up to half full count half, and
-    transposing a number costs TRANSPOSING.
+    Counted as in conv_few, for the images of a vector; transposing a number costs TRANSPOSING.
     """
-    lanes = VECTOR_BYTES // itemsize
-    numbers, run = g.KH * g.KW * g.IC, g.KW * g.IC
+    lanes, numbers = VECTOR_BYTES // itemsize, g.KH * g.KW * g.IC
     own = -(-g.N // lanes) * lanes / g.N * (numbers * max(g.OC, 8) + TRANSPOSING * (g.IC + g.OC)) if g.N else math.inf
-    rows = lanes * g.KH * -(-2 * run // lanes) / 2 * max(g.OC, 8 / min(2, -(-run // lanes)))
-    channels = lanes * numbers * -(-g.OC // lanes)
+    rows, channels = lanes * weight_cost(g, itemsize), lanes * numbers * -(-g.OC // lanes)
     few = g.groups == g.DW == 1 < g.KH * g.KW and numbers * g.OC * VECTOR_BYTES <= SUM_BYTES
     return few and own < min(rows, channels) and _short(g.IC, g.OC, g.window, g.taps)
 
