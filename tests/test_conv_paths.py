@@ -9,7 +9,7 @@ from checks import assert_same_bits, small_integers
 from fastconv import functional as F
 from fastconv import reference, set_num_threads, set_winograd, shapes
 from fastconv.errors import ArgumentError
-from fastconv.functional import conv_direct, conv_lanes, conv_pooled
+from fastconv.functional import conv_direct, conv_lanes, conv_pooled, conv_tiles
 from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
 from fastconv.kernels import jit
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -53,6 +53,16 @@ CASES = {
     "first layer of whole vectors": ((3, 3, 19, 18), (32, 3, 3, 3), {"padding": 1}, (ROWS, FEW_INPUT, WEIGHT)),
     "first layer in groups": ((2, 6, 19, 23), (64, 3, 3, 3), {"stride": 2, "groups": 2}, (ROWS, "", WEIGHT)),
     "three channels": ((2, 3, 30, 33), (20, 3, 3, 3), {"padding": ((1, 0), (2, 1))}, (ROWS, FEW_INPUT, WEIGHT)),
+    "strided, phases of different extents": (
+        (3, 37, 19, 22),
+        (21, 37, 3, 4),
+        {"stride": (2, 3), "padding": ((0, 1), (2, 0))},
+        (ROWS, ROWS, WEIGHT),
+    ),
+    "strided, inputs that no window reads": ((3, 20, 17, 16), (33, 20, 2, 1), {"stride": (3, 2)}, (ROWS, ROWS, WEIGHT)),
+    "strided, dilated, in groups": ((2, 40, 23, 20), (66, 20, 3, 3), {"stride": 2, "dilation": (2, 3), "groups": 2}, (ROWS, ROWS, WEIGHT)),
+    "strided far": ((2, 20, 30, 31), (20, 20, 3, 2), {"stride": (5, 4), "padding": (1, 3)}, (ROWS, ROWS, WEIGHT)),
+    "small images strided, many channels": ((27, 40, 9, 11), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (IMAGES, IMAGES, WEIGHT)),
     "few channels strided": ((3, 2, 39, 35), (8, 2, 7, 7), {"stride": 2, "padding": 3}, (ROWS, FEW_INPUT, "")),
     "few channels in bands of rows": ((9, 3, 61, 30), (8, 3, 7, 7), {"stride": (2, 3), "padding": 3}, ("", FEW_INPUT, "")),
     "images as lanes": ((35, 3, 11, 18), (67, 3, 3, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, LANES, WEIGHT)),
@@ -199,8 +209,8 @@ def test_every_cut_of_the_weight_gradient(cut, monkeypatch, rng):
 def test_every_cut_across_images(cut, monkeypatch, rng, kernels_called):
     """(images, share, own): jobs that hold some blocks of channels at a time add to their outputs."""
     x, w = small_integers(rng, (17, 130, 7, 6), np.float32), small_integers(rng, (70, 130, 3, 3), np.float32)
-    monkeypatch.setattr(conv_direct, "_by_images", lambda *arguments: True)
-    monkeypatch.setattr(conv_direct, "_image_cut", lambda shape, packed_shape, *others: (*cut[:2], min(cut[2], packed_shape[2])))
+    monkeypatch.setattr(conv_tiles, "by_images", lambda *arguments: True)
+    monkeypatch.setattr(conv_tiles, "_image_cut", lambda shape, packed_shape, *others: (*cut[:2], min(cut[2], packed_shape[2])))
     result = F.conv2d(x, w, padding=1, algorithm="direct")
     assert IMAGES in kernels_called
     assert np.array_equal(result, reference.conv2d(x, w, padding=1))
@@ -213,7 +223,8 @@ def test_jobs_of_the_weight_gradient_fit(N, channels, size):
     """Enough jobs for many processors, and bounded memory for private copies."""
     IC, OC = channels
     g = shapes.conv2d((N, IC, size, size), (OC, IC, 3, 3), 1, 1, 1, 1)
-    packed = conv_direct._packed_shape(1, OC, IC, (3, 3), 4, conv_direct.WEIGHT_BLOCK_BYTES)
+    *blocks, BC = conv_tiles.packed_channels(1, OC, IC, 4, conv_direct.WEIGHT_BLOCK_BYTES)
+    packed = (*blocks, 3, 3, BC, VECTOR_BYTES // 4)
     splits, images, rows, columns, share, own = conv_direct._weight_jobs(g, packed, 4)
     vectors, CB = packed[1:3]
     assert 1 <= splits <= N * size

@@ -2,28 +2,37 @@
 
 import dataclasses
 import functools
-import itertools
 import math
 
 import numpy as np
 
 from fastconv.functional import conv_depthwise, conv_few, conv_grouped, conv_im2col, conv_lanes
+from fastconv.functional.conv_tiles import (
+    LOW_TILES,
+    PANEL_BYTES,
+    PIXELS,
+    blocks_of_job,
+    by_images,
+    columns_of_job,
+    convolve,
+    forward_plan,
+    images_of_job,
+    input_plans,
+    packed,
+    packed_channels,
+)
 from fastconv.functional.linear import PARTS, times, times_transposed, transposed_times
-from fastconv.functional.phases import phases
 from fastconv.functional.pool import relu_max_halves
 from fastconv.kernels import conv_direct, conv_images
+from fastconv.kernels.conv_direct import ROW
 from fastconv.kernels.processor import VECTOR_BYTES
-from fastconv.kernels.simd import MAX_ROWS
 from fastconv.memory import empty, zeros
-
-PIXELS, PANEL_BYTES = 256, 1 << 18
-"""A job takes so many output pixels, that weights are read from L2 often enough, and a panel of input rows that leaves room for them."""
-
-WHOLE_BYTES = 1 << 15
-"""Images up to this size are not cut where there are many: the rows between two parts would be copied twice."""
 
 PART_BYTES = 1 << 23
 """All private copies of a weight's gradient together."""
+
+WEIGHT_BLOCK_BYTES = VECTOR_BYTES if LOW_TILES else 256
+"""Channels of a panel's block for weight gradients: where registers are 16, blocks of 128 bytes take 4 to 8 % longer than one vector."""
 
 ROW_NUMBERS = 1 << 26
 """A padded row of more numbers than this is all padding but for a sliver, and would not fit into memory several times."""
@@ -59,102 +68,6 @@ def _is_strided_product(g):
     return (g.KH, g.KW, g.groups) == (1, 1, 1) and g.SH * g.SW > 1
 
 
-def _columns(OW):
-    """Output columns of a job: even parts of long rows."""
-    return OW if OW <= 2 * PIXELS else -(-OW // -(-OW // PIXELS))
-
-
-@functools.lru_cache(maxsize=4096)
-def _blocks(N, H, C, window, taps, itemsize):
-    """(images, rows, columns) of a job: about PIXELS output pixels, in even parts; a whole image where that is small and there are many."""
-    (OH, OW, _, SW, _, _), (_, KW, _, DW) = window, taps
-    held = C * itemsize if DW == 1 else min(C * itemsize, BLOCK_BYTES)
-    columns = _columns(OW)
-    row_bytes = ((columns - 1) * SW + (KW - 1) * DW + 1) * held
-
-    def panel_bytes(rows):
-        return conv_direct.panel_rows.py_func(H, rows, window, taps)[0] * row_bytes
-
-    if OH * OW <= PIXELS // 2 or (N >= PARTS and columns == OW and panel_bytes(OH) <= WHOLE_BYTES):
-        return max(1, min(PIXELS // (OH * OW), N // PARTS, PANEL_BYTES // panel_bytes(OH))), OH, OW
-    rows = min(OH, -(-PIXELS // columns))
-    while rows > 1 and panel_bytes(rows) > PANEL_BYTES:
-        rows -= 1
-    return 1, -(-OH // -(-OH // rows)), columns
-
-
-IMAGE_JOBS = 4
-"""Where tiles lie across images there must be so many jobs."""
-
-SMALL_PIXELS = 256
-"""Pixels of the output up to which a tile takes one pixel of several images."""
-
-LOW_TILES = MAX_ROWS <= 8
-"""Whether rows of 8 pixels and more fill the rows of a tile, as they do where registers are 16."""
-
-IMAGES, IMAGES_BYTES, OUTPUT_BYTES = 16, 1 << 17 if LOW_TILES else 1 << 20, 1 << 18
-"""A job takes so many images, or half as many where these would take more bytes; and outputs that stay in L2 if it adds to them."""
-
-BLOCK_BYTES, WEIGHT_BLOCK_BYTES = (128, VECTOR_BYTES) if LOW_TILES else (256, 256)
-"""Channels of a panel's block, the second for weight gradients: longer sums lose less at their ends, but pixels share lines of the cache.
-
-Against blocks of one vector AVX2 gains 3 to 8 %, dilated 14 %, but weight gradients lose 4 to 8 %; AVX-512 gains 2 to 10 % everywhere.
-"""
-
-
-def _held(H, W, C, itemsize):
-    """Bytes of an image that a job holds at a time when tiles lie across images: all channels, or, for low tiles, a block of them."""
-    return H * W * (min(C * itemsize, BLOCK_BYTES) if LOW_TILES else C * itemsize)
-
-
-def _by_images(N, image_bytes, OH, OW, taps, pairs):
-    """Whether a convolution of N images, of which a job holds `image_bytes` each, should take its tiles across images.
-
-    Jobs may share out `pairs` of vectors too. By rows there are more jobs, and 2 jobs leave most processors idle.
-    """
-    KH, KW, _, DW = taps
-    fitting = IMAGES // 2 * image_bytes <= IMAGES_BYTES and -(-N // (IMAGES // 2)) * pairs >= IMAGE_JOBS
-    return fitting and N >= IMAGES // 2 and OH * OW <= SMALL_PIXELS and KH * KW > 1 and DW == 1
-
-
-def _images(N, image_bytes, pairs):
-    """How many images a job takes, of which it holds `image_bytes` each."""
-    return IMAGES if IMAGES * image_bytes <= IMAGES_BYTES and -(-N // IMAGES) * pairs >= IMAGE_JOBS else IMAGES // 2
-
-
-@functools.lru_cache(maxsize=4096)
-def _image_cut(shape, packed_shape, OH, OW, itemsize):
-    """(images, share, own) of kernels.conv_images.convolve for an input of `shape` (N, H, W, C)."""
-    N, H, W, C = shape
-    _, vectors, CB, _, _, BC, lanes = packed_shape
-    image_bytes = _held(H, W, C, itemsize)
-    images = _images(N, image_bytes, -(-vectors // 2))
-    own = max(1, min(CB, IMAGES_BYTES // (images * H * W * BC * itemsize)))
-    shares = max(1, PARTS // -(-N // images))
-    if own < CB:
-        shares = max(shares, min(N, images) * OH * OW * vectors * lanes * itemsize // OUTPUT_BYTES)
-    return images, 2 * -(-vectors // (2 * shares)), own
-
-
-def _convolve(work, x, packed, y, bias, window, taps, place):
-    """One dense convolution of x (N, H, W, C) into y (N, YH, YW, OC), by images or by rows."""
-    N, H, W, C = x.shape
-    OH, OW = window[:2]
-    if _by_images(N, _held(H, W, C, x.itemsize), OH, OW, taps, -(-packed.shape[1] // 2)):
-        cut = _image_cut(x.shape, packed.shape, OH, OW, x.itemsize)
-        conv_images.convolve(work, x, packed, y, bias, window, taps, place, *cut)
-    else:
-        conv_direct.convolve(work, x, packed, y, bias, window, taps, place, *_blocks(N, H, C, window, taps, x.itemsize))
-
-
-@functools.lru_cache(maxsize=4096)
-def _packed_shape(groups, vectorised, summed, taps, itemsize, block_bytes):
-    """(groups, vectors, CB, KH, KW, BC, lanes): channels of a group as vectors, and as CB even blocks of BC that fit into block_bytes."""
-    lanes = VECTOR_BYTES // itemsize
-    CB = -(-summed * itemsize // block_bytes)
-    return groups, -(-vectorised // lanes), CB, *taps, -(-summed // CB), lanes
-
-
 def forward(g, x, weight, bias):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
     if _is_product(g):
@@ -170,7 +83,7 @@ def forward(g, x, weight, bias):
     if conv_lanes.fits_forward(g, x.itemsize):
         return conv_lanes.forward(g, x, weight, bias)
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
-    _convolve(g.flops, x, _packed(g, weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
+    convolve(forward_plan(g, x.itemsize), x, weight, y, bias)
     return y
 
 
@@ -182,36 +95,30 @@ def forward_relu_max(g, x, weight, bias, argmax):
         return conv_lanes.forward_relu_max(g, x, weight, bias, argmax)
     if conv_lanes.reorders(g, x.itemsize):
         return relu_max_halves(forward(g, x, weight, bias), argmax)
-    kernel, window, cut = _relu_max(g, x.itemsize)
     y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
-    kernel(g.flops, x, _packed(g, weight), y, argmax, bias, window, g.taps, *cut)
+    kernel, arguments, shape = _relu_max(g, x.itemsize)
+    kernel(g.flops, x, packed(forward_plan(g, x.itemsize), weight).reshape(shape), y, argmax, bias, *arguments)
     return y
 
 
 @functools.lru_cache(maxsize=1024)
 def _relu_max(g, itemsize):
-    """(kernel, window, how it is cut) of `forward_relu_max`."""
+    """(kernel, its last arguments, the shape of the packed weight) of `forward_relu_max`."""
+    plan, image_bytes = forward_plan(g, itemsize), g.H * g.W * g.IC * itemsize
     OH, OW = g.OH // 2 * 2, g.OW // 2 * 2
     window = (OH, OW, g.SH, g.SW, g.PT, g.PL)  # without a last row or column that no maximum sees
-    image_bytes = g.H * g.W * g.IC * itemsize
-    if _by_images(g.N, image_bytes, OH, OW, g.taps, 1):
-        return conv_images.convolve_relu_max, window, (_images(g.N, image_bytes, 1),)
-    images, rows, _ = _blocks(g.N, g.H, g.IC, window, g.taps, itemsize)
-    return conv_direct.convolve_relu_max, window, (images, rows + rows % 2)
-
-
-def _packed(g, weight):
-    """The weight in the order in which `convolve` reads it."""
-    shape = _packed_shape(g.groups, g.OC // g.groups, g.IC // g.groups, (g.KH, g.KW), weight.itemsize, BLOCK_BYTES)
-    packed = empty(shape, weight.dtype)
-    conv_direct.pack(weight.size, weight, packed, 0, g.KW, 1, False)
-    return packed
+    if by_images(g.N, image_bytes, OH, OW, g.taps, 1):
+        return conv_images.convolve_relu_max, (window, g.taps, images_of_job(g.N, image_bytes, 1)), plan.shapes[0]
+    images, rows, _ = blocks_of_job(g.N, g.H, g.IC, window, g.taps, itemsize)
+    table = plan.table.copy()
+    table[:, ROW.index("OH")], table[:, ROW.index("OW")] = OH, OW
+    return conv_direct.convolve_relu_max, (table, plan.channels, window, g.taps, images, rows + rows % 2), (plan.size,)
 
 
 def _few_for_input(g, itemsize):
     """Whether conv_few takes the input gradient. Small images' tiles lie across images, and leave out taps beyond the border."""
     taps, pairs = (g.KH, g.KW, g.DH, g.DW), -(-g.IC // (2 * VECTOR_BYTES // itemsize))
-    return conv_few.fits_input(g, itemsize) and not _by_images(g.N, _held(g.OH, g.OW, g.OC, itemsize), g.H, g.W, taps, pairs)
+    return conv_few.fits_input(g, itemsize) and not by_images(g.N, g.OH * g.OW * g.OC * itemsize, g.H, g.W, taps, pairs)
 
 
 def backward_input(g, grad_output, weight):
@@ -231,22 +138,12 @@ def backward_input(g, grad_output, weight):
         return conv_depthwise.backward_input(g, grad_output, weight)
     if conv_grouped.fits(g, weight.itemsize):
         return conv_grouped.backward_input(g, grad_output, weight)
-    rows, columns = phases(g.H, g.KH, g.SH, g.DH, g.PT), phases(g.W, g.KW, g.SW, g.DW, g.PL)
-    untouched = any(phase.taps == 0 for phase in rows + columns)  # input that no window reads
-    grad_input = (zeros if untouched else empty)((g.N, g.H, g.W, g.IC), grad_output.dtype)
-    for row, column in itertools.product(rows, columns):
-        if row.taps and column.taps:
-            _backward_input_phase(g, grad_output, weight, grad_input, row, column)
+    plans = input_plans(g, weight.itemsize)
+    outputs = sum(plan.outputs for plan in plans)
+    grad_input = (empty if outputs == g.H * g.W else zeros)((g.N, g.H, g.W, g.IC), grad_output.dtype)  # no window reads the others
+    for plan in plans:
+        convolve(plan, grad_output, weight, grad_input, np.zeros(g.IC, grad_output.dtype))
     return grad_input
-
-
-def _backward_input_phase(g, grad_output, weight, grad_input, row, column):
-    dtype, taps = grad_output.dtype, (row.taps, column.taps, row.dilation, column.dilation)
-    window, place = (row.count, column.count, 1, 1, row.padding, column.padding), (g.SH, g.SW, row.first, column.first)
-    work = 2 * g.N * row.count * column.count * row.taps * column.taps * g.IC * g.OC // g.groups
-    packed = empty(_packed_shape(g.groups, g.IC // g.groups, g.OC // g.groups, taps[:2], dtype.itemsize, BLOCK_BYTES), dtype)
-    conv_direct.pack(packed.size, weight, packed, row.last * g.KW + column.last, -row.step * g.KW, -column.step, True)
-    _convolve(work, grad_output, packed, grad_input, np.zeros(g.IC, dtype), window, taps, place)
 
 
 def backward_weight(g, x, grad_output):
@@ -265,7 +162,8 @@ def backward_weight(g, x, grad_output):
     if conv_few.fits_weight(g, x.itemsize):
         return conv_few.backward_weight(g, x, grad_output)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
-    shape = _packed_shape(g.groups, OCG, ICG, (g.KH, g.KW), x.itemsize, WEIGHT_BLOCK_BYTES)
+    *blocks, BC = packed_channels(g.groups, OCG, ICG, x.itemsize, WEIGHT_BLOCK_BYTES)
+    shape = *blocks, g.KH, g.KW, BC, VECTOR_BYTES // x.itemsize
     splits, *cut = _weight_jobs(g, shape, x.itemsize)
     parts = empty((splits, *shape), x.dtype)
     conv_direct.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, *cut)
@@ -293,7 +191,7 @@ def _weight_jobs(g, packed_shape, itemsize):
         if splits * groups * shares * owners >= PARTS
     ]
     _, splits, share, own = min(cuts, default=(0, max(1, min(units, PART_BYTES // part)), 2, 1))
-    columns = _columns(g.OW)
+    columns = columns_of_job(g.OW)
     row_bytes = ((columns - 1) * g.SW + (g.KW - 1) * g.DW + 1) * own * packed_shape[5] * itemsize
     if columns < g.OW:
         return splits, 1, 1, columns, share + share % 2, own

@@ -6,7 +6,13 @@ panel: the rows that a job needs, with the columns left and right of the image m
 that they never fall on the same few lines of the cache, as they do in an image of 256 or more channels. Rows above and below
 the image are left out of the sum. Copying costs 1 to 3 % of the time.
 
-`window` = (OH, OW, SH, SW, PT, PL), `taps` = (KH, KW, DH, DW). The channels of a group are (CB, BC), CB blocks of BC.
+`window` = (OH, OW, SH, SW, PT, PL), `taps` = (KH, KW, DH, DW). The channels of a group are (CB, BC), CB blocks of BC, of which
+`channels` = (groups, vectors, CB, BC) has the numbers, with the vectors of a group's outputs.
+
+`phases` is a table of the convolutions that a job computes from one panel: a single one, or those that make up the input gradient of a
+strided convolution (functional.phases). A row of it says in the order of ROW where the phase's packed weight begins and which of the
+weight's taps are in it, the extents of its outputs and its padding, and which number of an output image is its first. Then `window` and
+`taps` are those of one convolution that sees all that the phases see.
 """
 
 import numpy as np
@@ -22,14 +28,17 @@ from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store, zero
 
+ROW = ("packed", "KH", "KW", "first", "kh_step", "kw_step", "OH", "OW", "PT", "PL", "place")
+"""A row of the table of phases."""
+
 
 @apart
-def _pack_vector(job, weight, packed, first, kh_step, kw_step, by_input):
+def _pack_vector(job, weight, packed, phases, channels, by_input):
     """Job `job` of `pack`."""
-    groups, vectors, CB, KH, KW, BC, _ = packed.shape
+    groups, vectors, CB, BC = channels
     OC, CG, area = weight.shape[0], weight.shape[1], weight.shape[2] * weight.shape[3]
     OCG, L = OC // groups, lanes(weight)
-    w, p = flat(weight), flat(packed)
+    w, f = flat(weight), flat(packed)
     group, j0 = job // vectors, job % vectors * L
     rows = scratch(BC * area * L, weight.dtype)  # (summed channel, tap, lane)
     for block in range(CB):
@@ -49,24 +58,26 @@ def _pack_vector(job, weight, packed, first, kh_step, kw_step, by_input):
             for e in range(0, own * area, L):
                 transpose(w, start + e, CG * area, cols, min(L, own * area - e), rows, e * L, L, L)
         zero(rows, own * area * L, (BC - own) * area * L)
-        target = (job * CB + block) * KH * KW * BC * L
-        for kh in range(KH):
-            for kw in range(KW):
-                tap = first + kh * kh_step + kw * kw_step
-                for r in range(BC):
-                    store(p, target, load(rows, (r * area + tap) * L, L), L)
-                    target += L
+        for p in range(len(phases)):
+            begin, KH, KW, first, kh_step, kw_step = phases[p, 0], phases[p, 1], phases[p, 2], phases[p, 3], phases[p, 4], phases[p, 5]
+            target = begin + (job * CB + block) * KH * KW * BC * L
+            for kh in range(KH):
+                for kw in range(KW):
+                    tap = first + kh * kh_step + kw * kw_step
+                    for r in range(BC):
+                        store(f, target, load(rows, (r * area + tap) * L, L), L)
+                        target += L
 
 
 @kernel
-def pack(weight, packed, first, kh_step, kw_step, by_input):
-    """Reads weight (OC, C/groups, ., .), writes packed (groups, vectors, CB, KH, KW, BC, lanes), in the order in which a tile reads.
+def pack(weight, packed, phases, channels, by_input):
+    """Reads weight (OC, C/groups, ., .), writes each phase's (groups, vectors, CB, KH, KW, BC, lanes), in the order in which tiles read.
 
     The lanes are a group's output channels, (CB, BC) its input channels, or the other way round with `by_input`; zeros beyond them.
     Tap (kh, kw) comes from the number first + kh*kh_step + kw*kw_step of the weight's taps. Parallel over groups and vectors.
     """
-    for job in prange(packed.shape[0] * packed.shape[1]):
-        _pack_vector(np.int64(job), weight, packed, first, kh_step, kw_step, by_input)
+    for job in prange(channels[0] * channels[1]):
+        _pack_vector(np.int64(job), weight, packed, phases, channels, by_input)
 
 
 @device
@@ -113,21 +124,21 @@ def alike(ow, W, window, taps):
 
 
 @apart
-def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, window, taps, n0, n1, oh0, oh1):
-    """Output rows oh0 .. oh1 of images n0 .. n1.
+def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, phases, channels, window, taps, n0, n1, oh0, oh1, ow0):
+    """Of each phase output rows oh0 .. oh1 and columns from ow0 on, as many as `window` has, of images n0 .. n1.
 
     Row oh of image n starts at y[origin + n * image_size + oh * row_size], its pixels lie `step` apart. With dilated columns the panel is
     that of one block of channels at a time.
     """
     N, H, W, C = X.shape
-    OH, OW, SH, SW, PT, PL = window
-    KH, KW, DH, DW = taps
-    groups, vectors, CB, _, _, BC, _ = weight.shape
+    _, OW, SH, SW, PT, PL = window
+    _, KW, DH, DW = taps
+    groups, vectors, CB, BC = channels
     x, w, b, L = flat(X), flat(weight), flat(bias), lanes(X)
     CG, OCG, rows, first = C // groups, bias.size // groups, oh1 - oh0, oh0 * SH - PT
     panel_row = ((OW - 1) * SW + (KW - 1) * DW + 1) * BC
     most, apart = panel_rows(H, rows, window, taps)
-    block_size, kh_size, filter_size = most * panel_row, KW * BC * L, KH * KW * BC * L
+    block_size = most * panel_row
     if apart:
         start, kh_row = 0, ((rows - 1) * SH + 1) * panel_row
     else:
@@ -143,51 +154,57 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
             for v in range(0, vectors, 2):
                 wide, cols = min(2, vectors - v), min(2 * L, OCG - v * L)
                 channel = group * OCG + v * L
-                for n in range(n0, n1):
-                    for oh in range(oh0, oh1):
-                        low, high = clip(oh * SH - PT, DH, KH, H)
-                        a = (n - n0) * held * block_size + ((oh - oh0) * SH - start) * panel_row + low * kh_row
-                        f = ((group * vectors + v) * CB + block0) * filter_size + low * kh_size
-                        c = origin + n * image_size + oh * row_size + channel
-                        if DW == 1:
-                            over = (CB, block_size, filter_size, high - low, kh_row, kh_size, KW * BC, 1, L)
-                            tiles(OW, panel, a, SW * BC, w, f, CB * filter_size, y, c, step, L, wide, cols, b, channel, 0, over)
-                            continue
-                        ow0 = 0
-                        while ow0 < OW:
-                            ow1, left, right = alike(ow0, W, window, taps)
-                            over = (high - low, kh_row, kh_size, right - left, DW * BC, BC * L, BC, 1, L)
-                            tiles(ow1 - ow0, panel, a + (ow0 * SW + left * DW) * BC, SW * BC, w, f + left * BC * L, CB * filter_size,
-                                  y, c + ow0 * step, step, L, wide, cols, b, channel, block0, over)
-                            ow0 = ow1
+                for p in range(len(phases)):
+                    begin, kernel_rows, kernel_columns = phases[p, 0], phases[p, 1], phases[p, 2]
+                    last, across, top, before, place = phases[p, 6], min(OW, phases[p, 7] - ow0), phases[p, 8], phases[p, 9], phases[p, 10]
+                    kh_size, filter_size = kernel_columns * BC * L, kernel_rows * kernel_columns * BC * L
+                    filters, target = begin + ((group * vectors + v) * CB + block0) * filter_size, origin + place + channel
+                    own, own_taps = (last, across, SH, SW, top, before - ow0 * SW), (kernel_rows, kernel_columns, DH, DW)
+                    for n in range(n0, n1):
+                        for oh in range(oh0, min(oh1, last)):
+                            low, high = clip(oh * SH - top, DH, kernel_rows, H)
+                            a = (n - n0) * held * block_size + ((oh - oh0) * SH + PT - top - start) * panel_row + low * kh_row
+                            a += (PL - own[5]) * BC
+                            f, c = filters + low * kh_size, target + n * image_size + oh * row_size
+                            if DW == 1:
+                                over = (CB, block_size, filter_size, high - low, kh_row, kh_size, kernel_columns * BC, 1, L)
+                                tiles(across, panel, a, SW * BC, w, f, CB * filter_size, y, c, step, L, wide, cols, b, channel, 0, over)
+                                continue
+                            at = 0
+                            while at < across:
+                                end, left, right = alike(at, W, own, own_taps)
+                                over = (high - low, kh_row, kh_size, right - left, DW * BC, BC * L, BC, 1, L)
+                                tiles(end - at, panel, a + (at * SW + left * DW) * BC, SW * BC, w, f + left * BC * L, CB * filter_size,
+                                      y, c + at * step, step, L, wide, cols, b, channel, block0, over)
+                                at = end
 
 
 @kernel
-def convolve(X, weight, Y, bias, window, taps, place, images, rows, columns):
-    """Reads X (N, H, W, C), weight (groups, vectors, CB, KH, KW, BC, lanes), bias (OC,); writes pixels of Y (N, YH, YW, OC).
+def convolve(X, weight, Y, bias, phases, channels, window, taps, steps, images, rows, columns):
+    """Reads X (N, H, W, C), the packed weight of each phase, bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
-    Y[n, oh*YSH + Y0, ow*YSW + Y1] = bias + sum of X[n, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL] * weight over the taps inside the image;
-    `place` = (YSH, YSW, Y0, Y1). Parallel over blocks of `images` images, `rows` output rows and `columns` output columns.
+    Number place + (oh*YSH*YW + ow*YSW) * OC of image n of Y = bias + sum of X[n, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL] * weight over the
+    taps inside the image; `steps` = (YSH, YSW). Parallel over blocks of `images` images, `rows` output rows and `columns` output columns.
     """
     N, (OH, OW, SH, SW, PT, PL) = X.shape[0], window
     YH, YW, OC = Y.shape[1:]
-    YSH, YSW, Y0, Y1 = place
+    YSH, YSW = steps
     y, row_blocks, column_blocks = flat(Y), (OH + rows - 1) // rows, (OW + columns - 1) // columns
     for job in prange((N + images - 1) // images * row_blocks * column_blocks):
         n0, oh0 = job // (row_blocks * column_blocks) * images, job // column_blocks % row_blocks * rows
         ow0 = job % column_blocks * columns
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
         own = OH, min(columns, OW - ow0), SH, SW, PT, PL - ow0 * SW
-        origin = (Y0 * YW + ow0 * YSW + Y1) * OC
-        convolve_block(X, weight, y, origin, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, own, taps, n0, n1, oh0, oh1)
+        convolve_block(X, weight, y, ow0 * YSW * OC, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, phases, channels, own, taps,
+                       n0, n1, oh0, oh1, ow0)
 
 
 @kernel
-def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
+def convolve_relu_max(X, weight, Y, argmax, bias, phases, channels, window, taps, images, rows):
     """Convolution, ReLU, and maxima of 2 x 2 with stride 2, whose inputs never leave the cache.
 
-    Reads as `convolve`, writes Y (N, OH / 2, OW / 2, OC) and argmax as pool.relu_max_forward_2x2 does. Parallel over blocks of
-    `images` images and an even number `rows` of rows before pooling.
+    Reads as `convolve`, of a single phase, writes Y (N, OH / 2, OW / 2, OC) and argmax as pool.relu_max_forward_2x2 does. Parallel over
+    blocks of `images` images and an even number `rows` of rows before pooling.
     """
     N, (OH, OW), OC = X.shape[0], window[:2], Y.shape[3]
     y, a, row_size = flat(Y), flat(argmax), OW * OC
@@ -197,7 +214,7 @@ def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images, rows):
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
         before = scratch((n1 - n0) * rows * row_size, X.dtype)
         origin = -(n0 * rows + oh0) * row_size
-        convolve_block(X, weight, before, origin, rows * row_size, row_size, OC, bias, window, taps, n0, n1, oh0, oh1)
+        convolve_block(X, weight, before, origin, rows * row_size, row_size, OC, bias, phases, channels, window, taps, n0, n1, oh0, oh1, 0)
         for n in range(n0, n1):
             for oh in range(oh0, oh1, 2):
                 target = (n * OH + oh) // 2 * (OW // 2) * OC

@@ -1,0 +1,220 @@
+"""Dense convolutions on the register tile: which kernel computes them, cut into which jobs, from weights packed in which order.
+
+What is computed is a list of phases. The forward pass is one of them; the input gradient of a strided convolution has one for each
+remainder of its strides, and all of them are computed from the same copy of the output's gradient.
+"""
+
+import functools
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from fastconv.functional.linear import PARTS
+from fastconv.functional.phases import phases
+from fastconv.kernels import conv_direct, conv_images
+from fastconv.kernels.processor import VECTOR_BYTES
+from fastconv.kernels.simd import MAX_ROWS
+from fastconv.memory import empty
+
+PIXELS, PANEL_BYTES = 256, 1 << 18
+"""A job takes so many output pixels, that weights are read from L2 often enough, and a panel of input rows that leaves room for them."""
+
+WHOLE_BYTES = 1 << 15
+"""Images up to this size are not cut where there are many: the rows between two parts would be copied twice."""
+
+IMAGE_JOBS = 4
+"""Where tiles lie across images there must be so many jobs."""
+
+LOW_TILES = MAX_ROWS <= 8
+"""Whether tiles are low, as they are where registers are 16."""
+
+SMALL_PIXELS = 128 if LOW_TILES else 256
+"""Pixels of the output up to which a tile takes one pixel of several images: rows of more fill it."""
+
+IMAGES, IMAGES_BYTES, OUTPUT_BYTES = 16, 1 << 20, 1 << 18
+"""A job takes so many images, or half as many where these would take more bytes; and outputs that stay in L2 if it adds to them."""
+
+BLOCK_BYTES = 2048 if LOW_TILES else 256
+"""Channels of a panel's block: a long one is copied as memory lies and its sums lose less at their ends, but the pixels of a tall tile
+share lines of the cache.
+
+AVX2 gains 5 to 20 % against blocks of 128 bytes, and these gained 3 to 8 % against one vector, as AVX-512's gain 2 to 10 %.
+"""
+
+
+class Phase(NamedTuple):
+    """One convolution, whose tap (kh, kw) is number first + kh*kh_step + kw*kw_step of the weight's; `place` is (row, column) of its first
+    output."""
+
+    KH: int
+    KW: int
+    first: int
+    kh_step: int
+    kw_step: int
+    OH: int
+    OW: int
+    PT: int
+    PL: int
+    place: tuple
+
+
+class Plan(NamedTuple):
+    """How kernels compute some phases, which give `outputs` numbers of an image for each channel.
+
+    Arguments are those of kernels.conv_direct.convolve; packed weights of `shapes` are `size` numbers. Where conv_images computes the
+    phases, `across` has its arguments for each of them.
+    """
+
+    flops: int
+    outputs: int
+    size: int
+    shapes: tuple
+    table: np.ndarray
+    channels: tuple
+    by_input: bool
+    window: tuple
+    taps: tuple
+    steps: tuple
+    cut: tuple
+    across: tuple
+
+
+def columns_of_job(OW):
+    """Output columns of a job: even parts of long rows."""
+    return OW if OW <= 2 * PIXELS else -(-OW // -(-OW // PIXELS))
+
+
+@functools.lru_cache(maxsize=4096)
+def blocks_of_job(N, H, C, window, taps, itemsize):
+    """(images, rows, columns) of a job: about PIXELS output pixels, in even parts; a whole image where that is small and there are many."""
+    (OH, OW, _, SW, _, _), (_, KW, _, DW) = window, taps
+    held = C * itemsize if DW == 1 else min(C * itemsize, BLOCK_BYTES)
+    columns = columns_of_job(OW)
+    row_bytes = ((columns - 1) * SW + (KW - 1) * DW + 1) * held
+
+    def panel_bytes(rows):
+        return conv_direct.panel_rows.py_func(H, rows, window, taps)[0] * row_bytes
+
+    if OH * OW <= PIXELS // 2 or (N >= PARTS and columns == OW and panel_bytes(OH) <= WHOLE_BYTES):
+        return max(1, min(PIXELS // (OH * OW), N // PARTS, PANEL_BYTES // panel_bytes(OH))), OH, OW
+    rows = min(OH, -(-PIXELS // columns))
+    while rows > 1 and panel_bytes(rows) > PANEL_BYTES:
+        rows -= 1
+    return 1, -(-OH // -(-OH // rows)), columns
+
+
+def by_images(N, image_bytes, OH, OW, taps, pairs):
+    """Whether a convolution of N images, of which a job holds `image_bytes` each, should take its tiles across images.
+
+    Jobs may share out `pairs` of vectors too. By rows there are more jobs, and 2 jobs leave most processors idle.
+    """
+    KH, KW, _, DW = taps
+    fitting = IMAGES // 2 * image_bytes <= IMAGES_BYTES and -(-N // (IMAGES // 2)) * pairs >= IMAGE_JOBS
+    return fitting and N >= IMAGES // 2 and OH * OW <= SMALL_PIXELS and KH * KW > 1 and DW == 1
+
+
+def images_of_job(N, image_bytes, pairs):
+    """How many images a job takes, of which it holds `image_bytes` each."""
+    return IMAGES if IMAGES * image_bytes <= IMAGES_BYTES and -(-N // IMAGES) * pairs >= IMAGE_JOBS else IMAGES // 2
+
+
+def _image_cut(shape, packed_shape, OH, OW, itemsize):
+    """(images, share, own) of kernels.conv_images.convolve for an input of `shape` (N, H, W, C)."""
+    N, H, W, C = shape
+    _, vectors, CB, _, _, BC, lanes = packed_shape
+    images = images_of_job(N, H * W * C * itemsize, -(-vectors // 2))
+    own = max(1, min(CB, IMAGES_BYTES // (images * H * W * BC * itemsize)))
+    shares = max(1, PARTS // -(-N // images))
+    if own < CB:
+        shares = max(shares, min(N, images) * OH * OW * vectors * lanes * itemsize // OUTPUT_BYTES)
+    return images, 2 * -(-vectors // (2 * shares)), own
+
+
+def packed_channels(groups, vectorised, summed, itemsize, block_bytes):
+    """(groups, vectors, CB, BC): channels of a group as vectors, and as CB even blocks of BC that fit into block_bytes."""
+    CB = -(-summed * itemsize // block_bytes)
+    return groups, -(-vectorised * itemsize // VECTOR_BYTES), CB, -(-summed // CB)
+
+
+def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize):
+    """The plan for images of `shape` (N, H, W, C) and outputs `target` (YH, YW, OC, YSH, YSW)."""
+    (N, H, W, C), (_, YW, OC, YSH, YSW), lanes = shape, target, VECTOR_BYTES // itemsize
+    OH, OW, PT, PL = (max(getattr(phase, name) for phase in phases) for name in ("OH", "OW", "PT", "PL"))
+    KH, KW = (
+        max((getattr(phase, size) - 1) * step - getattr(phase, before) for phase in phases) + most
+        for size, before, step, most in (("KH", "PT", dilation[0], PT), ("KW", "PL", dilation[1], PL))
+    )
+    window, taps = (OH, OW, *strides, PT, PL), (KH // dilation[0] + 1, KW // dilation[1] + 1, *dilation)
+    pairs = -(-(OC // groups) // (2 * lanes))
+    across = by_images(N, H * W * C * itemsize, OH, OW, taps, pairs)
+    channels = packed_channels(groups, OC // groups, C // groups, itemsize, BLOCK_BYTES)
+    _, vectors, CB, BC = channels
+    shapes = tuple((groups, vectors, CB, phase.KH, phase.KW, BC, lanes) for phase in phases)
+    starts = [0, *itertools.accumulate(map(math.prod, shapes))]
+    table = [[start, *phase[:-1], (phase.place[0] * YW + phase.place[1]) * OC] for start, phase in zip(starts, phases, strict=False)]
+
+    def arguments(phase, packed_shape):
+        window, taps = (phase.OH, phase.OW, *strides, phase.PT, phase.PL), (phase.KH, phase.KW, *dilation)
+        return window, taps, (YSH, YSW, *phase.place), *_image_cut(shape, packed_shape, phase.OH, phase.OW, itemsize)
+
+    return Plan(
+        flops=sum(2 * N * phase.OH * phase.OW * phase.KH * phase.KW * C * OC // groups for phase in phases),
+        outputs=sum(phase.OH * phase.OW for phase in phases),
+        size=starts[-1],
+        shapes=shapes,
+        table=np.array(table, np.int64),
+        channels=channels,
+        by_input=by_input,
+        window=window,
+        taps=taps,
+        steps=(YSH, YSW),
+        cut=blocks_of_job(N, H, C, window, taps, itemsize),
+        across=tuple(map(arguments, phases, shapes)) if across else (),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def forward_plan(g, itemsize):
+    """The plan of the forward pass."""
+    phase = Phase(g.KH, g.KW, 0, g.KW, 1, g.OH, g.OW, g.PT, g.PL, (0, 0))
+    target, shape = (g.OH, g.OW, g.OC, 1, 1), (g.N, g.H, g.W, g.IC)
+    return _plan(shape, g.groups, target, (phase,), (g.SH, g.SW), (g.DH, g.DW), False, itemsize)
+
+
+@functools.lru_cache(maxsize=1024)
+def input_plans(g, itemsize):
+    """The plans of the input gradient: one for all phases, or one for each where taps stay dilated. Together they may leave out inputs that
+    no window reads."""
+    rows, columns = phases(g.H, g.KH, g.SH, g.DH, g.PT), phases(g.W, g.KW, g.SW, g.DW, g.PL)
+    own = [
+        Phase(row.taps, column.taps, row.last * g.KW + column.last, -row.step * g.KW, -column.step,
+              row.count, column.count, row.padding, column.padding, (row.first, column.first))
+        for row, column in itertools.product(rows, columns)
+        if row.taps and column.taps
+    ]  # fmt: skip
+    dilation = rows[0].dilation, columns[0].dilation
+    together = [own] if own and dilation == (1, 1) else [[phase] for phase in own]
+    target, shape = (g.H, g.W, g.IC, g.SH, g.SW), (g.N, g.OH, g.OW, g.OC)
+    return tuple(_plan(shape, g.groups, target, some, (1, 1), dilation, True, itemsize) for some in together)
+
+
+def packed(plan, weight):
+    """The weight in the order in which kernels read it, phase after phase."""
+    result = empty((plan.size,), weight.dtype)
+    conv_direct.pack(plan.size, weight, result, plan.table, plan.channels, plan.by_input)
+    return result
+
+
+def convolve(plan, x, weight, y, bias):
+    """Computes what is planned of x (N, H, W, C) into y (N, YH, YW, OC)."""
+    weight = packed(plan, weight)
+    if not plan.across:
+        conv_direct.convolve(plan.flops, x, weight, y, bias, plan.table, plan.channels, plan.window, plan.taps, plan.steps, *plan.cut)
+        return
+    start = 0
+    for shape, arguments in zip(plan.shapes, plan.across, strict=False):
+        own = weight[start : start + math.prod(shape)].reshape(shape)
+        conv_images.convolve(plan.flops // len(plan.across), x, own, y, bias, *arguments)
+        start += own.size
