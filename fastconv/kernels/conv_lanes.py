@@ -46,7 +46,10 @@ def convolve_row(panel, ih0, H, C, c0, channels, w, b, OC, before, start, width,
             bias = splat(before, b[channel])
             for ow in range(OW):
                 store(before, start + (ow * OC + channel) * L, bias, L)
-    over = (high - low, KW * C, DH * width * channels * L, KW, C, channels * L, channels, 1, L)
+    if channels == C:  # the numbers under a row of the filter are one run
+        over = (1, 0, 0, high - low, KW * C, DH * width * C * L, KW * C, 1, L)
+    else:
+        over = (high - low, KW * C, DH * width * channels * L, KW, C, channels * L, channels, 1, L)
     a = (oh * SH - PT + low * DH - ih0) * width * channels * L
     tiles(OC, w, low * KW * C + c0, KH * KW * C, panel, a, SW * channels * L, before, start, L, OC * L, OW, OW * L, b, 0, 1, over)
 
