@@ -9,8 +9,11 @@ from fastconv.kernels import conv_pooled
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
-PANEL_BYTES = 1 << 15
-"""Input that the gradients of one list see, which are added up while it is in the first cache."""
+NEAR_BYTES = 1 << 15 if VECTOR_BYTES <= 32 else 3 << 14
+"""A list of gradients and the input that they see, which are added up in the first cache."""
+
+SPREAD_BYTES = 1 << 17
+"""A row of the input's panel, of a column of the output for each pixel, up to which it is spread out so."""
 
 SPLIT_PIXELS = 32
 """Maxima of a split at least, to be worth a weight's gradient of its own."""
@@ -43,10 +46,11 @@ def fits(g, itemsize):
 def _weight_cut(g, itemsize):
     """(shape of the parts, (images, rows, share, apart)) of kernels.conv_pooled.backward_weight."""
     GH, GW, lanes, row = g.OH // 2, g.OW // 2, VECTOR_BYTES // itemsize, _row(g, itemsize)
-    apart = g.IC % lanes > 0 and lanes // 2 < g.KW * g.IC and 2 * GW * row * (g.KH + 1) * itemsize <= 4 * PANEL_BYTES
+    apart = g.IC % lanes > 0 and lanes // 2 < g.KW * g.IC and 2 * GW * row * (g.KH + 1) * itemsize <= SPREAD_BYTES
     line = (2 * GW * row if apart else (2 * GW - 1 + g.KW) * g.IC) * itemsize
-    rows = max(1, min(GH, (PANEL_BYTES // line + 1 - g.KH) // 2))
-    images = max(1, PANEL_BYTES // (line * (2 * rows - 1 + g.KH)))
+    listed, overlap = 2 * line + GW * lanes * (itemsize + 4), (g.KH - 1) * line  # bytes of a row of maxima, and of what the next sees too
+    rows = -(-GH // -(-GH // max(1, (NEAR_BYTES - overlap) // listed)))
+    images = max(1, NEAR_BYTES // (overlap + rows * listed))
     part, vectors = g.OC * (g.KH + 1) * row, -(-g.OC // lanes)
     splits = max(1, min(PARTS, g.N * -(-GH // rows), g.N * GH * GW // SPLIT_PIXELS, PART_BYTES // (part * itemsize)))
     share = -(-vectors // -(-PARTS // splits))

@@ -29,10 +29,10 @@ def _fill_apart(panel, p, padded, rows, columns, width, C, row):
     """What a row of the filter sees from each output column, `row` numbers each, from padded (rows, width, C) into panel[p]."""
     L = lanes(panel)
     for r in range(rows):
-        for column in range(columns):
-            for j in range(0, row, L):
-                store(panel, p, load(padded, (r * width + column) * C + j, L), L)
-                p += L
+        for j in range(0, row, L):
+            for column in range(columns):
+                store(panel, p + column * row + j, load(padded, (r * width + column) * C + j, L), L)
+        p += columns * row
 
 
 @apart
