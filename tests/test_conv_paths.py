@@ -257,7 +257,7 @@ POOLED = {
 @pytest.mark.parametrize("name", POOLED)
 def test_gradients_behind_a_maximum(name, dtype, blocks, rng, monkeypatch, kernels_called):
     if blocks:
-        monkeypatch.setattr(conv_pooled, "PANEL_BYTES", 1)
+        monkeypatch.setattr(conv_pooled, "NEAR_BYTES", 1)
         monkeypatch.setattr(conv_pooled, "INPUT_BYTES", 1)
         monkeypatch.setattr(conv_pooled, "PART_BYTES", 1)
     shape, OC, kernel, padding = POOLED[name]
