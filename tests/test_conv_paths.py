@@ -216,6 +216,19 @@ def test_every_cut_across_images(cut, monkeypatch, rng, kernels_called):
     assert np.array_equal(result, reference.conv2d(x, w, padding=1))
 
 
+@pytest.mark.parametrize(("N", "OC", "stride"), [(1, 512, 2), (1, 512, 1), (2, 256, 2), (3, 512, 2), (64, 64, 2)])
+def test_few_blocks_share_out_channels(N, OC, stride):
+    """Few small images are jobs for several processors, in the forward pass and for the input gradient; many images are not cut further."""
+    g = shapes.conv2d((N, 512, 14, 14), (OC, 512, 3, 3), stride, 1, 1, 1)
+    for plan in (conv_tiles.forward_plan(g, 4), *conv_tiles.input_plans(g, 4)):
+        images, rows, columns, share = plan.cut
+        blocks = -(-N // images) * -(-plan.window[0] // rows) * -(-plan.window[1] // columns)
+        vectors = plan.channels[1]
+        assert share % 2 == 0
+        assert blocks * -(-vectors // share) > conv_tiles.FEWEST_JOBS // 2
+        assert blocks < conv_tiles.FEWEST_JOBS or share >= vectors
+
+
 @pytest.mark.parametrize("N", [1, 4, 64])
 @pytest.mark.parametrize("channels", [(16, 16), (64, 64), (512, 512), (3, 64), (2048, 8)])
 @pytest.mark.parametrize("size", [1, 7, 56])

@@ -24,6 +24,9 @@ PIXELS, PANEL_BYTES = 256, 1 << 18
 WHOLE_BYTES = 1 << 15
 """Images up to this size are not cut where there are many: the rows between two parts would be copied twice."""
 
+FEWEST_JOBS = 8
+"""Where blocks of pixels are fewer jobs than this they share out the output's channels too, though each copies its panel."""
+
 IMAGE_JOBS = 4
 """Where tiles lie across images there must be so many jobs."""
 
@@ -105,6 +108,13 @@ def blocks_of_job(N, H, C, window, taps, itemsize):
     return 1, -(-OH // -(-OH // rows)), columns
 
 
+def _share(N, OH, OW, cut, vectors):
+    """Vectors of a job, an even number."""
+    images, rows, columns = cut
+    blocks = -(-N // images) * -(-OH // rows) * -(-OW // columns)
+    return 2 * -(-vectors // (2 * max(1, FEWEST_JOBS // max(1, blocks))))
+
+
 def by_images(N, image_bytes, OH, OW, taps, pairs):
     """Whether a convolution of N images, of which a job holds `image_bytes` each, should take its tiles across images.
 
@@ -151,6 +161,7 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize):
     across = by_images(N, H * W * C * itemsize, OH, OW, taps, pairs)
     channels = packed_channels(groups, OC // groups, C // groups, itemsize, BLOCK_BYTES)
     _, vectors, CB, BC = channels
+    cut = blocks_of_job(N, H, C, window, taps, itemsize)
     shapes = tuple((groups, vectors, CB, phase.KH, phase.KW, BC, lanes) for phase in phases)
     starts = [0, *itertools.accumulate(map(math.prod, shapes))]
     table = [[start, *phase[:-1], (phase.place[0] * YW + phase.place[1]) * OC] for start, phase in zip(starts, phases, strict=False)]
@@ -170,7 +181,7 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize):
         window=window,
         taps=taps,
         steps=(YSH, YSW),
-        cut=blocks_of_job(N, H, C, window, taps, itemsize),
+        cut=(*cut, _share(N, OH, OW, cut, vectors)),
         across=tuple(map(arguments, phases, shapes)) if across else (),
     )
 

@@ -124,8 +124,9 @@ def alike(ow, W, window, taps):
 
 
 @apart
-def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, phases, channels, window, taps, n0, n1, oh0, oh1, ow0):
-    """Of each phase output rows oh0 .. oh1 and columns from ow0 on, as many as `window` has, of images n0 .. n1.
+def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, phases, channels, window, taps, n0, n1, oh0, oh1, ow0, v0, v1):
+    """Vectors v0 .. v1 of each group, of each phase output rows oh0 .. oh1 and columns from ow0 on, as many as `window` has, of images
+    n0 .. n1.
 
     Row oh of image n starts at y[origin + n * image_size + oh * row_size], its pixels lie `step` apart. With dilated columns the panel is
     that of one block of channels at a time.
@@ -151,8 +152,8 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, phase
                 for block in range(block0, block0 + held):
                     fill_block(panel, ((n - n0) * held + block - block0) * block_size, x, n, first, rows, H, W, C, group * CG + block * BC,
                                min(BC, CG - block * BC), BC, window, taps)
-            for v in range(0, vectors, 2):
-                wide, cols = min(2, vectors - v), min(2 * L, OCG - v * L)
+            for v in range(v0, v1, 2):
+                wide, cols = min(2, v1 - v), min(2 * L, OCG - v * L)
                 channel = group * OCG + v * L
                 for p in range(len(phases)):
                     begin, kernel_rows, kernel_columns = phases[p, 0], phases[p, 1], phases[p, 2]
@@ -180,23 +181,26 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, phase
 
 
 @kernel
-def convolve(X, weight, Y, bias, phases, channels, window, taps, steps, images, rows, columns):
+def convolve(X, weight, Y, bias, phases, channels, window, taps, steps, images, rows, columns, share):
     """Reads X (N, H, W, C), the packed weight of each phase, bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
     Number place + (oh*YSH*YW + ow*YSW) * OC of image n of Y = bias + sum of X[n, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL] * weight over the
-    taps inside the image; `steps` = (YSH, YSW). Parallel over blocks of `images` images, `rows` output rows and `columns` output columns.
+    taps inside the image; `steps` = (YSH, YSW). Parallel over blocks of `images` images, `rows` output rows and `columns` output columns,
+    and `share` vectors of output channels, an even number.
     """
     N, (OH, OW, SH, SW, PT, PL) = X.shape[0], window
     YH, YW, OC = Y.shape[1:]
     YSH, YSW = steps
     y, row_blocks, column_blocks = flat(Y), (OH + rows - 1) // rows, (OW + columns - 1) // columns
-    for job in prange((N + images - 1) // images * row_blocks * column_blocks):
-        n0, oh0 = job // (row_blocks * column_blocks) * images, job // column_blocks % row_blocks * rows
-        ow0 = job % column_blocks * columns
+    shares = (channels[1] + share - 1) // share
+    for job in prange((N + images - 1) // images * row_blocks * column_blocks * shares):
+        block, v0 = job // shares, job % shares * share
+        n0, oh0 = block // (row_blocks * column_blocks) * images, block // column_blocks % row_blocks * rows
+        ow0 = block % column_blocks * columns
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
         own = OH, min(columns, OW - ow0), SH, SW, PT, PL - ow0 * SW
         convolve_block(X, weight, y, ow0 * YSW * OC, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, phases, channels, own, taps,
-                       n0, n1, oh0, oh1, ow0)
+                       n0, n1, oh0, oh1, ow0, v0, min(channels[1], v0 + share))
 
 
 @kernel
@@ -214,7 +218,8 @@ def convolve_relu_max(X, weight, Y, argmax, bias, phases, channels, window, taps
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
         before = scratch((n1 - n0) * rows * row_size, X.dtype)
         origin = -(n0 * rows + oh0) * row_size
-        convolve_block(X, weight, before, origin, rows * row_size, row_size, OC, bias, phases, channels, window, taps, n0, n1, oh0, oh1, 0)
+        convolve_block(X, weight, before, origin, rows * row_size, row_size, OC, bias, phases, channels, window, taps, n0, n1, oh0, oh1, 0,
+                       0, channels[1])
         for n in range(n0, n1):
             for oh in range(oh0, oh1, 2):
                 target = (n * OH + oh) // 2 * (OW // 2) * OC
