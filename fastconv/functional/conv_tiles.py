@@ -164,7 +164,7 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize):
     cut = blocks_of_job(N, H, C, window, taps, itemsize)
     shapes = tuple((groups, vectors, CB, phase.KH, phase.KW, BC, lanes) for phase in phases)
     starts = [0, *itertools.accumulate(map(math.prod, shapes))]
-    table = [[start, *phase[:-1], (phase.place[0] * YW + phase.place[1]) * OC] for start, phase in zip(starts, phases, strict=False)]
+    table = [[start, *phase[:-1], (phase.place[0] * YW + phase.place[1]) * OC] for start, phase in zip(starts[:-1], phases, strict=True)]
 
     def arguments(phase, packed_shape):
         window, taps = (phase.OH, phase.OW, *strides, phase.PT, phase.PL), (phase.KH, phase.KW, *dilation)
@@ -225,7 +225,7 @@ def convolve(plan, x, weight, y, bias):
         conv_direct.convolve(plan.flops, x, weight, y, bias, plan.table, plan.channels, plan.window, plan.taps, plan.steps, *plan.cut)
         return
     start = 0
-    for shape, arguments in zip(plan.shapes, plan.across, strict=False):
+    for shape, arguments in zip(plan.shapes, plan.across, strict=True):
         own = weight[start : start + math.prod(shape)].reshape(shape)
         conv_images.convolve(plan.flops // len(plan.across), x, own, y, bias, *arguments)
         start += own.size
