@@ -49,15 +49,20 @@ def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel)
         for c in range(0, whole, L):
             for k in range(4):
                 prefetch(x, i + 3 * row + k * C + c)
+                prefetch(y, o + (4 + k) * y_pixel + c)
             four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, load(bias, c, L), y, o + c, y_pixel, L)
     elif rows == 3 and tap == C and step == 3 * C and pixel == 2 * C:
         for c in range(0, whole, L):
             for k in range(8):
                 prefetch(x, i + 3 * row + k * C + c)
                 prefetch(x, i + 4 * row + k * C + c)
+            for k in range(4, 8):
+                prefetch(y, o + k * y_pixel + c)
             four_pixels(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, load(bias, c, L), y, o + c, y_pixel, L)
     elif rows == 2 and tap == C and step == 3 * C and pixel == C:
         for c in range(0, whole, L):
+            for k in range(4, 8):
+                prefetch(y, o + k * y_pixel + c)
             four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 2, C, load(bias, c, L), y, o + c, y_pixel, L)
     else:
         for c in range(0, whole, L):

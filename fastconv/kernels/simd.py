@@ -221,7 +221,7 @@ class _Tile:
                             prefetch_line(builder, self.at(self.pc, (self.cm, m), (self.cn, n)))
                 if self.vectors == 2 and not asks_ahead(v.lanes * v.size):
                     for m in range(len(cells) // 2):  # both vectors of a row lie in one line, as a rule
-                        prefetch_line(builder, self.at(self.pc, (self.cm, m + len(cells) // 2)), write=True)
+                        prefetch_line(builder, self.at(self.pc, (self.cm, m + len(cells) // 2)))
                 starts = [v.load(pointer, self.count) for pointer in self.starts]
                 for m, n in cells:
                     builder.store(starts[n], sums[m, n])

@@ -142,8 +142,8 @@ for _op in {**_FLOAT_OPERATORS, **_INT_OPERATORS, **_COMPARISONS}:
     _register(_op)
 
 
-def prefetch_line(builder, pointer, write=False):
-    """Emit a request for the line of memory at the pointer, as one that will be written where the processor can ask so."""
+def prefetch_line(builder, pointer):
+    """Emit a request for the line of memory at the pointer."""
     pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
-    kind, all_caches, data = ir.Constant(I32, int(write)), ir.Constant(I32, 3), ir.Constant(I32, 1)
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, kind, all_caches, data])
+    read, all_caches, data = ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, read, all_caches, data])
