@@ -17,6 +17,7 @@ from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store
 from fastconv.kernels.winograd_tile import (
+    ask_for_four,
     fill_edge,
     gradient_tile,
     gradient_tile_of_two,
@@ -171,6 +172,7 @@ def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low)
             m, o, own = (t - t0) * line + c - v * L, ((n * OH + oh) * OW + ow) * C + oc + c, OC - c
             if inside and own >= L:
                 if S == 4:
+                    ask_for_four(y, o + 4 * pixel, row, pixel)  # the next tile's
                     output_tile(M, m, m_step, load(b, oc + c, L), low, y, o, row, pixel)
                 else:
                     output_tile_of_two(M, m, m_step, load(b, oc + c, L), low, y, o, row, pixel)
