@@ -207,9 +207,13 @@ def four_inputs_of_all(g, i, row, w, j, step, rows, C, d, o):
     whole = C - C % L
     if rows == 1:
         for c in range(0, whole, L):
+            for k in range(4, 8):
+                prefetch(d, o + k * C + c)
             four_inputs(g, i + c, row, w, j + c, step, 1, C, d, o + c, L)
     elif rows == 2:
         for c in range(0, whole, L):
+            for k in range(4, 8):
+                prefetch(d, o + k * C + c)
             four_inputs(g, i + c, row, w, j + c, step, 2, C, d, o + c, L)
     else:
         for c in range(0, whole, L):

@@ -34,6 +34,7 @@ def _row(G, x, i, step, rows, C, W, w, j, bias, y, o, OW, PL):
                 e0, e1, e2, o0, o1, o2 = add_row_of_taps(G, pixel, w, j + kh * G * COLUMNS * L, (e0, e1, e2, o0, o1, o2))
         done = iw + PL - (COLUMNS - 1)
         if done >= 0:
+            prefetch(y, o + (done + 4) * C)
             store(y, o + done * C, e2 + o2, L)
         e2, o2, e1, o1, e0, o0 = e1, o1, e0, o0, bias, nothing
 
