@@ -133,7 +133,7 @@ def _row(job, X, weight, Y, bias, window, taps, place):
 def convolve_by_four(X, weight, Y, bias, window, taps, place):
     """Reads X (N, H, W, C), weight (KH, 3, C), bias (C,); writes pixels of Y (N, YH, YW, C). Parallel over images and output rows.
 
-    As conv_direct.convolve, for one channel at a time. At least four pixels of a row see all columns of the filter.
+    As conv_images.convolve, for one channel at a time. At least four pixels of a row see all columns of the filter.
     """
     for job in prange(X.shape[0] * window[0]):
         _row(np.int64(job), X, weight, Y, bias, window, taps, place)

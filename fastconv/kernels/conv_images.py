@@ -1,8 +1,8 @@
 """Direct convolution of small images: a tile is the same pixel of several images times two vectors of output channels.
 
 Rows of few pixels would make poor tiles. Here a tile is as tall as there are images, and a filter that hangs over the border of the
-image is cut instead of multiplied with zeros, which for 7 x 7 pixels and 3 x 3 taps saves a sixth. `window`, `taps` and the packed weight
-as in conv_direct; the dilation's DW is 1.
+image is cut instead of multiplied with zeros, which for 7 x 7 pixels and 3 x 3 taps saves a sixth. `window` and `taps` as in conv_direct,
+whose packed weight this is too; the dilation's DW is 1.
 """
 
 import numpy as np
@@ -55,7 +55,10 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
 
 @kernel
 def convolve(X, weight, Y, bias, window, taps, place, images, share, own):
-    """As conv_direct.convolve. Parallel over blocks of `images` images and `share` vectors of output channels.
+    """Reads X (N, H, W, C), weight (groups, vectors, CB, KH, KW, BC, lanes), bias (OC,); writes pixels of Y (N, YH, YW, OC).
+
+    Y[n, oh*YSH + Y0, ow*YSW + Y1] = bias + sum of X[n, oh*SH + kh*DH - PT, ow*SW + kw - PL] * weight over the taps inside the image;
+    `place` = (YSH, YSW, Y0, Y1). Parallel over blocks of `images` images and `share` vectors of output channels.
 
     A job copies `own` of the CB blocks of its images' channels at a time.
     """
@@ -85,6 +88,6 @@ def _relu_max_job(job, X, weight, Y, argmax, bias, window, taps, images):
 
 @kernel
 def convolve_relu_max(X, weight, Y, argmax, bias, window, taps, images):
-    """As conv_direct.convolve_relu_max, OH and OW even. Parallel over blocks of `images` images."""
+    """Reads as `convolve`, writes as conv_direct.convolve_relu_max; OH and OW are even. Parallel over blocks of `images` images."""
     for job in prange((X.shape[0] + images - 1) // images):
         _relu_max_job(np.int64(job), X, weight, Y, argmax, bias, window, taps, images)
