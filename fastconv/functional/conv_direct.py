@@ -141,8 +141,9 @@ def backward_input(g, grad_output, weight):
     plans = input_plans(g, weight.itemsize)
     outputs = sum(plan.outputs for plan in plans)
     grad_input = (empty if outputs == g.H * g.W else zeros)((g.N, g.H, g.W, g.IC), grad_output.dtype)  # no window reads the others
+    bias = np.zeros(g.IC, grad_output.dtype)
     for plan in plans:
-        convolve(plan, grad_output, weight, grad_input, np.zeros(g.IC, grad_output.dtype))
+        convolve(plan, grad_output, weight, grad_input, bias)
     return grad_input
 
 

@@ -13,7 +13,7 @@ NEAR_BYTES = 1 << 15 if VECTOR_BYTES <= 32 else 3 << 14
 """A list of gradients and the input that they see, which are added up in the first cache."""
 
 SPREAD_BYTES = 1 << 17
-"""A row of the input's panel, of a column of the output for each pixel, up to which it is spread out so."""
+"""Up to so much a row of maxima's input is spread out, with a row of the filter's numbers for each column of the output."""
 
 SPLIT_PIXELS = 32
 """Maxima of a split at least, to be worth a weight's gradient of its own."""
