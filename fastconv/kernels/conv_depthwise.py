@@ -13,7 +13,7 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
-from fastconv.kernels.prefetch import prefetch
+from fastconv.kernels.prefetch import prefetch_four
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles_elementwise
 from fastconv.kernels.vector import fma, lanes, splat
@@ -47,22 +47,19 @@ def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel)
     whole = C - C % L
     if rows == 3 and tap == C and step == 3 * C and pixel == C:
         for c in range(0, whole, L):
-            for k in range(4):
-                prefetch(x, i + 3 * row + k * C + c)
-                prefetch(y, o + (4 + k) * y_pixel + c)
+            prefetch_four(x, i + 3 * row + c, C)
+            prefetch_four(y, o + 4 * y_pixel + c, y_pixel)
             four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, load(bias, c, L), y, o + c, y_pixel, L)
     elif rows == 3 and tap == C and step == 3 * C and pixel == 2 * C:
         for c in range(0, whole, L):
-            for k in range(8):
-                prefetch(x, i + 3 * row + k * C + c)
-                prefetch(x, i + 4 * row + k * C + c)
-            for k in range(4, 8):
-                prefetch(y, o + k * y_pixel + c)
+            for pixels in range(0, 8 * C, 4 * C):
+                prefetch_four(x, i + 3 * row + pixels + c, C)
+                prefetch_four(x, i + 4 * row + pixels + c, C)
+            prefetch_four(y, o + 4 * y_pixel + c, y_pixel)
             four_pixels(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, load(bias, c, L), y, o + c, y_pixel, L)
     elif rows == 2 and tap == C and step == 3 * C and pixel == C:
         for c in range(0, whole, L):
-            for k in range(4, 8):
-                prefetch(y, o + k * y_pixel + c)
+            prefetch_four(y, o + 4 * y_pixel + c, y_pixel)
             four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 2, C, load(bias, c, L), y, o + c, y_pixel, L)
     else:
         for c in range(0, whole, L):
@@ -207,13 +204,11 @@ def four_inputs_of_all(g, i, row, w, j, step, rows, C, d, o):
     whole = C - C % L
     if rows == 1:
         for c in range(0, whole, L):
-            for k in range(4, 8):
-                prefetch(d, o + k * C + c)
+            prefetch_four(d, o + 4 * C + c, C)
             four_inputs(g, i + c, row, w, j + c, step, 1, C, d, o + c, L)
     elif rows == 2:
         for c in range(0, whole, L):
-            for k in range(4, 8):
-                prefetch(d, o + k * C + c)
+            prefetch_four(d, o + 4 * C + c, C)
             four_inputs(g, i + c, row, w, j + c, step, 2, C, d, o + c, L)
     else:
         for c in range(0, whole, L):

@@ -12,12 +12,12 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
+from fastconv.kernels.prefetch import prefetch_four
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store
 from fastconv.kernels.winograd_tile import (
-    ask_for_four,
     fill_edge,
     gradient_tile,
     gradient_tile_of_two,
@@ -172,7 +172,8 @@ def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low)
             m, o, own = (t - t0) * line + c - v * L, ((n * OH + oh) * OW + ow) * C + oc + c, OC - c
             if inside and own >= L:
                 if S == 4:
-                    ask_for_four(y, o + 4 * pixel, row, pixel)  # the next tile's
+                    for r in range(4):
+                        prefetch_four(y, o + r * row + 4 * pixel, pixel)  # the next tile's
                     output_tile(M, m, m_step, load(b, oc + c, L), low, y, o, row, pixel)
                 else:
                     output_tile_of_two(M, m, m_step, load(b, oc + c, L), low, y, o, row, pixel)

@@ -5,7 +5,6 @@ Both have the same six points, so B is the same; G and A have a column for each 
 """
 
 from fastconv.kernels.jit import device
-from fastconv.kernels.prefetch import prefetch
 from fastconv.kernels.vector import fma, lanes, select
 from fastconv.kernels.vector_memory import load, load_inside, opaque, store
 
@@ -258,14 +257,6 @@ def output_tile(m, i, step, bias, low, y, o, row, pixel):
     store_four_outputs(output_row(c0[1], c1[1], c2[1], c3[1], c4[1], c5[1]), bias, low, y, o + row, pixel)
     store_four_outputs(output_row(c0[2], c1[2], c2[2], c3[2], c4[2], c5[2]), bias, low, y, o + 2 * row, pixel)
     store_four_outputs(output_row(c0[3], c1[3], c2[3], c3[3], c4[3], c5[3]), bias, low, y, o + 3 * row, pixel)
-
-
-@device(forceinline=True)
-def ask_for_four(y, o, row, pixel):
-    """Ask for the lines that 4 x 4 pixels from y[o] on begin in: they are written in turns, which no processor foresees."""
-    for r in range(4):
-        for column in range(4):
-            prefetch(y, o + r * row + column * pixel)
 
 
 @device(forceinline=True)
