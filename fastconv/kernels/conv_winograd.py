@@ -14,6 +14,7 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.prefetch import prefetch_part
 from fastconv.kernels.scratch import scratch_pair
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.vector import lanes
@@ -25,6 +26,7 @@ from fastconv.kernels.winograd_blocks import (
     count_tiles,
     gradient_tiles,
     input_tiles,
+    memory_of_tiles,
     padded,
     plain_outputs,
     pooled_outputs,
@@ -32,10 +34,14 @@ from fastconv.kernels.winograd_blocks import (
 
 
 @device
-def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, line, start, L):
-    """Element by element, the products of `count` tiles (count, IC) and vectors v .. v + wide of the weights, into M (count, line)."""
+def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, line, start, L, x, ahead):
+    """Element by element, the products of `count` tiles (count, IC) and vectors v .. v + wide of the weights, into M (count, line).
+
+    The input x[ahead[0] .. ahead[1]], which the next job reads, is asked for: until then memory would have nothing to do.
+    """
     over = (1, 0, 0, 1, 0, 0, IC, 1, L)
     for e in range(ELEMENTS):
+        prefetch_part(x, ahead[0], ahead[1], e, ELEMENTS)
         tiles(count, V, e * v_step, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, e * m_step, line, L,
               wide, wide * L, start, 0, 0, over)
 
@@ -44,7 +50,7 @@ def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, line, 
 def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, span):
     """Job `job` of `convolve`."""
     (ic, IC, _, _), (vectors, _, u_step) = group, U.shape
-    N, u, y = X.shape[0], flat(U), flat(Y)
+    N, x, u, y = X.shape[0], flat(X), flat(U), flat(Y)
     L, total, shares = lanes(y), count_tiles(N, tiling), (vectors + share - 1) // share
     stride, most = padded(IC, L), (total + blocks - 1) // blocks
     line = padded(span * L, L)
@@ -57,10 +63,11 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     if alone:
         M = V
     start = np.zeros(span * L, y.dtype)
+    ahead = memory_of_tiles(X, IC, t1, most, tiling)
     input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, stride, v_step)
     for v in range(v0, v1, span):
         wide = min(span, v1 - v)
-        multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, line, start, L)
+        multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, line, start, L, x, ahead if v + span >= v1 else (0, 0))
         if pooled:
             pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias)
         else:
@@ -96,7 +103,7 @@ def _split(s, X, G, parts, tiling, group, block):
     """Split `s` of `backward_weight`."""
     N, (ic, IC, oc, OC) = X.shape[0], group
     splits, vectors, _, d_step = parts.shape
-    p, total, L = flat(parts), count_tiles(N, tiling), lanes(X)
+    x, g, p, total, L = flat(X), flat(G), flat(parts), count_tiles(N, tiling), lanes(X)
     stride, g_stride = padded(IC, L), padded(OC, L)
     v_step, g_step = block * stride + LINE, block * g_stride + LINE
     first, last = part(s, splits, total)
@@ -106,7 +113,10 @@ def _split(s, X, G, parts, tiling, group, block):
         t1 = min(last, t0 + block)
         input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, stride, v_step)
         gradient_tiles(G, t0, t1, oc, oc + OC, tiling, D, 0, g_stride, g_step)
+        ahead, g_ahead = memory_of_tiles(X, IC, t1, block, tiling), memory_of_tiles(G, OC, t1, block, tiling)
         for e in range(ELEMENTS):
+            prefetch_part(x, ahead[0], ahead[1], e, ELEMENTS)
+            prefetch_part(g, g_ahead[0], g_ahead[1], e, ELEMENTS)
             add_products(V, e * v_step, v_step, stride, D, e * g_step, g_stride, t1 - t0, p, s * vectors, e, d_step, IC, 0, vectors,
                          start, t0 - first, L)
 

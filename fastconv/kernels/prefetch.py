@@ -24,3 +24,11 @@ def prefetch_four(array, index, step):
     """`prefetch` of four places `step` apart: what is read or written at several in turns, no processor foresees."""
     for k in range(4):
         prefetch(array, index + k * step)
+
+
+@device(forceinline=True)
+def prefetch_part(array, first, last, part, parts):
+    """`prefetch` of part `part` of `parts` of array[first .. last]."""
+    size, line = last - first, 64 // array.itemsize
+    for index in range(first + part * size // parts, first + (part + 1) * size // parts, line):
+        prefetch(array, index)

@@ -78,6 +78,17 @@ def after(n, py, px, ty, tx, tiling):
 
 
 @device
+def memory_of_tiles(images, channels, t0, count, tiling):
+    """(first, last) of the flat `images` that `count` tiles from t0 on are the first to read, about: memory lies as tiles are counted.
+
+    Nothing where tiles take some of the channels only.
+    """
+    total, row = count_tiles(images.shape[0], tiling), tiling[6]
+    first, last = min(total, t0 + row), min(total, t0 + row + count)  # those of a row see the same rows of the image
+    return (images.size * first // total, images.size * last // total) if channels == images.shape[3] else (0, 0)
+
+
+@device
 def padded(C, L):
     """Numbers from tile to tile of C transformed channels: whole vectors, and a line more where tiles would fall on the same few lines."""
     return (C + L - 1) // L * L + (LINE if C % 256 == 0 else 0)
