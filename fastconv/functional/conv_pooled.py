@@ -21,6 +21,9 @@ SPLIT_PIXELS = 32
 INPUT_BYTES = 1 << 17
 """A job's rows of the input's gradient, which many lists are added to."""
 
+IMAGES = 8
+"""Images of such a job, where there are many: small ones take no longer than asking for memory."""
+
 MOST_PICKS = 1 << 31
 """Places in a list are int32."""
 
@@ -69,17 +72,17 @@ def backward_weight(g, x, grad_output, argmax):
 
 @functools.lru_cache(maxsize=1024)
 def _input_cut(g, itemsize):
-    """(shape of the packed filters, rows) of kernels.conv_pooled.backward_input."""
+    """(shape of the packed filters, (images, rows)) of kernels.conv_pooled.backward_input."""
     GH, line = g.OH // 2, (g.OW + g.KW) * g.IC * itemsize
     rows = min(GH, max(2 * g.KH, INPUT_BYTES // (2 * line)))
-    return (2, g.OC, g.KH + 1, _row(g, itemsize)), -(-GH // -(-GH // rows))
+    return (2, g.OC, g.KH + 1, _row(g, itemsize)), (max(1, min(IMAGES, g.N // PARTS)), -(-GH // -(-GH // rows)))
 
 
 def backward_input(g, grad_output, argmax, weight):
     """grad_output and argmax (N, OH // 2, OW // 2, OC), weight OIHW to (N, H, W, IC)."""
-    shape, rows = _input_cut(g, weight.itemsize)
+    shape, cut = _input_cut(g, weight.itemsize)
     packed = empty(shape, weight.dtype)
     conv_pooled.pack(weight.size, weight, packed)
     grad_input = empty((g.N, g.H, g.W, g.IC), weight.dtype)
-    conv_pooled.backward_input(g.flops // 4, grad_output, argmax, packed, grad_input, (g.PT, g.PL), (g.KH, g.KW), rows)
+    conv_pooled.backward_input(g.flops // 4, grad_output, argmax, packed, grad_input, (g.PT, g.PL), (g.KH, g.KW), *cut)
     return grad_input

@@ -148,15 +148,15 @@ def pack(weight, packed):
 
 
 @apart
-def _input_job(job, G, argmax, weight, D, padding, taps, rows):
+def _input_job(job, G, argmax, weight, D, padding, taps, images, rows):
     """Job `job` of `backward_input`."""
-    _, GH, GW, OC = G.shape
+    N, GH, GW, OC = G.shape
     _, H, W, C = D.shape
     (PT, PL), (KH, KW) = padding, taps
     g, a, w, d = flat(G), flat(argmax), flat(weight), flat(D)
     L, run, row = lanes(G), KW * C, weight.shape[3]
     blocks, filter_size = (GH + rows - 1) // rows, (KH + 1) * row
-    n, block = job // blocks, job % blocks
+    n0, block = job // blocks * images, job % blocks
     # rows of the padded image that are its own; a filter and more may lie below the image
     top, bottom = 2 * block * rows, H + PT if block == blocks - 1 else min(H + PT, 2 * (block + 1) * rows)
     if bottom <= top:
@@ -165,34 +165,35 @@ def _input_job(job, G, argmax, weight, D, padding, taps, rows):
     width, height = 2 * GW - 1 + KW, 2 * (last - first) - 1 + KH
     line = width * C
     panel = scratch(height * line + L, d.dtype)
-    zero(panel, 0, panel.size)
     values, picks = scratch(2 * (OC + 1), d.dtype), np.empty(2 * (OC + 1), np.int32)
-    for gh in range(first, last):
-        for gw in range(GW):
-            o, left, right = ((n * GH + gh) * GW + gw) * OC, 0, OC + 1
-            for oc in range(OC):
-                place = a[o + oc]
-                pick = ((place >> 1) * OC + oc) * filter_size
-                values[left] = values[right] = g[o + oc]
-                picks[left] = picks[right] = pick
-                left += (place == 0) | (place == 2)
-                right += (place == 1) | (place == 3)
-            target = 2 * ((gh - first) * line + gw * C)
-            tiles_picked(KH + 1, run, values, 0, picks, 0, 1, left, w, 0, row, panel, target, line)
-            tiles_picked(KH + 1, run, values, OC + 1, picks, OC + 1, 1, right - OC - 1, w, 0, row, panel, target + C, line)
-    for ih in range(max(0, top - PT), bottom - PT):
-        source, target = ih + PT - 2 * first, (n * H + ih) * W * C
-        inside = max(0, min(W, width - PL)) * C if source < height else 0  # beyond the panel no window sees anything
-        copy(panel, (source * width + PL) * C, d, target, inside)
-        zero(d, target + inside, W * C - inside)
+    for n in range(n0, min(N, n0 + images)):
+        zero(panel, 0, panel.size)
+        for gh in range(first, last):
+            for gw in range(GW):
+                o, left, right = ((n * GH + gh) * GW + gw) * OC, 0, OC + 1
+                for oc in range(OC):
+                    place = a[o + oc]
+                    pick = ((place >> 1) * OC + oc) * filter_size
+                    values[left] = values[right] = g[o + oc]
+                    picks[left] = picks[right] = pick
+                    left += (place == 0) | (place == 2)
+                    right += (place == 1) | (place == 3)
+                target = 2 * ((gh - first) * line + gw * C)
+                tiles_picked(KH + 1, run, values, 0, picks, 0, 1, left, w, 0, row, panel, target, line)
+                tiles_picked(KH + 1, run, values, OC + 1, picks, OC + 1, 1, right - OC - 1, w, 0, row, panel, target + C, line)
+        for ih in range(max(0, top - PT), bottom - PT):
+            source, target = ih + PT - 2 * first, (n * H + ih) * W * C
+            inside = max(0, min(W, width - PL)) * C if source < height else 0  # beyond the panel no window sees anything
+            copy(panel, (source * width + PL) * C, d, target, inside)
+            zero(d, target + inside, W * C - inside)
 
 
 @kernel
-def backward_input(G, argmax, weight, D, padding, taps, rows):
+def backward_input(G, argmax, weight, D, padding, taps, images, rows):
     """Reads G and argmax (N, OH / 2, OW / 2, OC) and packed filters; writes D (N, H, W, C).
 
-    Two lists for each pixel of G: the gradients that belong to the left and to the right of its outputs. Parallel over images and blocks
-    of `rows` rows of G, each of which computes what its neighbours' last rows send into its own once more.
+    Two lists for each pixel of G: the gradients that belong to the left and to the right of its outputs. Parallel over blocks of `images`
+    images and of `rows` rows of G, each of which computes what its neighbours' last rows send into its own once more.
     """
-    for job in prange(G.shape[0] * ((G.shape[1] + rows - 1) // rows)):
-        _input_job(np.int64(job), G, argmax, weight, D, padding, taps, rows)
+    for job in prange((G.shape[0] + images - 1) // images * ((G.shape[1] + rows - 1) // rows)):
+        _input_job(np.int64(job), G, argmax, weight, D, padding, taps, images, rows)
