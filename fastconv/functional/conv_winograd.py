@@ -41,7 +41,7 @@ FEW, DEPTH = 128, 256
 FEW_WEIGHT, DEPTH_WEIGHT = 32, 128
 """The same of a weight's gradient, whose jobs have DEPTH_WEIGHT input channels each."""
 
-SMALL = 64 * 64 + 1 if LARGE_L2 else 64 * 64
+SMALL = 64 * 64 + 1
 """Filters from which on a weight's gradient is large enough that jobs had better share it than have one each."""
 
 CHUNK, CHUNK_BYTES = 64, 5 << (21 if LARGE_L2 else 19)
