@@ -52,6 +52,14 @@ def test_the_weight_gradient_of_a_long_batch_is_exact(batch, inputs, dtype, rng,
 
 
 @both_dtypes
+@pytest.mark.parametrize("inputs", [300, 341, 512])
+@pytest.mark.parametrize("batch", [1, 2, 3, 64, 96])
+def test_the_weight_gradient_of_a_small_batch_is_exact(batch, inputs, dtype, rng):
+    """Rows that are read where they are, for a small weight, and packed for a large one."""
+    check_linear((batch, inputs), 310, dtype, rng)
+
+
+@both_dtypes
 @pytest.mark.parametrize("inputs", [32, 96])
 @pytest.mark.parametrize("batch", [97, 300, 1100])
 def test_the_weight_gradient_of_short_rows_is_exact(batch, inputs, dtype, rng):

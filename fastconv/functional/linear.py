@@ -78,8 +78,9 @@ def transposed_times(g, x):
     if K >= CHUNK_ROWS and M > N <= dense.ROWS:
         return np.ascontiguousarray(transposed_times(x, g).T)
     lanes = VECTOR_BYTES // x.itemsize
-    row_blocks, column_blocks = -(-M // dense.ROWS), -(-N // (dense.SMALL_COLUMNS if K <= dense.SHORT else dense.WIDE))
-    pack = row_blocks > 1 and K > dense.SHORT
+    in_place = dense.reads_in_place.py_func(M, N, K)
+    row_blocks, column_blocks = -(-M // dense.ROWS), -(-N // (dense.SMALL_COLUMNS if in_place else dense.WIDE))
+    pack = row_blocks > 1 and not in_place
     chunk = max(CHUNK_ROWS, CHUNK_BYTES // (N * x.itemsize)) if pack else max(1, K)
     splits = max(1, min(PARTS // (row_blocks * column_blocks), min(K, chunk) // (2 * dense.DEPTH)))
     parts = empty((splits, M, N), g.dtype)
