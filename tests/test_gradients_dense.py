@@ -60,6 +60,13 @@ def test_the_weight_gradient_of_a_small_batch_is_exact(batch, inputs, dtype, rng
 
 
 @both_dtypes
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (3, 7), (16, 4), (33, 5), (2000, 110), (4500, 67)])
+def test_one_row_is_exact(inputs, outputs, dtype, rng):
+    """A few numbers, several parts of the weight's rows, and more of its columns than are added up at a time."""
+    check_linear((1, inputs), outputs, dtype, rng)
+
+
+@both_dtypes
 @pytest.mark.parametrize("inputs", [32, 96])
 @pytest.mark.parametrize("batch", [97, 300, 1100])
 def test_the_weight_gradient_of_short_rows_is_exact(batch, inputs, dtype, rng):

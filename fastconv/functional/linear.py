@@ -5,7 +5,7 @@ import numpy as np
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
 from fastconv.functional.options import three
-from fastconv.kernels import dense
+from fastconv.kernels import dense, dense_row
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
@@ -19,6 +19,10 @@ ALIGNED = 1 << 10
 
 FEW = 8
 """So few rows read a weight too seldom for packing it to pay."""
+
+
+PART_NUMBERS, PART_ROWS = 1 << 16, 32
+"""Numbers, and rows, of a weight at least, of each part of the product of one row with it."""
 
 
 CHUNK_ROWS, CHUNK_BYTES = 1 << 10, 1 << 21
@@ -37,6 +41,10 @@ def zeros_bias(bias, size, dtype):
 
 def times_transposed(x, weight, bias, y=None):
     """x (M, K) @ weight.T (K, N) + bias, into y (M, N) where that is given."""
+    if len(x) == 1:
+        y = empty((1, len(weight)), x.dtype) if y is None else y
+        dense_row.times_transposed(2 * weight.size, x[0], weight, bias, y[0])
+        return y
     if len(x) <= dense.ROWS:
         return _product(x, weight, len(weight), dense.TRANSPOSED, bias, y)
     return _product(x, _packed(weight, len(weight), dense.pack_transposed), len(weight), dense.PACKED, bias, y)
@@ -45,6 +53,10 @@ def times_transposed(x, weight, bias, y=None):
 def times(g, weight):
     """g (M, K) @ weight (K, N)."""
     (M, K), N = g.shape, weight.shape[1]
+    if M == 1:
+        parts = empty((max(1, min(PARTS, weight.size // PART_NUMBERS, K // PART_ROWS)), N), g.dtype)
+        dense_row.times(2 * weight.size, g[0], weight, parts)
+        return sum_parts(parts).reshape(1, N)
     start = np.zeros(N, g.dtype)
     if M > dense.ROWS:
         return _product(g, _packed(weight, N, dense.pack), N, dense.PACKED, start)
@@ -75,6 +87,10 @@ def transposed_times(g, x):
     It had better be the wider one.
     """
     (K, M), N = g.shape, x.shape[1]
+    if K == 1:
+        product = empty((M, N), g.dtype)
+        dense_row.outer(product.size, g[0], x[0], product)
+        return product
     if K >= CHUNK_ROWS and M > N <= dense.ROWS:
         return np.ascontiguousarray(transposed_times(x, g).T)
     lanes = VECTOR_BYTES // x.itemsize
