@@ -34,6 +34,9 @@ PART_BYTES = 1 << 23
 WEIGHT_BLOCK_BYTES = VECTOR_BYTES if LOW_TILES else 256
 """Channels of a panel's block for weight gradients: where registers are 16, blocks of 128 bytes take 4 to 8 % longer than one vector."""
 
+STRIDED_FILTERS = 1 << 13
+"""Filters from which on the weight gradient of a strided 1x1 convolution is a product of pixels that are copied together, too."""
+
 ROW_NUMBERS = 1 << 26
 """A padded row of more numbers than this is all padding but for a sliver, and would not fit into memory several times."""
 
@@ -154,6 +157,8 @@ def backward_weight(g, x, grad_output):
     if lying := _lying(g):
         x, grad_output = x.reshape(g.N, 1, g.H, g.IC), grad_output.reshape(g.N, 1, g.OH, g.OC)
         return backward_weight(lying, x, grad_output).reshape(g.weight_shape)
+    if _is_strided_product(g) and g.IC * g.OC >= STRIDED_FILTERS:
+        return conv_im2col.backward_weight(g, x, grad_output)
     if conv_depthwise.fits(g):
         return conv_depthwise.backward_weight(g, x, grad_output)
     if conv_grouped.fits(g, x.itemsize):
