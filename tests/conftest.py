@@ -1,7 +1,8 @@
-"""What all tests share: the seed, the number of threads, hypothesis' profile."""
+"""What all tests share: the seed, the number of threads, memory full of NaN, hypothesis' profile."""
 
 import os
 import signal
+import sys
 import zlib
 
 os.environ["NUMBA_NUM_THREADS"] = "4"  # before numba is imported: the determinism tests go up to 4 threads on any machine
@@ -10,6 +11,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+from fastconv import memory
 from fastconv.kernels import jit
 
 hypothesis.settings.register_profile("fastconv", derandomize=True, deadline=None, max_examples=20, database=None)
@@ -26,6 +28,23 @@ def rng(request):
 def ctrl_c():
     """A shell starts what runs in its background with Ctrl-C ignored, and so would be the processes that tests start and interrupt."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unwritten_memory():
+    """What `memory.empty` gives holds NaN until it is written, so that nothing is right by what lay there before."""
+    original = memory.empty
+
+    def empty(shape, dtype):
+        array = original(shape, dtype)
+        array.reshape(-1).view(np.uint8).fill(255)
+        return array
+
+    users = [module for name, module in sys.modules.items() if name.startswith("fastconv.") and vars(module).get("empty") is original]
+    with pytest.MonkeyPatch.context() as patch:
+        for module in users:
+            patch.setattr(module, "empty", empty)
+        yield
 
 
 @pytest.fixture(autouse=True)

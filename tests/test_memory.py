@@ -1,6 +1,7 @@
 """Memory used again: never while somebody sees it, always afterwards."""
 
 import copy
+import importlib
 import pickle
 import threading
 
@@ -40,6 +41,12 @@ def test_arrays_are_what_numpy_makes(shape, dtype):
 def test_empty_and_scalar_shapes(shape):
     assert memory.empty(shape, FLOAT32).shape == shape
     assert memory.zeros(shape, FLOAT32).shape == shape
+
+
+def test_tests_see_memory_that_nobody_wrote():
+    for used in (memory, importlib.import_module("fastconv.functional.linear"), importlib.import_module("fastconv.functional.conv_direct")):
+        assert np.isnan(used.empty((3, 5), np.dtype(np.float32))).all()
+        assert np.isnan(used.empty((300, 50), np.dtype(np.float64))).all()
 
 
 def test_what_is_gone_is_used_again():
