@@ -36,13 +36,15 @@ class _Block(np.ndarray):
 
 
 @functools.lru_cache(maxsize=4096)
-def _rounded(shape, itemsize):
-    """Bytes of an array, up by at most an eighth, so that batches of nearly the same size share memory; 0 for one that is not large."""
+def _place(shape, itemsize):
+    """(bytes, unused memory of this size) of an array, up by at most an eighth, so that batches of nearly the same size share memory; None
+    for an array that is not large."""
     size = math.prod(shape) * itemsize
     if size < LARGE:
-        return 0
+        return None
     step = 1 << max(12, size.bit_length() - 4)
-    return -(-size // step) * step
+    size = -(-size // step) * step
+    return size, _unused.setdefault(size, [])
 
 
 def _fresh(size):
@@ -61,10 +63,10 @@ def release():
 
 def empty(shape, dtype):
     """As np.empty for a tuple `shape` and an np.dtype, in C order."""
-    size = _rounded(shape, dtype.itemsize)
-    if not size:
+    place = _place(shape, dtype.itemsize)
+    if place is None:
         return np.empty(shape, dtype)
-    unused = _unused.setdefault(size, [])
+    size, unused = place
     try:
         memory = unused.pop()
     except IndexError:

@@ -127,6 +127,15 @@ class Conv2d:
         return self.N, self.OC, self.OH, self.OW
 
     @functools.cached_property
+    def halves_shape(self):
+        """Of maxima of 2 x 2 outputs."""
+        return self.N, self.OC, self.OH // 2, self.OW // 2
+
+    @functools.cached_property
+    def halves_in_memory(self):
+        return self.N, self.OH // 2, self.OW // 2, self.OC
+
+    @functools.cached_property
     def window(self):
         return self.OH, self.OW, self.SH, self.SW, self.PT, self.PL
 
@@ -145,10 +154,14 @@ def conv2d(input_shape, weight_shape, stride=1, padding=0, dilation=1, groups=1)
 
     OH = floor((H + PT + PB - DH*(KH - 1) - 1) / SH) + 1, OW likewise.
     """
-    pairs = type(stride) is type(padding) is type(dilation) is tuple
-    if not pairs or set(map(type, (*stride, *padding, *dilation, groups))) != {int}:  # the cache takes True and 1.0 for 1
+    if not (_is_pair(stride) and _is_pair(padding) and _is_pair(dilation) and type(groups) is int):
         stride, padding, dilation, groups = _conv2d_options(stride, padding, dilation, groups)
     return _conv2d(input_shape, weight_shape, stride, padding, dilation, groups)
+
+
+def _is_pair(value):
+    """Whether `value` is a tuple of two ints: a cache takes True and 1.0 for 1."""
+    return type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int
 
 
 def _conv2d_options(stride, padding, dilation, groups):

@@ -46,9 +46,11 @@ class _Writable:
         self.__array_interface__ = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
 
 
-def channels_last(name, array, dtype=None):
-    """An (N, C, H, W) array as a C-contiguous (N, H, W, C) one; no copy when its memory is channels-last already."""
+def channels_last(name, array, dtype=None, shape=None):
+    """An (N, C, H, W) array, of `shape` when given, as a C-contiguous (N, H, W, C) one; no copy when that is how its memory lies."""
     array = plain(name, array, 4)
+    if shape is not None:
+        check_shape(name, array, shape)
     if dtype is not None and array.dtype != dtype:
         raise ArgumentTypeError(f"{name} must be {dtype} as the other arrays are, got {array.dtype}")
     pixels = array.transpose(0, 2, 3, 1)

@@ -9,7 +9,7 @@ from fastconv import shapes
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional import conv_direct, conv_im2col, conv_loops, conv_pooled, conv_winograd
 from fastconv.functional.activation import relu_in_place
-from fastconv.functional.arrays import FLOAT32, channels_last, check_shape, nchw, plain, same_dtype
+from fastconv.functional.arrays import FLOAT32, channels_last, nchw, same_dtype
 from fastconv.functional.linear import sum_rows, zeros_bias
 from fastconv.functional.options import three
 from fastconv.functional.pool import max_pool2d_backward_argmax, relu_max_halves
@@ -138,7 +138,7 @@ def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, group
     bias = zeros_bias(bias, g.OC, x.dtype)
     if g.OH < 2 or g.OW < 2:
         return None
-    argmax = empty((g.N, g.OH // 2, g.OW // 2, g.OC) if with_argmax else (0, 0, 0, 0), UINT8)
+    argmax = empty(g.halves_in_memory if with_argmax else (0, 0, 0, 0), UINT8)
     if compute in (conv_direct, conv_winograd):
         y = compute.forward_relu_max(g, x, weight, bias, argmax)
     else:
@@ -155,8 +155,7 @@ def conv2d_relu_max_pool2d_backward(
     many channels that "winograd" takes less time for all of them.
     """
     x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
-    check_shape("grad_output", plain("grad_output", grad_output, 4), (g.N, g.OC, g.OH // 2, g.OW // 2))
-    grad_output = channels_last("grad_output", grad_output, x.dtype)
+    grad_output = channels_last("grad_output", grad_output, x.dtype, g.halves_shape)
     if argmax.shape != grad_output.shape or argmax.dtype != UINT8:
         raise ArgumentError(f"argmax must come from the forward pass of this input, got {argmax.dtype} of shape {argmax.shape}")
     need_input, need_weight, need_bias = output_mask
@@ -209,8 +208,7 @@ def conv2d_backward(
     """
     x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
     need_input, need_weight, need_bias = three("output_mask", output_mask)
-    check_shape("grad_output", plain("grad_output", grad_output, 4), g.output_shape)
-    grad_output = channels_last("grad_output", grad_output, x.dtype)
+    grad_output = channels_last("grad_output", grad_output, x.dtype, g.output_shape)
     return (
         nchw(compute.backward_input(g, grad_output, weight)) if need_input else None,
         compute.backward_weight(g, x, grad_output) if need_weight else None,
@@ -299,8 +297,7 @@ def conv_transpose2d_backward(
     """
     x, weight, g, compute = _transposed(input, weight, stride, padding, output_padding, groups, dilation, algorithm)
     need_input, need_weight, need_bias = three("output_mask", output_mask)
-    check_shape("grad_output", plain("grad_output", grad_output, 4), g.input_shape)
-    grad_output = channels_last("grad_output", grad_output, x.dtype)
+    grad_output = channels_last("grad_output", grad_output, x.dtype, g.input_shape)
     return (
         nchw(compute.forward(g, grad_output, weight, zeros_bias(None, g.OC, x.dtype))) if need_input else None,
         compute.backward_weight(g, grad_output, x) if need_weight else None,

@@ -92,13 +92,25 @@ def forward(g, x, weight, bias):
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
-    if _is_product(g) or _is_strided_product(g) or conv_depthwise.fits(g) or conv_grouped.fits(g, x.itemsize):
-        return relu_max_halves(forward(g, x, weight, bias), argmax)
-    if conv_lanes.fits_relu_max(g, x.itemsize):
-        return conv_lanes.forward_relu_max(g, x, weight, bias, argmax)
-    if conv_lanes.reorders(g, x.itemsize):
-        return relu_max_halves(forward(g, x, weight, bias), argmax)
-    y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
+    return _relu_max_way(g, x.itemsize)(g, x, weight, bias, argmax)
+
+
+@functools.lru_cache(maxsize=1024)
+def _relu_max_way(g, itemsize):
+    """The function that does it: one pass over memory wherever sums run in the order of `forward`."""
+    if _is_product(g) or _is_strided_product(g) or conv_depthwise.fits(g) or conv_grouped.fits(g, itemsize):
+        return _forward_then_relu_max
+    if conv_lanes.fits_relu_max(g, itemsize):
+        return conv_lanes.forward_relu_max
+    return _forward_then_relu_max if conv_lanes.reorders(g, itemsize) else _tiles_relu_max
+
+
+def _forward_then_relu_max(g, x, weight, bias, argmax):
+    return relu_max_halves(forward(g, x, weight, bias), argmax)
+
+
+def _tiles_relu_max(g, x, weight, bias, argmax):
+    y = empty(g.halves_in_memory, x.dtype)
     kernel, arguments, shape = _relu_max(g, x.itemsize)
     kernel(g.flops, x, packed(forward_plan(g, x.itemsize), weight).reshape(shape), y, argmax, bias, *arguments)
     return y
@@ -106,7 +118,7 @@ def forward_relu_max(g, x, weight, bias, argmax):
 
 @functools.lru_cache(maxsize=1024)
 def _relu_max(g, itemsize):
-    """(kernel, its last arguments, the shape of the packed weight) of `forward_relu_max`."""
+    """(kernel, its last arguments, the shape of the packed weight) of `_tiles_relu_max`."""
     plan, image_bytes = forward_plan(g, itemsize), g.H * g.W * g.IC * itemsize
     OH, OW = g.OH // 2 * 2, g.OW // 2 * 2
     window = (OH, OW, g.SH, g.SW, g.PT, g.PL)  # without a last row or column that no maximum sees

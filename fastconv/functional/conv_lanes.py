@@ -136,11 +136,16 @@ def backward_weight(g, x, grad_output):
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
-    window = (g.OH // 2 * 2, g.OW // 2 * 2, *g.window[2:])  # without a last row or column that no maximum sees
-    y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
-    rows = _pooled_rows(window[1] * max(g.OC, g.IC) * VECTOR_BYTES, window[0])
-    conv_lanes.convolve_relu_max(g.flops, x, channels_last(weight), y, argmax, bias, window, g.taps, rows)
+    y = empty(g.halves_in_memory, x.dtype)
+    conv_lanes.convolve_relu_max(g.flops, x, channels_last(weight), y, argmax, bias, *_relu_max_cut(g))
     return y
+
+
+@functools.lru_cache(maxsize=1024)
+def _relu_max_cut(g):
+    """(window, taps, rows) of kernels.conv_lanes.convolve_relu_max."""
+    window = (g.OH // 2 * 2, g.OW // 2 * 2, *g.window[2:])  # without a last row or column that no maximum sees
+    return window, g.taps, _pooled_rows(window[1] * max(g.OC, g.IC) * VECTOR_BYTES, window[0])
 
 
 def _pooled_rows(row_bytes, OH):

@@ -63,10 +63,8 @@ def _weight_cut(g, itemsize):
 def backward_weight(g, x, grad_output, argmax):
     """x (N, H, W, IC), grad_output and argmax (N, OH // 2, OW // 2, OC) to OIHW and (OC,)."""
     shape, cut = _weight_cut(g, x.itemsize)
-    parts = empty(shape, x.dtype)
-    conv_pooled.backward_weight(g.flops // 4, x, grad_output, argmax, parts, (g.PT, g.PL), (g.KH, g.KW), *cut)
-    grad_weight, grad_bias = empty(g.weight_shape, x.dtype), empty((g.OC,), x.dtype)
-    conv_pooled.unpack(2 * parts.size, parts, grad_weight, grad_bias)
+    parts, grad_weight, grad_bias = empty(shape, x.dtype), empty(g.weight_shape, x.dtype), empty((g.OC,), x.dtype)
+    conv_pooled.backward_weight(g.flops // 4, x, grad_output, argmax, parts, grad_weight, grad_bias, (g.PT, g.PL), (g.KH, g.KW), *cut)
     return grad_weight, grad_bias
 
 
@@ -81,8 +79,6 @@ def _input_cut(g, itemsize):
 def backward_input(g, grad_output, argmax, weight):
     """grad_output and argmax (N, OH // 2, OW // 2, OC), weight OIHW to (N, H, W, IC)."""
     shape, cut = _input_cut(g, weight.itemsize)
-    packed = empty(shape, weight.dtype)
-    conv_pooled.pack(weight.size, weight, packed)
-    grad_input = empty((g.N, g.H, g.W, g.IC), weight.dtype)
-    conv_pooled.backward_input(g.flops // 4, grad_output, argmax, packed, grad_input, (g.PT, g.PL), (g.KH, g.KW), *cut)
+    packed, grad_input = empty(shape, weight.dtype), empty((g.N, g.H, g.W, g.IC), weight.dtype)
+    conv_pooled.backward_input(g.flops // 4, grad_output, argmax, weight, packed, grad_input, (g.PT, g.PL), (g.KH, g.KW), *cut)
     return grad_input

@@ -23,7 +23,7 @@ def _labels(target, shape):
     check_shape("target", target, shape)
     if target.dtype.kind == "u" and target.dtype.itemsize == 8:
         target = np.minimum(target, LIMIT)  # beyond 2**63 it would turn negative, and perhaps into ignore_index
-    return contiguous(target if target.dtype == np.int64 else target.astype(np.int64)).reshape(-1)
+    return contiguous(target if target.dtype == np.int64 else target.astype(np.int64)).ravel()
 
 
 class CrossEntropy:
@@ -31,52 +31,55 @@ class CrossEntropy:
 
     def __init__(self, input, target, weight, ignore_index, reduction, label_smoothing):
         input = plain("input", input)
-        if input.ndim < 2 or input.shape[1] == 0:
-            raise ArgumentError(f"input must have shape (N, C) or (N, C, H, W) with at least one class, got {input.shape}")
-        shape = input.shape
+        shape, dtype = input.shape, input.dtype
+        if len(shape) < 2 or shape[1] == 0:
+            raise ArgumentError(f"input must have shape (N, C) or (N, C, H, W) with at least one class, got {shape}")
         self.C = shape[1]
-        self.rows = contiguous(input if input.ndim == 2 else np.moveaxis(input, 1, -1))
+        self.rows = contiguous(input if len(shape) == 2 else np.moveaxis(input, 1, -1))
         self.shape = (shape[0], *shape[2:])
         self.labels = _labels(target, self.shape)
-        self.weight = np.empty(0, input.dtype)
+        self.none = np.empty(0, dtype)
+        self.weight = self.none
         if weight is not None:
             check_shape("weight", plain("weight", weight), (self.C,))
-            self.weight = same_dtype("weight", weight, input.dtype, 1)
+            self.weight = same_dtype("weight", weight, dtype, 1)
         self.reduction = choice("reduction", reduction, *REDUCTIONS)
         self.ignore = integer("ignore_index", ignore_index, -LIMIT)
         self.smoothing = number("label_smoothing", label_smoothing, 0, 1)
-        self.work = TRANSCENDENTAL * self.rows.size
+        self.ahead = None
 
-    def _check(self, bad):
-        """Raise when the kernel met a target, number `bad`, that is no class."""
+    def _compute(self, losses, d, g, scale):
+        """(sum of losses, sum of their weights), which need g and scale only for the gradient d."""
+        rows, labels, C = self.rows.ravel(), self.labels, self.C
+        total, weights, bad = kernels.cross_entropy(
+            TRANSCENDENTAL * rows.size, rows, labels, self.weight, g, losses.ravel(), d.ravel(),
+            np.empty(-(-labels.size // max(1, BLOCK // C))), C, self.ignore, self.smoothing, scale, self.reduction == "mean",
+        )  # fmt: skip
         if bad >= 0:
             where = tuple(int(i) for i in np.unravel_index(bad, self.shape))
-            raise ArgumentError(f"target must hold classes from 0 to {self.C - 1} or {self.ignore}, got {self.labels[bad]} at {where}")
+            raise ArgumentError(f"target must hold classes from 0 to {C - 1} or {self.ignore}, got {labels[bad]} at {where}")
+        return total, weights
 
-    def loss(self):
-        """The float, or the array, that `cross_entropy` returns."""
-        rows, labels = self.rows, self.labels
-        losses = empty(self.shape if self.reduction == "none" else (0,), rows.dtype)
-        parts = np.empty(-(-labels.size // max(1, BLOCK // self.C)))
-        total, weights, bad = kernels.cross_entropy_forward(
-            self.work, rows.reshape(-1), labels, self.weight, losses.reshape(-1), parts, self.C, self.ignore, self.smoothing
-        )
-        self._check(bad)
+    def loss(self, ahead=False):
+        """The float, or the array, that `cross_entropy` returns; with `ahead` its gradient is computed in the same pass, and kept."""
+        dtype = self.rows.dtype
+        losses = empty(self.shape, dtype) if self.reduction == "none" else self.none
+        d = empty(self.rows.shape, dtype) if ahead else self.none
+        total, weights = self._compute(losses, d, self.none, 1.0)
+        self.ahead = d if ahead else None
         return reduced_loss(total, losses, self.reduction, weights)
 
     def gradient(self, grad_output=None):
         """What `cross_entropy_backward` returns."""
-        scale, upstream = upstream_scale(grad_output, self.reduction, 0)
-        rows, labels, g = self.rows, self.labels, np.empty(0, self.rows.dtype)
-        if upstream is not None:
-            check_shape("grad_output", plain("grad_output", upstream), self.shape)
-            g = same_dtype("grad_output", upstream, rows.dtype, len(self.shape)).reshape(-1)
-        d = empty(rows.shape, rows.dtype)
-        mean = self.reduction == "mean"
-        bad = kernels.cross_entropy_backward(
-            self.work, rows.reshape(-1), labels, self.weight, g, d.reshape(-1), self.C, self.ignore, self.smoothing, scale, mean
-        )
-        self._check(bad)
+        d, self.ahead = self.ahead, None  # given to one caller, who may change it
+        if d is None or grad_output is not None:
+            scale, upstream = upstream_scale(grad_output, self.reduction, 0)
+            dtype, g = self.rows.dtype, self.none
+            if upstream is not None:
+                check_shape("grad_output", plain("grad_output", upstream), self.shape)
+                g = same_dtype("grad_output", upstream, dtype, len(self.shape)).ravel()
+            d = empty(self.rows.shape, dtype)
+            self._compute(self.none, d, g, scale)
         return d if d.ndim == 2 else np.moveaxis(d, -1, 1)
 
 

@@ -26,7 +26,7 @@ class Flat:
         if self.channels_last:
             array = array.transpose(0, 2, 3, 1)
         self.shape = array.shape
-        self.values = contiguous(array).reshape(-1)
+        self.values = contiguous(array).ravel()
 
     def beside(self, name, array):
         """The flat values of a further array, of the same shape and dtype, in the order of this one."""
@@ -36,7 +36,7 @@ class Flat:
             raise ArgumentError(f"{name} must have shape {self.restore(self.values).shape}, got {array.shape}")
         if array.dtype != self.values.dtype:
             raise ArgumentTypeError(f"{name} must be {self.values.dtype} as the other arrays are, got {array.dtype}")
-        return contiguous(ordered).reshape(-1)
+        return contiguous(ordered).ravel()
 
     def restore(self, values):
         """Flat values as an array of the shape and order of this one."""

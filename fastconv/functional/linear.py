@@ -1,9 +1,12 @@
 """The dense layer: matrix products of a batch with a weight, and the sums that biases need."""
 
+import functools
+import math
+
 import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
-from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
+from fastconv.functional.arrays import contiguous, plain, same_dtype
 from fastconv.functional.options import three
 from fastconv.kernels import dense, dense_row
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -68,7 +71,7 @@ def _product(x, factor, N, given, start, y=None):
     """start + x (M, K) times a right factor (K, N), which is given as dense.product says."""
     M, K = x.shape
     y = empty((M, N), x.dtype) if y is None else y
-    dense.product(2 * M * N * K, x.reshape(-1), factor.reshape(-1), y.reshape(-1), M, N, K, given, start)
+    dense.product(2 * M * N * K, x.ravel(), factor.ravel(), y.ravel(), M, N, K, given, start)
     return y
 
 
@@ -93,23 +96,31 @@ def transposed_times(g, x):
         return product
     if K >= CHUNK_ROWS and M > N <= dense.ROWS:
         return np.ascontiguousarray(transposed_times(x, g).T)
-    lanes = VECTOR_BYTES // x.itemsize
+    pack, chunk, splits, row_blocks, column_blocks = _cut_over_rows(M, N, K, x.itemsize)
+    parts = empty((splits, M, N), g.dtype)
+    for first in range(0, max(1, K), chunk):
+        rows, values, row, column = g, x, N, VECTOR_BYTES // x.itemsize
+        if chunk < K:
+            rows, values = g[first : first + chunk], x[first : first + chunk]
+        count = len(values)
+        if pack:
+            values, row, column = _packed(values, N, dense.pack), column, count * column
+        dense.product_over_rows(
+            2 * M * N * count, rows.ravel(), values.ravel(), parts.ravel(), M, N, count, row, column, row_blocks, column_blocks, splits,
+            min(first, 1),
+        )  # fmt: skip
+    return sum_parts(parts)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cut_over_rows(M, N, K, itemsize):
+    """(whether x is packed, rows of a chunk, splits, row blocks, column blocks) of `transposed_times`."""
     in_place = dense.reads_in_place.py_func(M, N, K)
     row_blocks, column_blocks = -(-M // dense.ROWS), -(-N // (dense.SMALL_COLUMNS if in_place else dense.WIDE))
     pack = row_blocks > 1 and not in_place
-    chunk = max(CHUNK_ROWS, CHUNK_BYTES // (N * x.itemsize)) if pack else max(1, K)
+    chunk = max(CHUNK_ROWS, CHUNK_BYTES // (N * itemsize)) if pack else max(1, K)
     splits = max(1, min(PARTS // (row_blocks * column_blocks), min(K, chunk) // (2 * dense.DEPTH)))
-    parts = empty((splits, M, N), g.dtype)
-    for first in range(0, max(1, K), chunk):
-        rows, values = g[first : first + chunk], x[first : first + chunk]
-        count, row, column = len(values), N, lanes
-        if pack:
-            values, row, column = _packed(values, N, dense.pack), lanes, count * lanes
-        dense.product_over_rows(
-            2 * M * N * count, rows.reshape(-1), values.reshape(-1), parts.reshape(-1), M, N, count, row, column, row_blocks, column_blocks,
-            splits, min(first, 1),
-        )  # fmt: skip
-    return sum_parts(parts)
+    return pack, chunk, splits, row_blocks, column_blocks
 
 
 def sum_parts(parts):
@@ -117,7 +128,7 @@ def sum_parts(parts):
     if len(parts) == 1:
         return parts[0]
     total = empty(parts.shape[1:], parts.dtype)
-    dense.sum_splits(2 * parts.size, parts.reshape(len(parts), -1), total.reshape(-1))
+    dense.sum_splits(2 * parts.size, parts.reshape(len(parts), -1), total.ravel())
     return total
 
 
@@ -133,9 +144,13 @@ def _rows(name, array, features, dtype=None):
     array = plain(name, array)
     if dtype is not None and array.dtype != dtype:
         raise ArgumentTypeError(f"{name} must be {dtype} as the other arrays are, got {array.dtype}")
-    if array.ndim < 2 or array.shape[-1] != features:
-        raise ArgumentError(f"{name} must have shape (N, {features}) or (..., {features}), got {array.shape}")
-    return contiguous(array).reshape(-1, features) if array.size else np.empty((int(np.prod(array.shape[:-1])), features), array.dtype)
+    shape = array.shape
+    if len(shape) < 2 or shape[-1] != features:
+        raise ArgumentError(f"{name} must have shape (N, {features}) or (..., {features}), got {shape}")
+    if not array.size:
+        return np.empty((math.prod(shape[:-1]), features), array.dtype)
+    array = contiguous(array)
+    return array if len(shape) == 2 else array.reshape(-1, features)
 
 
 def _weight(weight):
@@ -201,8 +216,9 @@ def linear_backward(grad_output, input, weight, *, output_mask=(True, True, True
     weight = _weight(weight)
     O, features = weight.shape
     x = _rows("input", input, features, weight.dtype)
-    check_shape("grad_output", plain("grad_output", grad_output), (*input.shape[:-1], O))
     g = _rows("grad_output", grad_output, O, weight.dtype)
+    if grad_output.shape[:-1] != input.shape[:-1]:
+        raise ArgumentError(f"grad_output must have shape {(*input.shape[:-1], O)}, got {grad_output.shape}")
     need_input, need_weight, need_bias = three("output_mask", output_mask)
     return (
         times(g, weight).reshape(input.shape) if need_input else None,

@@ -90,61 +90,61 @@ def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, ap
                 d[(s * OC + v + lane) * filter_size + KH * row] += values[lane]
 
 
-@kernel
-def backward_weight(X, G, argmax, parts, padding, taps, images, rows, share, apart):
-    """Reads X (N, H, W, C), G and argmax (N, OH / 2, OW / 2, OC); writes parts (splits, OC, KH + 1, R), to be summed.
-
-    The rows of an output channel's filter fill vectors, R numbers each; the one after the last starts with the gradient of the bias.
-    With `apart` the panel has a row of the filter's numbers for each column of the output, so that none lies across two lines of the
-    cache. Parallel over splits of the images' blocks of `rows` rows of G, of which `images` make one list, and `share` vectors of output
-    channels.
-    """
-    L = lanes(X)
-    for job in prange(parts.shape[0] * ((G.shape[3] + share * L - 1) // (share * L))):
-        _weight_job(np.int64(job), X, G, argmax, parts, padding, taps, images, rows, share, apart)  # prange's uint64 would compile it again
-
-
-@kernel
-def unpack(parts, grad_weight, grad_bias):
-    """Reads the parts of `backward_weight`, writes their sums (OC, C, KH, KW) and (OC,). Parallel over output channels."""
+@device
+def _unpack(oc, parts, grad_weight, grad_bias):
+    """The gradients of output channel `oc`: sums of its `parts`, transposed."""
     splits, OC, _, row = parts.shape
     _, C, KH, KW = grad_weight.shape
     p, d, size, L = flat(parts), flat(grad_weight), (KH + 1) * row, lanes(parts)
-    for oc in prange(OC):
-        total = scratch(size, parts.dtype)
-        for i in range(0, size, L):
-            column = load(p, oc * size + i, L)
-            for s in range(1, splits):
-                column = column + load(p, (s * OC + oc) * size + i, L)
-            store(total, i, column, L)
-        grad_bias[oc] = total[KH * row]
-        filters = scratch(KH * KW * C, parts.dtype)  # (tap, channel)
-        for kh in range(KH):
-            copy(total, kh * row, filters, kh * KW * C, KW * C)
-        for tap in range(0, KH * KW, L):
-            taps = min(L, KH * KW - tap)
-            for c in range(0, C, L):
-                transpose(filters, tap * C + c, C, taps, min(L, C - c), d, (oc * C + c) * KH * KW + tap, KH * KW, taps)
+    total = scratch(size, parts.dtype)
+    for i in range(0, size, L):
+        column = load(p, oc * size + i, L)
+        for s in range(1, splits):
+            column = column + load(p, (s * OC + oc) * size + i, L)
+        store(total, i, column, L)
+    grad_bias[oc] = total[KH * row]
+    filters = scratch(KH * KW * C, parts.dtype)  # (tap, channel)
+    for kh in range(KH):
+        copy(total, kh * row, filters, kh * KW * C, KW * C)
+    for tap in range(0, KH * KW, L):
+        taps = min(L, KH * KW - tap)
+        for c in range(0, C, L):
+            transpose(filters, tap * C + c, C, taps, min(L, C - c), d, (oc * C + c) * KH * KW + tap, KH * KW, taps)
 
 
 @kernel
-def pack(weight, packed):
-    """Reads weight (OC, C, KH, KW), writes packed (2, OC, KH + 1, vectors * lanes): filters, and filters one row lower; else 0."""
+def backward_weight(X, G, argmax, parts, grad_weight, grad_bias, padding, taps, images, rows, share, apart):
+    """Reads X (N, H, W, C), G and argmax (N, OH / 2, OW / 2, OC); writes grad_weight (OC, C, KH, KW) and grad_bias (OC,).
+
+    They are sums of parts (splits, OC, KH + 1, R), where the rows of an output channel's filter fill vectors, R numbers each; the one
+    after the last starts with the gradient of the bias. With `apart` the panel has a row of the filter's numbers for each column of the
+    output, so that none lies across two lines of the cache. Parallel over splits of the images' blocks of `rows` rows of G, of which
+    `images` make one list, and `share` vectors of output channels; then over output channels.
+    """
+    L, OC = lanes(X), G.shape[3]
+    for job in prange(parts.shape[0] * ((OC + share * L - 1) // (share * L))):
+        _weight_job(np.int64(job), X, G, argmax, parts, padding, taps, images, rows, share, apart)  # prange's uint64 would compile it again
+    for oc in prange(OC):
+        _unpack(oc, parts, grad_weight, grad_bias)
+
+
+@device
+def _pack(oc, weight, packed):
+    """Filters of output channel `oc`, and filters one row lower; else 0."""
     OC, C, KH, KW = weight.shape
     w, p, L = flat(weight), flat(packed), lanes(weight)
     row, run = packed.shape[3], KW * C
-    for oc in prange(OC):
-        filters = scratch(KH * run, weight.dtype)  # (tap, channel)
-        for c in range(0, C, L):
-            channels = min(L, C - c)
-            for tap in range(0, KH * KW, L):
-                source = (oc * C + c) * KH * KW + tap
-                transpose(w, source, KH * KW, channels, min(L, KH * KW - tap), filters, tap * C + c, C, channels)
-        for down in range(2):
-            target = (down * OC + oc) * (KH + 1) * row
-            zero(p, target, (KH + 1) * row)
-            for kh in range(KH):
-                copy(filters, kh * run, p, target + (kh + down) * row, run)
+    filters = scratch(KH * run, weight.dtype)  # (tap, channel)
+    for c in range(0, C, L):
+        channels = min(L, C - c)
+        for tap in range(0, KH * KW, L):
+            source = (oc * C + c) * KH * KW + tap
+            transpose(w, source, KH * KW, channels, min(L, KH * KW - tap), filters, tap * C + c, C, channels)
+    for down in range(2):
+        target = (down * OC + oc) * (KH + 1) * row
+        zero(p, target, (KH + 1) * row)
+        for kh in range(KH):
+            copy(filters, kh * run, p, target + (kh + down) * row, run)
 
 
 @apart
@@ -189,11 +189,14 @@ def _input_job(job, G, argmax, weight, D, padding, taps, images, rows):
 
 
 @kernel
-def backward_input(G, argmax, weight, D, padding, taps, images, rows):
-    """Reads G and argmax (N, OH / 2, OW / 2, OC) and packed filters; writes D (N, H, W, C).
+def backward_input(G, argmax, weight, packed, D, padding, taps, images, rows):
+    """Reads G and argmax (N, OH / 2, OW / 2, OC), weight (OC, C, KH, KW); writes D (N, H, W, C), and packed (2, OC, KH + 1, R) before.
 
-    Two lists for each pixel of G: the gradients that belong to the left and to the right of its outputs. Parallel over blocks of `images`
-    images and of `rows` rows of G, each of which computes what its neighbours' last rows send into its own once more.
+    Two lists for each pixel of G: the gradients that belong to the left and to the right of its outputs. Parallel over output channels,
+    to pack their filters; then over blocks of `images` images and of `rows` rows of G, each of which computes what its neighbours' last
+    rows send into its own once more.
     """
+    for oc in prange(weight.shape[0]):
+        _pack(oc, weight, packed)
     for job in prange((G.shape[0] + images - 1) // images * ((G.shape[1] + rows - 1) // rows)):
-        _input_job(np.int64(job), G, argmax, weight, D, padding, taps, images, rows)
+        _input_job(np.int64(job), G, argmax, packed, D, padding, taps, images, rows)

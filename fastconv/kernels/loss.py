@@ -2,7 +2,7 @@
 
 Forward kernels return the sum of all losses, in float64 and in an order that depends on the size alone, and write each loss to
 `losses` unless it is empty. Backward kernels write d, the gradient of the prediction, of each loss times `scale`, or times its element
-of g unless g is empty. Parallel over blocks.
+of g unless g is empty. Cross entropy is both in one. Parallel over blocks.
 """
 
 import math
@@ -48,15 +48,30 @@ def _weighted_sum(x, start, weight, C, shift):
 
 
 @device
-def _cross_entropy_row(x, start, target, weight, C, smoothing, all_weights):
-    """-log p[target], with smoothing mixed with the mean of -log p over all classes; each weighted by class."""
+def _cross_entropy_row(x, start, target, weight, d, C, smoothing, all_weights, scale):
+    """-log p[target], with smoothing mixed with the mean of -log p over all classes; each weighted by class. Its gradient goes into d."""
     shift = row_maximum(x, start, C)
-    log_sum = math.log(np.float64(row_exp_sum(x, start, C, shift)))
+    total = row_exp_sum(x, start, C, shift)
+    if d.size > 0:
+        _cross_entropy_gradient_row(x, start, target, weight, d, C, smoothing, all_weights, scale, shift, total)
+    log_sum = math.log(np.float64(total))
     loss = (log_sum - (x[start + target] - shift)) * _class_weight(weight, target)
     if smoothing == 0.0:
         return loss
     others = log_sum * all_weights - _weighted_sum(x, start, weight, C, shift)
     return (1.0 - smoothing) * loss + smoothing / C * others
+
+
+@device
+def _cross_entropy_gradient_row(x, start, target, weight, d, C, smoothing, all_weights, scale, shift, total):
+    """d = scale * (p * sum of q - q), where q = (1 - smoothing) * weight at the target + smoothing / C * weight at every class."""
+    at_target = (1.0 - smoothing) * _class_weight(weight, target)
+    factor = scale * (at_target + smoothing / C * all_weights) / total
+    spread = scale * smoothing / C
+    for c in range(0, C, lanes(x)):
+        q = load(weight, c, C - c) * spread if weight.size > 0 else splat(x, spread)
+        store(d, start + c, exp(load(x, start + c, C - c) - shift) * factor - q, C - c)
+    d[start + target] -= scale * at_target
 
 
 @device
@@ -70,55 +85,31 @@ def _sum_weights(weight, C):
 
 
 @kernel
-def cross_entropy_forward(x, target, weight, losses, parts, C, ignore, smoothing):
-    """Returns (sum of losses, sum of the weights of their targets, index of the first bad target or -1); parts has one number per job."""
+def cross_entropy(x, target, weight, g, losses, d, parts, C, ignore, smoothing, scale, mean):
+    """Returns (sum of losses, sum of the weights of their targets, index of the first bad target or -1); parts has one number per job.
+
+    Writes the gradient too, unless d is empty; with `mean`, scale is divided by the sum of the weights of all targets.
+    """
     weights, bad = _check_targets(target, weight, C, ignore)
     if bad >= 0:
         return 0.0, weights, bad
     all_weights, step = _sum_weights(weight, C), rows_per_job(C)
+    row_scale = scale / weights if mean else scale
     for job in prange(parts.size):
         total = 0.0
         for m in range(job * step, min((job + 1) * step, target.size)):
             loss = 0.0
             if target[m] != ignore:
-                loss = _cross_entropy_row(x, m * C, target[m], weight, C, smoothing, all_weights)
+                factor = row_scale * g[m] if g.size > 0 else row_scale
+                loss = _cross_entropy_row(x, m * C, target[m], weight, d, C, smoothing, all_weights, factor)
+            elif d.size > 0:
+                for c in range(0, C, lanes(x)):
+                    store(d, m * C + c, splat(x, 0.0), C - c)
             total += loss
             if losses.size > 0:
                 losses[m] = loss
         parts[job] = total
     return _sum(parts), weights, bad
-
-
-@device
-def _cross_entropy_gradient_row(x, start, target, weight, d, C, smoothing, all_weights, scale):
-    """d = scale * (p * sum of q - q), where q = (1 - smoothing) * weight at the target + smoothing / C * weight at every class."""
-    shift = row_maximum(x, start, C)
-    at_target = (1.0 - smoothing) * _class_weight(weight, target)
-    factor = scale * (at_target + smoothing / C * all_weights) / row_exp_sum(x, start, C, shift)
-    spread = scale * smoothing / C
-    for c in range(0, C, lanes(x)):
-        q = load(weight, c, C - c) * spread if weight.size > 0 else splat(x, spread)
-        store(d, start + c, exp(load(x, start + c, C - c) - shift) * factor - q, C - c)
-    d[start + target] -= scale * at_target
-
-
-@kernel
-def cross_entropy_backward(x, target, weight, g, d, C, ignore, smoothing, scale, mean):
-    """Returns the index of the first bad target or -1. With `mean`, scale is divided by the sum of the weights of all targets."""
-    weights, bad = _check_targets(target, weight, C, ignore)
-    if bad >= 0:
-        return bad
-    all_weights, step = _sum_weights(weight, C), rows_per_job(C)
-    row_scale = scale / weights if mean else scale
-    for job in prange((target.size + step - 1) // step):
-        for m in range(job * step, min((job + 1) * step, target.size)):
-            if target[m] == ignore:
-                for c in range(0, C, lanes(x)):
-                    store(d, m * C + c, splat(x, 0.0), C - c)
-            else:
-                factor = row_scale * g[m] if g.size > 0 else row_scale
-                _cross_entropy_gradient_row(x, m * C, target[m], weight, d, C, smoothing, all_weights, factor)
-    return bad
 
 
 # --- element by element --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from fastconv.functional.arrays import plain
 from fastconv.functional.cross_entropy import CrossEntropy
 from fastconv.functional.loss import BinaryCrossEntropy, BinaryCrossEntropyWithLogits, SquaredError
 from fastconv.functional.options import choice, number
-from fastconv.nn.module import Module
+from fastconv.nn.module import Module, recording
 from fastconv.shapes import integer
 
 
@@ -27,9 +27,12 @@ class Loss(Module):
 
     def forward(self, prediction, target):
         checked = self._checked(prediction, target, **self._options())
-        loss = checked.loss()
+        loss = self._value(checked)
         self.remember(checked)
         return loss
+
+    def _value(self, checked):
+        return checked.loss()
 
     def backward(self, grad_output=None):
         (checked,) = self.recall()
@@ -80,6 +83,9 @@ class CrossEntropyLoss(Loss):
             "reduction": self.reduction,
             "label_smoothing": self.label_smoothing,
         }
+
+    def _value(self, checked):
+        return checked.loss(ahead=recording())
 
 
 class BCELoss(Loss):

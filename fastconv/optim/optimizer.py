@@ -95,13 +95,13 @@ class Optimizer:
                 grad = parameter.grad
                 if grad is None:
                     continue
-                data, grad = parameter.data, plain("grad", grad)
-                if grad.shape != data.shape or grad.dtype != data.dtype:
-                    raise ArgumentError(f"grad must be {data.dtype} of shape {data.shape}, got {grad.dtype} of shape {grad.shape}")
+                data = parameter.data
+                if type(grad) is not np.ndarray or grad.dtype is not data.dtype or grad.shape != data.shape:
+                    grad = _checked(grad, data)
                 state = self.state.get(parameter)
                 if state is None:
                     state = self.state[parameter] = {}
-                update(state, data.reshape(-1), contiguous(grad).reshape(-1))
+                update(state, data.ravel(), contiguous(grad).ravel())
 
     @staticmethod
     def _buffer(state, name, data):
@@ -170,6 +170,14 @@ class Optimizer:
             for group in self.param_groups
         )
         return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+def _checked(grad, data):
+    """`grad` as an array that fits its parameter's data."""
+    grad = plain("grad", grad)
+    if grad.shape != data.shape or grad.dtype != data.dtype:
+        raise ArgumentError(f"grad must be {data.dtype} of shape {data.shape}, got {grad.dtype} of shape {grad.shape}")
+    return grad
 
 
 def _restored(name, value, parameter):
