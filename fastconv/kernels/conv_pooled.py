@@ -90,7 +90,7 @@ def _weight_job(job, X, G, argmax, parts, padding, taps, images, rows, share, ap
                 d[(s * OC + v + lane) * filter_size + KH * row] += values[lane]
 
 
-@device
+@apart
 def _unpack(oc, parts, grad_weight, grad_bias):
     """The gradients of output channel `oc`: sums of its `parts`, transposed."""
     splits, OC, _, row = parts.shape
@@ -125,10 +125,10 @@ def backward_weight(X, G, argmax, parts, grad_weight, grad_bias, padding, taps, 
     for job in prange(parts.shape[0] * ((OC + share * L - 1) // (share * L))):
         _weight_job(np.int64(job), X, G, argmax, parts, padding, taps, images, rows, share, apart)  # prange's uint64 would compile it again
     for oc in prange(OC):
-        _unpack(oc, parts, grad_weight, grad_bias)
+        _unpack(np.int64(oc), parts, grad_weight, grad_bias)
 
 
-@device
+@apart
 def _pack(oc, weight, packed):
     """Filters of output channel `oc`, and filters one row lower; else 0."""
     OC, C, KH, KW = weight.shape
@@ -192,11 +192,10 @@ def _input_job(job, G, argmax, weight, D, padding, taps, images, rows):
 def backward_input(G, argmax, weight, packed, D, padding, taps, images, rows):
     """Reads G and argmax (N, OH / 2, OW / 2, OC), weight (OC, C, KH, KW); writes D (N, H, W, C), and packed (2, OC, KH + 1, R) before.
 
-    Two lists for each pixel of G: the gradients that belong to the left and to the right of its outputs. Parallel over output channels,
-    to pack their filters; then over blocks of `images` images and of `rows` rows of G, each of which computes what its neighbours' last
-    rows send into its own once more.
+    Two lists for each pixel of G: the gradients that belong to the left and to the right of its outputs. Parallel over blocks of `images`
+    images and of `rows` rows of G, each of which computes what its neighbours' last rows send into its own once more.
     """
-    for oc in prange(weight.shape[0]):
+    for oc in range(weight.shape[0]):
         _pack(oc, weight, packed)
     for job in prange((G.shape[0] + images - 1) // images * ((G.shape[1] + rows - 1) // rows)):
         _input_job(np.int64(job), G, argmax, packed, D, padding, taps, images, rows)
