@@ -279,20 +279,18 @@ def test_gradients_behind_a_maximum(name, dtype, blocks, rng, monkeypatch, kerne
     shape, OC, kernel, padding = POOLED[name]
     x, w = small_integers(rng, shape, dtype), small_integers(rng, (OC, shape[1], *kernel), dtype)
     bias = small_integers(rng, (OC,), dtype)
-    options = (1, padding, 1, 1)
     before = reference.conv2d(x, w, bias, padding=padding)
-    output, argmax, before_shape = conv2d_relu_max_pool2d(x, w, bias, *options)
-    assert before_shape == before.shape
+    output, argmax, seen = conv2d_relu_max_pool2d(x, w, bias, 1, padding, 1, 1)
     assert np.array_equal(output, reference.max_pool2d(np.maximum(before, 0), 2))
     assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
     grad_output = small_integers(rng, output.shape, dtype)
     grad_before = reference.max_pool2d_backward(grad_output, np.maximum(before, 0), 2) * (before > 0)
     expected = reference.conv2d_backward(grad_before, x, w, padding=padding)
     kernels_called.clear()
-    results = conv2d_relu_max_pool2d_backward(grad_output, argmax, x, w, *options)
+    results = conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, w)
     assert {"conv_pooled.backward_input", "conv_pooled.backward_weight"} <= kernels_called
     set_num_threads(1)
-    for result, again, wanted in zip(results, conv2d_relu_max_pool2d_backward(grad_output, argmax, x, w, *options), expected, strict=True):
+    for result, again, wanted in zip(results, conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, w), expected, strict=True):
         assert np.array_equal(result, wanted)
         assert_same_bits(again, result)
 
@@ -341,12 +339,12 @@ def test_gradients_behind_a_maximum_heed_what_direct_cannot_take(monkeypatch, rn
     """Rows too long for memory: auto computes by loops, and "direct" says why it does not."""
     monkeypatch.setattr(conv_direct, "ROW_NUMBERS", 1)
     x, w = small_integers(rng, (2, 3, 8, 8), np.float32), small_integers(rng, (5, 3, 3, 3), np.float32)
-    output, argmax, _ = conv2d_relu_max_pool2d(x, w, None, 1, 0, 1, 1)
-    conv2d_relu_max_pool2d_backward(output, argmax, x, w, 1, 0, 1, 1)
+    output, argmax, seen = conv2d_relu_max_pool2d(x, w, None, 1, 0, 1, 1)
+    conv2d_relu_max_pool2d_backward(output, argmax, seen, w)
     assert "conv_loops.backward_weight" in kernels_called
     assert "conv_pooled.backward_weight" not in kernels_called
     with pytest.raises(ArgumentError, match="would be padded"):
-        conv2d_relu_max_pool2d_backward(output, argmax, x, w, 1, 0, 1, 1, algorithm="direct")
+        conv2d_relu_max_pool2d(x, w, None, 1, 0, 1, 1, algorithm="direct")
 
 
 PICKED = {  # images, channels of input and output, size of the image: which gradients are computed from the convolution's own, written out
@@ -367,10 +365,10 @@ def test_gradients_behind_maxima_where_it_pays(name, allowed, rng, kernels_calle
     grad_output = rng.standard_normal((N, OC, size // 2, size // 2), np.float32)
     set_winograd(allowed)
     try:
-        before, (_, argmax, _) = F.conv2d(x, w, padding=1), conv2d_relu_max_pool2d(x, w, None, 1, 1, 1, 1)
+        before, (_, argmax, seen) = F.conv2d(x, w, padding=1), conv2d_relu_max_pool2d(x, w, None, 1, 1, 1, 1)
         kernels_called.clear()
-        results = conv2d_relu_max_pool2d_backward(grad_output, argmax, x, w, 1, 1, 1, 1)
-        masked = [conv2d_relu_max_pool2d_backward(grad_output, argmax, x, w, 1, 1, 1, 1, output_mask=np.eye(3)[k])[k] for k in range(3)]
+        results = conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, w)
+        masked = [conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, w, np.eye(3)[k])[k] for k in range(3)]
     finally:
         set_winograd(True)
     assert ("conv_pooled.backward_input" not in kernels_called, "conv_pooled.backward_weight" not in kernels_called) == dense

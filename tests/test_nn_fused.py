@@ -257,13 +257,24 @@ def test_a_gradient_of_the_wrong_shape():
         net.backward(np.ones((2, 4, 3, 3), np.float64))
 
 
-def test_layers_of_different_passes():
-    """The convolution has seen other images since: an error, not a look beyond the end of an array."""
-    net = conv_relu_pool(1, 4, 3)
-    net(np.ones((2, 1, 8, 8), np.float32))
+def test_layers_of_different_passes(rng):
+    """The convolution has seen other images since: gradients are of what was computed together, and of nothing beyond an array's end."""
+    net, x = conv_relu_pool(1, 4, 3), rng.standard_normal((2, 1, 8, 8), np.float32)
+    grad_output = rng.standard_normal(net(x).shape, np.float32)
+    expected = net.backward(grad_output)
+    net(x)
     net[0].forward(np.ones((9, 1, 30, 30), np.float32))
-    with pytest.raises(ValueError, match="argmax must come from the forward pass of this input"):
+    with pytest.raises(ValueError, match="grad_output must have shape"):
         net.backward(np.ones((9, 4, 14, 14), np.float32))
+    assert np.array_equal(net.backward(grad_output), expected)
+
+
+def test_a_weight_of_another_shape_since_forward():
+    net = conv_relu_pool(1, 4, 3)
+    output = net(np.ones((2, 1, 8, 8), np.float32))
+    net[0].weight.data = np.ones((4, 1, 5, 5), np.float32)
+    with pytest.raises(ValueError, match="weight must have shape"):
+        net.backward(output)
 
 
 def test_gradcheck(rng):

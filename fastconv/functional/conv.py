@@ -9,7 +9,7 @@ from fastconv import shapes
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional import conv_direct, conv_im2col, conv_loops, conv_pooled, conv_winograd
 from fastconv.functional.activation import relu_in_place
-from fastconv.functional.arrays import FLOAT32, channels_last, nchw, same_dtype
+from fastconv.functional.arrays import FLOAT32, channels_last, check_shape, nchw, same_dtype
 from fastconv.functional.linear import sum_rows, zeros_bias
 from fastconv.functional.options import three
 from fastconv.functional.pool import max_pool2d_backward_argmax, relu_max_halves
@@ -131,8 +131,8 @@ def conv2d_relu(input, weight, bias, stride, padding, dilation, groups, algorith
 def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, groups, algorithm="auto", with_argmax=True):
     """max_pool2d(relu(conv2d(...)), 2) in one pass over memory, the same bits; None where the convolution gives less than 2 x 2 outputs.
 
-    Returns (output, argmax, the convolution's output shape). With argmax, which ReLU's gradient is in, max_pool2d_backward_argmax gives the
-    gradient of the convolution's output.
+    Returns (output, argmax, seen), `seen` for `conv2d_relu_max_pool2d_backward`. ReLU's gradient is in the argmax: with it
+    max_pool2d_backward_argmax gives the gradient of the convolution's output.
     """
     x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
     bias = zeros_bias(bias, g.OC, x.dtype)
@@ -143,32 +143,28 @@ def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, group
         y = compute.forward_relu_max(g, x, weight, bias, argmax)
     else:
         y = relu_max_halves(compute.forward(g, x, weight, bias), argmax)
-    return nchw(y), argmax, g.output_shape
+    return nchw(y), argmax, (x, g, compute, algorithm in ("auto", "direct") and conv_pooled.fits(g, x.itemsize))
 
 
-def conv2d_relu_max_pool2d_backward(
-    grad_output, argmax, input, weight, stride, padding, dilation, groups, algorithm="auto", output_mask=(True, True, True)
-):
-    """Gradients of `conv2d_relu_max_pool2d`, from its argmax: those of `conv2d_backward`, to rounding, for the gradient of the maxima.
+def conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, weight, output_mask=(True, True, True)):
+    """Gradients of `conv2d_relu_max_pool2d`, from what it has returned: those of `conv2d_backward`, to rounding, for that of the maxima.
 
     Three of four numbers of the convolution's own gradient are 0. They are neither written to memory nor multiplied, unless there are so
-    many channels that "winograd" takes less time for all of them.
+    many channels that "winograd" takes less time for all of them, or another algorithm is asked for.
     """
-    x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
+    x, g, compute, sparse = seen
+    weight = same_dtype("weight", weight, x.dtype, 4)
+    check_shape("weight", weight, g.weight_shape)
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.halves_shape)
-    if argmax.shape != grad_output.shape or argmax.dtype != UINT8:
-        raise ArgumentError(f"argmax must come from the forward pass of this input, got {argmax.dtype} of shape {argmax.shape}")
     need_input, need_weight, need_bias = output_mask
-    dense_input = dense_weight = algorithm not in ("auto", "direct") or not conv_pooled.fits(g, x.itemsize)
-    if compute is conv_winograd and not dense_input:
+    dense_input = dense_weight = not sparse
+    if compute is conv_winograd and sparse:
         dense_input, dense_weight = conv_winograd.pays_behind_maxima(g)
     mask = need_input and dense_input, need_weight and dense_weight, need_bias and dense_weight
     grad_input = grad_weight = grad_bias = None
     if any(mask):
-        before = max_pool2d_backward_argmax(nchw(grad_output), argmax, g.output_shape, 2)
-        grad_input, grad_weight, grad_bias = conv2d_backward(
-            before, input, weight, stride, padding, dilation, groups, algorithm=algorithm, output_mask=mask
-        )
+        before = channels_last("grad_output", max_pool2d_backward_argmax(nchw(grad_output), argmax, g.output_shape, 2))
+        grad_input, grad_weight, grad_bias = _gradients(g, compute, before, x, weight, mask)
     if need_input and not dense_input:
         grad_input = nchw(conv_pooled.backward_input(g, grad_output, argmax, weight))
     if (need_weight or need_bias) and not dense_weight:
@@ -207,8 +203,14 @@ def conv2d_backward(
     grad_input is the full convolution of grad_output with the filter rotated by 180 degrees; grad_bias sums over n, oh, ow.
     """
     x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
-    need_input, need_weight, need_bias = three("output_mask", output_mask)
+    mask = three("output_mask", output_mask)
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.output_shape)
+    return _gradients(g, compute, grad_output, x, weight, mask)
+
+
+def _gradients(g, compute, grad_output, x, weight, output_mask):
+    """What `conv2d_backward` returns, of grad_output (N, OH, OW, OC) and x (N, H, W, IC)."""
+    need_input, need_weight, need_bias = output_mask
     return (
         nchw(compute.backward_input(g, grad_output, weight)) if need_input else None,
         compute.backward_weight(g, x, grad_output) if need_weight else None,

@@ -28,15 +28,17 @@ def _conv_relu_max(input, conv, relu, pool):
     if not _halves(pool):
         return None
     weight, bias = conv._arrays()
+    learning = recording()
     results = conv2d_relu_max_pool2d(
-        input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.algorithm, with_argmax=recording()
+        input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups, conv.algorithm, with_argmax=learning
     )
     if results is None:
         return None
-    output, argmax, shape = results
-    conv.remember(input)
-    relu.remember(None)
-    pool.remember(argmax, shape)
+    output, argmax, seen = results
+    if learning:
+        conv.remember(input)
+        relu.remember(None)
+        pool.remember(argmax, seen[1].output_shape, seen)
     return output
 
 
@@ -117,13 +119,10 @@ def backward(layers, candidates, count, grad_output, input_gradient):
     for together, group, attributes in candidates[count - 3] if count > 2 else ():
         if together is _conv_relu_max and as_they_are(attributes, "backward"):
             conv, relu, pool = group
-            if pool.recall() and relu.recall()[0] is None:  # ReLU's gradient is in the argmax
-                options = conv.stride, conv.padding, conv.dilation, conv.groups, conv.algorithm
+            argmax, _, *seen = pool.recall()
+            if seen and relu.recall()[0] is None:  # ReLU's gradient is in the argmax
                 mask = input_gradient or count > 3, True, conv.bias is not None
-                gradients = conv2d_relu_max_pool2d_backward(
-                    grad_output, pool.recall()[0], *conv.recall(), conv.weight.data, *options, output_mask=mask
-                )
-                return conv._accumulate(gradients), 3
+                return conv._accumulate(conv2d_relu_max_pool2d_backward(grad_output, argmax, *seen, conv.weight.data, mask)), 3
     if input_gradient or count > 1:
         return last.backward(grad_output), 1
     return last.backward_parameters(grad_output), 1

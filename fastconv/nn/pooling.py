@@ -58,7 +58,7 @@ class MaxPool2d(_Window):
         return output
 
     def backward(self, grad_output):
-        argmax, input_shape = self.recall()
+        argmax, input_shape = self.recall()[:2]
         return max_pool2d_backward_argmax(grad_output, argmax, input_shape, *self._options())
 
     def extra_repr(self):
