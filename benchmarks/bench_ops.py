@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.workloads import ACTIVATION_INPUT, ACTIVATIONS, BATCH_NORMS, LINEARS, LOSSES, POOLS, SOFTMAXES, draw
+from benchmarks.workloads import ACTIVATION_INPUT, ACTIVATIONS, BATCH_NORMS, LINEARS, LOSSES, POOLS, SOFTMAXES, draw, linear_data
 
 
 class _Op:
@@ -87,9 +87,8 @@ class Linears(_Op):
     def setup(self, workload):
         from fastconv import functional as F
 
-        N, inputs, outputs = LINEARS[workload]
-        x, weight, grad_output = draw((N, inputs)), draw((outputs, inputs), seed=1), draw((N, outputs), seed=2)
-        bias = np.zeros(outputs, np.float32)
+        x, weight, grad_output = linear_data(LINEARS[workload])
+        bias = np.zeros(len(weight), np.float32)
         self.keep(lambda: F.linear(x, weight, bias), lambda: F.linear_backward(grad_output, x, weight))
 
 

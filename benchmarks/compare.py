@@ -31,10 +31,11 @@ if not __package__:
 from benchmarks import report, startup  # noqa: E402
 from benchmarks.side_torch import LAYOUTS  # noqa: E402
 from benchmarks.worker import Worker, WorkerError  # noqa: E402
-from benchmarks.workloads import ALGORITHMS, CONVOLUTIONS, MODELS, PASSES, REPRESENTATIVE  # noqa: E402
+from benchmarks.workloads import ALGORITHMS, CONVOLUTIONS, LINEARS, MODELS, PASSES, REPRESENTATIVE  # noqa: E402
 
-GROUPS = ("conv", "steps", "start", "memory", "peak")
-TOLERANCE = {"conv": 1e-4, "step": 1e-3}  # of the largest number; of the losses of three steps
+GROUPS = ("conv", "dense", "steps", "start", "memory", "peak")
+FLOPS = {"conv": CONVOLUTIONS, "dense": LINEARS}
+TOLERANCE = {"conv": 1e-4, "dense": 1e-4, "step": 1e-3}  # of the largest number; of the losses of three steps
 REST = 0.01  # s between turns: an OpenMP pool spins for some ms after its last region
 MANY = 64  # channels from which on direct is held against the peak
 LARGE = 1e9  # floating-point operations from which on a shape must scale with threads
@@ -43,6 +44,7 @@ LARGE = 1e9  # floating-point operations from which on a shape must scale with t
 def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conv", action="store_true", help="one convolution: 30 shapes, three passes")
+    parser.add_argument("--dense", action="store_true", help="one dense layer: eight shapes, three passes")
     parser.add_argument("--steps", action="store_true", help="training steps of the eight models")
     parser.add_argument("--start", action="store_true", help="import and first training step of a fresh process")
     parser.add_argument("--memory", action="store_true", help="peak memory of training steps")
@@ -136,15 +138,20 @@ class Comparison:
         with self.worker("fastconv") as ours, self.worker("torch") if self.with_torch else NoWorker() as theirs:
             for workload in tqdm(workloads, title, disable=None):
                 row = self.measure(kind, ours, theirs, variants, steps, **workload)
-                row["flops"] = CONVOLUTIONS[row["name"]].flops if kind == "conv" else None
+                row["flops"] = FLOPS[kind][row["name"]].flops if kind in FLOPS else None
                 rows.append(row)
                 tqdm.write(report.line(row))
         return rows
 
+    def passes(self, table, quick):
+        """All passes of all workloads of a table."""
+        return [{"name": name, "direction": direction} for name, direction in itertools.product(self.names(table, quick), PASSES)]
+
     def conv(self):
-        names = self.names(CONVOLUTIONS, REPRESENTATIVE)
-        workloads = [{"name": name, "direction": direction} for name, direction in itertools.product(names, PASSES)]
-        self.results["conv"] = self.rows("convolutions", "conv", self.chosen.algorithms, workloads)
+        self.results["conv"] = self.rows("convolutions", "conv", self.chosen.algorithms, self.passes(CONVOLUTIONS, REPRESENTATIVE))
+
+    def dense(self):
+        self.results["dense"] = self.rows("dense layers", "dense", ["auto"], self.passes(LINEARS, ("digits 64-10", "lenet 400-120")))
 
     def steps(self):
         names = self.names(MODELS, ("lecture", "digits_cnn", "lenet5", "mnist_cnn"))
@@ -259,7 +266,7 @@ def main():
     report.plot(results, chosen.output / "results.png")
     print(report.markdown(results))
     print(f"Written to {chosen.output}: {', '.join(sorted(p.name for p in chosen.output.glob('results.*')))}")
-    if wrong := [row for row in results.get("conv", []) + results.get("steps", []) if row["wrong"]]:
+    if wrong := [row for kind in ("conv", "dense", "steps") for row in results.get(kind, []) if row["wrong"]]:
         sys.exit("Results differ from PyTorch's; their times are not to be trusted: " + "; ".join(report.line(row) for row in wrong))
 
 

@@ -38,10 +38,10 @@ def passes(conv, algorithm, maxima):
     x, weight, grad_output = conv_data(conv)
     options = {**conv.options, "algorithm": algorithm}
     if maxima:
-        output, argmax, _ = conv2d_relu_max_pool2d(x, weight, None, **options)
+        output, argmax, seen = conv2d_relu_max_pool2d(x, weight, None, **options)
 
         def behind(*mask):
-            return lambda: conv2d_relu_max_pool2d_backward(output, argmax, x, weight, **options, output_mask=mask)
+            return lambda: conv2d_relu_max_pool2d_backward(output, argmax, seen, weight, mask)
 
         forward = functools.partial(conv2d_relu_max_pool2d, x, weight, None, **options)
         return [forward, behind(True, False, False), behind(False, True, True)]

@@ -162,23 +162,31 @@ def cell(value, form="{:.2f}"):
     return "" if value is None else form.format(value)
 
 
+def _passes(title, rows, variant):
+    """A table of the three passes of each workload."""
+    rows = {(r["name"], r["direction"]): r for r in rows if variant in r["seconds"]}
+    if not rows:
+        return f"## {title}\n\nIt takes none of these shapes.\n"
+    lines = []
+    for name in dict.fromkeys(name for name, _ in rows):
+        cells = []
+        for direction in PASSES:
+            r = rows.get((name, direction))
+            cells += ["", ""] if r is None else [number(seconds(r, variant) * 1e3), cell(ratio(r, variant))]
+        lines.append([name, *cells])
+    ratios = [v for v in (ratio(r, variant) for r in rows.values()) if v]
+    summary = f"Geometric mean {geometric_mean(ratios):.2f}, lowest {min(ratios):.2f}.\n" if ratios else ""
+    head = ["shape", "forward, ms", "ratio", "input gradient, ms", "ratio", "weight gradient, ms", "ratio"]
+    return f"## {title}\n\n{table(head, lines)}\n{summary}"
+
+
 def _convolutions(results):
     for variant in results["settings"]["algorithms"]:
-        rows = {(r["name"], r["direction"]): r for r in results["conv"] if variant in r["seconds"]}
-        lines = []
-        for name in dict.fromkeys(name for name, _ in rows):
-            cells = []
-            for direction in PASSES:
-                r = rows.get((name, direction))
-                cells += ["", ""] if r is None else [number(seconds(r, variant) * 1e3), cell(ratio(r, variant))]
-            lines.append([name, *cells])
-        ratios = [v for v in (ratio(r, variant) for r in rows.values()) if v]
-        summary = f"Geometric mean {geometric_mean(ratios):.2f}, lowest {min(ratios):.2f}.\n" if ratios else ""
-        if not lines:
-            yield f'## Convolutions, algorithm "{variant}"\n\nIt takes none of these shapes.\n'
-            continue
-        head = ["shape", "forward, ms", "ratio", "input gradient, ms", "ratio", "weight gradient, ms", "ratio"]
-        yield f'## Convolutions, algorithm "{variant}"\n\n{table(head, lines)}\n{summary}'
+        yield _passes(f'Convolutions, algorithm "{variant}"', results["conv"], variant)
+
+
+def _dense(results):
+    yield _passes("Dense layers", results["dense"], "auto")
 
 
 def _steps(results):
@@ -221,7 +229,15 @@ def _scaling(results):
     yield f"## {many} threads over {few}\n\n" + table(["work", "pass", "times faster"], rows)
 
 
-SECTIONS = {"steps": _steps, "conv": _convolutions, "start": _start, "memory": _memory, "peak": _peak, "scaling": _scaling}
+SECTIONS = {
+    "steps": _steps,
+    "conv": _convolutions,
+    "dense": _dense,
+    "start": _start,
+    "memory": _memory,
+    "peak": _peak,
+    "scaling": _scaling,
+}
 
 
 def markdown(results):

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from benchmarks.workloads import CONVOLUTIONS, MODELS, Conv, batch, conv_data
+from benchmarks.workloads import CONVOLUTIONS, LINEARS, MODELS, Conv, batch, conv_data, linear_data
 
 cached_data = functools.lru_cache(maxsize=1)(conv_data)  # the passes of one shape come one after the other
 
@@ -26,6 +26,17 @@ def prepare_conv(name, direction, variant):
         return lambda: F.conv2d(x, weight, None, **options)
     mask = (direction == "backward_input", direction == "backward_weight", False)
     return lambda: F.conv2d_backward(grad_output, x, weight, **options, output_mask=mask)[mask.index(True)]
+
+
+def prepare_dense(name, direction, variant):
+    """As `prepare_conv`, for a dense layer; there is nothing to choose."""
+    from fastconv import functional as F
+
+    x, weight, grad_output = linear_data(LINEARS[name])
+    if direction == "forward":
+        return lambda: F.linear(x, weight)
+    mask = (direction == "backward_input", direction == "backward_weight", False)
+    return lambda: F.linear_backward(grad_output, x, weight, output_mask=mask)[mask.index(True)]
 
 
 def prepare_layer(input, weight, padding, variant="auto"):

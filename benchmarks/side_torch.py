@@ -2,7 +2,7 @@
 
 import functools
 
-from benchmarks.workloads import CONVOLUTIONS, MODELS, batch, conv_data
+from benchmarks.workloads import CONVOLUTIONS, LINEARS, MODELS, batch, conv_data, linear_data
 
 LAYOUTS = ("nchw", "channels_last")
 cached_data = functools.lru_cache(maxsize=1)(conv_data)
@@ -38,6 +38,18 @@ def prepare_conv(name, direction, variant):
         return torch.ops.aten.convolution_backward(grad_output, x, weight, None, *pairs, False, [0, 0], conv.groups, mask)[mask.index(True)]
 
     return forward if direction == "forward" else backward
+
+
+def prepare_dense(name, direction, variant):
+    """As `prepare_conv`, for a dense layer, which has one layout; the gradients are the products that autograd computes."""
+    import torch
+
+    x, weight, grad_output = map(torch.from_numpy, linear_data(LINEARS[name]))
+    return {
+        "forward": lambda: torch.nn.functional.linear(x, weight),
+        "backward_input": lambda: grad_output.mm(weight),
+        "backward_weight": lambda: grad_output.t().mm(x),
+    }[direction]
 
 
 def prepare_step(name, variant="nchw", size=None):

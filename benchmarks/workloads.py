@@ -136,10 +136,29 @@ BATCH_NORMS = {
     "resnet20 32": (64, 16, 32, 32),
 }
 
-LINEARS = {  # name: (batch, in, out)
-    "lenet 400-120": (64, 400, 120),
-    "mnist 9216-128": (64, 9216, 128),
-    "alexnet 4096-4096": (32, 4096, 4096),
+
+class Linear(NamedTuple):
+    """One dense layer: (batch, inputs) to (batch, outputs)."""
+
+    batch: int
+    inputs: int
+    outputs: int
+
+    @property
+    def flops(self):
+        """As Conv.flops."""
+        return 2 * self.batch * self.inputs * self.outputs
+
+
+LINEARS = {
+    "digits 64-10": Linear(64, 64, 10),
+    "lenet 400-120": Linear(64, 400, 120),
+    "lenet 120-84": Linear(64, 120, 84),
+    "mnist 9216-128": Linear(64, 9216, 128),
+    "perceptron 784-512": Linear(128, 784, 512),
+    "alexnet 4096-4096": Linear(32, 4096, 4096),
+    "one image 400-120": Linear(1, 400, 120),
+    "one image 4096-4096": Linear(1, 4096, 4096),
 }
 
 SOFTMAXES = {"mnist 10": (64, 10), "imagenet 1000": (256, 1000)}
@@ -197,6 +216,12 @@ def conv_data(conv):
     """(input, weight, grad_output) of a workload of CONVOLUTIONS; the weight is C-contiguous, as parameters are."""
     weight = np.random.default_rng(1).standard_normal(conv.weight, dtype=np.float32)
     return draw(conv.input), weight, draw(conv.output, seed=2)
+
+
+def linear_data(linear):
+    """(input, weight, grad_output) of a workload of LINEARS."""
+    N, inputs, outputs = linear
+    return draw((N, inputs)), draw((outputs, inputs), seed=1), draw((N, outputs), seed=2)
 
 
 def batch(model, size=None):

@@ -151,6 +151,9 @@ def results(conv=2.0, step=2.0, wrong=()):
         "took": 60.0,
         "load": 0.1,
         "conv": [{"name": n, "direction": d, "seconds": times(conv), "flops": 2e9, **common} for n, d in grid],
+        "dense": [
+            {"name": n, "direction": d, "seconds": times(1.25), **common} for n, d in itertools.product(workloads.LINEARS, workloads.PASSES)
+        ],
         "steps": [{"name": n, "seconds": times(step), **common} for n in workloads.MODELS],
         "start": {"fastconv cold": {"import": 0.5, "step": 14.0}, "fastconv warm": {"import": 0.5, "step": 1.5}},
         "memory": [{"name": "lenet5", **memory}],
@@ -178,7 +181,7 @@ def test_goals_are_met_or_not():
 
 def test_report_shows_everything_and_draws_it(tmp_path):
     text = report.markdown(results())
-    for name in [*workloads.CONVOLUTIONS, *workloads.MODELS]:
+    for name in [*workloads.CONVOLUTIONS, *workloads.LINEARS, *workloads.MODELS]:
         assert f"\n| {name} | " in text
     assert "\n| lenet5 | 64 | 1000 | 3000 | 2000 | 2.00 | 5.0 |\n" in text
     report.plot(results(), tmp_path / "results.png")
@@ -196,7 +199,7 @@ def test_report_says_when_it_is_no_ground_for_a_claim():
 def test_report_without_torch_has_no_ratios(tmp_path):
     alone = results()
     alone["settings"]["with_torch"] = False
-    for row in alone["conv"] + alone["steps"]:
+    for row in alone["conv"] + alone["dense"] + alone["steps"]:
         row["seconds"] = {"auto": row["seconds"]["auto"]}
     alone["memory"] = [{"name": "lenet5", "auto": alone["memory"][0]["auto"]}]
     text = report.markdown(alone)
