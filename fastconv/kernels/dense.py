@@ -126,7 +126,7 @@ def product(a, b, c, M, N, K, given, start):
 @device
 def reads_in_place(M, N, K):
     """Whether `product_over_rows` reads K rows where they are."""
-    return K < 3 or (K <= SHORT and M * N <= SHORT_RESULT)
+    return K <= SHORT and M * N <= SHORT_RESULT
 
 
 @apart
