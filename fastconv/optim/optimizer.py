@@ -96,12 +96,12 @@ class Optimizer:
                 if grad is None:
                     continue
                 data = parameter.data
-                if type(grad) is not np.ndarray or grad.dtype is not data.dtype or grad.shape != data.shape:
+                if type(grad) is not np.ndarray or grad.dtype is not data.dtype or grad.shape != data.shape or not grad.flags.carray:
                     grad = _checked(grad, data)
                 state = self.state.get(parameter)
                 if state is None:
                     state = self.state[parameter] = {}
-                update(state, data.ravel(), contiguous(grad).ravel())
+                update(state, data.ravel(), grad.ravel())
 
     @staticmethod
     def _buffer(state, name, data):
@@ -173,11 +173,11 @@ class Optimizer:
 
 
 def _checked(grad, data):
-    """`grad` as an array that fits its parameter's data."""
+    """`grad` as an array that fits its parameter's data, and that a kernel can take."""
     grad = plain("grad", grad)
     if grad.shape != data.shape or grad.dtype != data.dtype:
         raise ArgumentError(f"grad must be {data.dtype} of shape {data.shape}, got {grad.dtype} of shape {grad.shape}")
-    return grad
+    return contiguous(grad)
 
 
 def _restored(name, value, parameter):
