@@ -34,7 +34,7 @@ from benchmarks.worker import Worker, WorkerError  # noqa: E402
 from benchmarks.workloads import ALGORITHMS, CONVOLUTIONS, LINEARS, MODELS, PASSES, REPRESENTATIVE  # noqa: E402
 
 GROUPS = ("conv", "dense", "steps", "start", "memory", "peak")
-FLOPS = {"conv": CONVOLUTIONS, "dense": LINEARS}
+COUNTED = {"conv": CONVOLUTIONS, "dense": LINEARS}  # workloads that know how many operations they take
 TOLERANCE = {"conv": 1e-4, "dense": 1e-4, "step": 1e-3}  # of the largest number; of the losses of three steps
 REST = 0.01  # s between turns: an OpenMP pool spins for some ms after its last region
 MANY = 64  # channels from which on direct is held against the peak
@@ -138,7 +138,7 @@ class Comparison:
         with self.worker("fastconv") as ours, self.worker("torch") if self.with_torch else NoWorker() as theirs:
             for workload in tqdm(workloads, title, disable=None):
                 row = self.measure(kind, ours, theirs, variants, steps, **workload)
-                row["flops"] = FLOPS[kind][row["name"]].flops if kind in FLOPS else None
+                row["flops"] = COUNTED[kind][row["name"]].flops if kind in COUNTED else None
                 rows.append(row)
                 tqdm.write(report.line(row))
         return rows

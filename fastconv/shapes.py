@@ -195,25 +195,9 @@ def _conv2d(input_shape, weight_shape, stride, padding, dilation, groups):
         )
     # a stride between single outputs and a dilation between single taps mean nothing: 1 is kinder to address arithmetic
     return Conv2d(
-        N,
-        IC,
-        H,
-        W,
-        OC,
-        KH,
-        KW,
-        SH if OH > 1 else 1,
-        SW if OW > 1 else 1,
-        DH if KH > 1 else 1,
-        DW if KW > 1 else 1,
-        PT,
-        PB,
-        PL,
-        PR,
-        groups,
-        OH,
-        OW,
-    )
+        N, IC, H, W, OC, KH, KW, SH if OH > 1 else 1, SW if OW > 1 else 1, DH if KH > 1 else 1, DW if KW > 1 else 1,
+        PT, PB, PL, PR, groups, OH, OW,
+    )  # fmt: skip
 
 
 def conv_transpose2d(input_shape, weight_shape, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -249,25 +233,9 @@ def _conv_transpose2d(input_shape, weight_shape, stride, padding, output_padding
         raise ArgumentError(f"padding {padding} leaves nothing of the output: {OH} x {OW} for input {input_shape}")
     # output_padding rows may belong to no window: then the convolution sees them only as a remainder of its division
     return Conv2d(
-        N,
-        OCG * groups,
-        OH,
-        OW,
-        IC,
-        KH,
-        KW,
-        SH if H > 1 else 1,
-        SW if W > 1 else 1,
-        DH if KH > 1 else 1,
-        DW if KW > 1 else 1,
-        PH,
-        PH,
-        PW,
-        PW,
-        groups,
-        H,
-        W,
-    )
+        N, OCG * groups, OH, OW, IC, KH, KW, SH if H > 1 else 1, SW if W > 1 else 1, DH if KH > 1 else 1,
+        DW if KW > 1 else 1, PH, PH, PW, PW, groups, H, W,
+    )  # fmt: skip
 
 
 class Pool2d(NamedTuple):

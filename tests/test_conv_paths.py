@@ -281,6 +281,7 @@ def test_gradients_behind_a_maximum(name, dtype, blocks, rng, monkeypatch, kerne
     bias = small_integers(rng, (OC,), dtype)
     before = reference.conv2d(x, w, bias, padding=padding)
     output, argmax, seen = conv2d_relu_max_pool2d(x, w, bias, 1, padding, 1, 1)
+    assert seen[1].output_shape == before.shape
     assert np.array_equal(output, reference.max_pool2d(np.maximum(before, 0), 2))
     assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
     grad_output = small_integers(rng, output.shape, dtype)

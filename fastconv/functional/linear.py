@@ -99,10 +99,8 @@ def transposed_times(g, x):
     pack, chunk, splits, row_blocks, column_blocks = _cut_over_rows(M, N, K, x.itemsize)
     parts = empty((splits, M, N), g.dtype)
     for first in range(0, max(1, K), chunk):
-        rows, values, row, column = g, x, N, VECTOR_BYTES // x.itemsize
-        if chunk < K:
-            rows, values = g[first : first + chunk], x[first : first + chunk]
-        count = len(values)
+        rows, values = g[first : first + chunk], x[first : first + chunk]
+        count, row, column = len(values), N, VECTOR_BYTES // x.itemsize
         if pack:
             values, row, column = _packed(values, N, dense.pack), column, count * column
         dense.product_over_rows(
