@@ -131,6 +131,9 @@ def test_other_poolings(pool, rng):
 OTHER_GROUPS = {
     "conv relu": lambda: (nn.Conv2d(3, 17, 3, seed=0), nn.ReLU()),
     "linear relu": lambda: (nn.Flatten(), nn.Linear(300, 33, seed=0), nn.ReLU()),
+    "linear relu linear": lambda: (nn.Flatten(), nn.Linear(300, 33, seed=0), nn.ReLU(), nn.Linear(33, 7, bias=False, seed=1)),
+    "large linear": lambda: (nn.Flatten(), nn.Linear(300, 400, seed=0), nn.ReLU(), nn.Linear(400, 257, seed=1), nn.ReLU(), nn.ReLU()),
+    "linear on axes": lambda: (nn.Linear(10, 33, seed=0), nn.ReLU(), nn.Linear(33, 17, seed=1)),
     "norm relu": lambda: (nn.BatchNorm2d(3), nn.ReLU()),
     "relu pool": lambda: (nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)),
     "pool first": lambda: (nn.MaxPool2d(2), nn.ReLU(), nn.MaxPool2d(2)),
@@ -138,11 +141,12 @@ OTHER_GROUPS = {
 }
 
 
+@pytest.mark.parametrize("N", [1, 4, 130])
 @pytest.mark.parametrize("name", OTHER_GROUPS)
-def test_other_groups(name, rng):
+def test_other_groups(name, N, rng):
     net, twin = nn.Sequential(*OTHER_GROUPS[name]()), nn.Sequential(*OTHER_GROUPS[name]())
-    x = rng.standard_normal((4, 3, 10, 10), dtype=np.float32)
-    x[0, 0, 0, 0], x[1] = np.nan, 0
+    x = rng.standard_normal((N, 3, 10, 10), dtype=np.float32)
+    x[0, 0, 0, 0], x[N // 2, 0] = np.nan, 0
     output = net(x)
     assert_same_bits(output, one_by_one(twin, x))
     grad_output = rng.standard_normal(output.shape, dtype=np.float32)
@@ -193,6 +197,17 @@ def test_what_a_user_replaced_is_called(position, computed_together):
     net.backward(net(x))
     assert seen == ["forward", "backward"]
     assert computed_together == {"forward": 0, "backward": 0}
+
+
+@pytest.mark.parametrize("position", [1, 2])
+def test_what_a_user_replaced_in_front_of_a_dense_layer_is_called(position, rng):
+    net, seen = nn.Sequential(nn.Linear(5, 4, seed=0), nn.ReLU(), nn.Linear(4, 3, seed=1)), []
+    output = net(rng.standard_normal((6, 5), dtype=np.float32))
+    expected = net.backward(output)
+    backward = net[position].backward
+    net[position].backward = lambda grad_output: (seen.append(grad_output.shape), backward(grad_output))[1]
+    assert_same_bits(net.backward(output), expected)
+    assert seen == [(6, (None, 4, 3)[position])]
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])

@@ -6,11 +6,14 @@ import math
 import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
-from fastconv.functional.arrays import contiguous, plain, same_dtype
+from fastconv.functional.arrays import FLOAT32, FLOAT64, contiguous, plain, same_dtype
 from fastconv.functional.options import three
-from fastconv.kernels import dense, dense_row
+from fastconv.kernels import activation, dense, dense_row
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
+
+NONE = {dtype: np.empty(0, dtype) for dtype in (FLOAT32, FLOAT64)}
+"""An array that is not wanted, as kernels take it."""
 
 PARTS = 16
 """A sum over a long batch is cut into at most so many parts, so that many threads can share it; its order depends on shape only."""
@@ -42,36 +45,47 @@ def zeros_bias(bias, size, dtype):
     return bias
 
 
-def times_transposed(x, weight, bias, y=None):
-    """x (M, K) @ weight.T (K, N) + bias, into y (M, N) where that is given."""
+def times_transposed(x, weight, bias, y=None, relu=False):
+    """x (M, K) @ weight.T (K, N) + bias, or ReLU of it, into y (M, N) where that is given."""
+    if y is None:
+        y = empty((len(x), len(weight)), x.dtype)
     if len(x) == 1:
-        y = empty((1, len(weight)), x.dtype) if y is None else y
         dense_row.times_transposed(2 * weight.size, x[0], weight, bias, y[0])
+        if relu:
+            activation.relu_forward(y.size, y[0], y[0])
         return y
+    gate = y if relu else NONE[x.dtype]
     if len(x) <= dense.ROWS:
-        return _product(x, weight, len(weight), dense.TRANSPOSED, bias, y)
-    return _product(x, _packed(weight, len(weight), dense.pack_transposed), len(weight), dense.PACKED, bias, y)
+        return _product(x, weight, dense.TRANSPOSED, bias, y, gate)
+    return _product(x, _packed(weight, len(weight), dense.pack_transposed), dense.PACKED, bias, y, gate)
 
 
-def times(g, weight):
-    """g (M, K) @ weight (K, N)."""
+def times(g, weight, output=None):
+    """g (M, K) @ weight (K, N), or ReLU's gradient of it from ReLU's `output` (M, N)."""
     (M, K), N = g.shape, weight.shape[1]
     if M == 1:
         parts = empty((max(1, min(PARTS, weight.size // PART_NUMBERS, K // PART_ROWS)), N), g.dtype)
         dense_row.times(2 * weight.size, g[0], weight, parts)
-        return sum_parts(parts).reshape(1, N)
-    start = np.zeros(N, g.dtype)
+        product = sum_parts(parts)
+        if output is not None:
+            activation.relu_backward(product.size, product, output[0], product)
+        return product.reshape(1, N)
+    y, start, gate = empty((M, N), g.dtype), np.zeros(N, g.dtype), NONE[g.dtype] if output is None else output
     if M > dense.ROWS:
-        return _product(g, _packed(weight, N, dense.pack), N, dense.PACKED, start)
-    apart = M > FEW and (K > dense.DEPTH or N * g.itemsize % ALIGNED == 0)
-    return _product(g, weight, N, dense.APART if apart else dense.TOGETHER, start)
+        return _product(g, _packed(weight, N, dense.pack), dense.PACKED, start, y, gate)
+    return _product(g, weight, _short_given(M, N, K, g.itemsize), start, y, gate)
 
 
-def _product(x, factor, N, given, start, y=None):
-    """start + x (M, K) times a right factor (K, N), which is given as dense.product says."""
-    M, K = x.shape
-    y = empty((M, N), x.dtype) if y is None else y
-    dense.product(2 * M * N * K, x.ravel(), factor.ravel(), y.ravel(), M, N, K, given, start)
+def _short_given(M, N, K, itemsize):
+    """How `times` gives a product of up to dense.ROWS rows its right factor."""
+    apart = M > FEW and (K > dense.DEPTH or N * itemsize % ALIGNED == 0)
+    return dense.APART if apart else dense.TOGETHER
+
+
+def _product(x, factor, given, start, y, gate):
+    """start + x (M, K) times a right factor (K, N), which is given as dense.product says, into y (M, N)."""
+    (M, K), N = x.shape, y.shape[1]
+    dense.product(2 * M * N * K, x.ravel(), factor.ravel(), y.ravel(), gate.ravel(), M, N, K, given, start)
     return y
 
 
@@ -181,10 +195,19 @@ def linear(input, weight, bias=None):
     >>> linear(np.ones((1, 2)), np.array([[1.0, 2.0], [3.0, 4.0]]))
     array([[3., 7.]])
     """
+    return _linear(input, weight, bias, False)
+
+
+def linear_relu(input, weight, bias):
+    """relu(linear(...)) in the same pass, the same bits."""
+    return _linear(input, weight, bias, True)
+
+
+def _linear(input, weight, bias, relu):
     weight = _weight(weight)
     O, features = weight.shape
     x = _rows("input", input, features, weight.dtype)
-    y = times_transposed(x, weight, zeros_bias(bias, O, x.dtype))
+    y = times_transposed(x, weight, zeros_bias(bias, O, x.dtype), relu=relu)
     return y if input.ndim == 2 else y.reshape(*input.shape[:-1], O)
 
 
@@ -211,15 +234,41 @@ def linear_backward(grad_output, input, weight, *, output_mask=(True, True, True
     ValueError, TypeError
         When shapes or dtypes do not fit; the message names the argument.
     """
+    return _gradients(grad_output, input, weight, three("output_mask", output_mask), False)
+
+
+def relu_linear_backward(grad_output, input, weight, output_mask):
+    """Gradients of linear(relu(x)), from input, which is relu(x); that of x in place of input's. The same bits as one after the other."""
+    return _gradients(grad_output, input, weight, output_mask, True)
+
+
+def _gradients(grad_output, input, weight, output_mask, relu):
     weight = _weight(weight)
     O, features = weight.shape
     x = _rows("input", input, features, weight.dtype)
     g = _rows("grad_output", grad_output, O, weight.dtype)
     if grad_output.shape[:-1] != input.shape[:-1]:
         raise ArgumentError(f"grad_output must have shape {(*input.shape[:-1], O)}, got {grad_output.shape}")
-    need_input, need_weight, need_bias = three("output_mask", output_mask)
-    return (
-        times(g, weight).reshape(input.shape) if need_input else None,
-        transposed_times(g, x) if need_weight else None,
-        sum_rows(g) if need_bias else None,
-    )
+    need_input, need_weight, need_bias = output_mask
+    M, output = len(x), x if relu else None
+    if M > 1 and dense.reads_in_place.py_func(O, features, M):
+        grad_input, grad_weight, grad_bias = _gradients_together(g, x, weight, output_mask, output)
+    else:
+        grad_input = times(g, weight, output) if need_input else None
+        grad_weight = transposed_times(g, x) if need_weight else None
+        grad_bias = sum_rows(g) if need_bias else None
+    return grad_input if grad_input is None or input.ndim == 2 else grad_input.reshape(input.shape), grad_weight, grad_bias
+
+
+def _gradients_together(g, x, weight, output_mask, output):
+    """What `_gradients` returns where one call of a kernel is enough: the grad_input (M, I), that of a batch that is read in place."""
+    (M, O), (_, I), none = g.shape, x.shape, NONE[g.dtype]
+    need_input, need_weight, need_bias = output_mask
+    grad_input = empty((M, I), g.dtype) if need_input else none
+    grad_weight = empty((O, I), g.dtype) if need_weight else none
+    grad_bias = np.empty(O, g.dtype) if need_bias else none
+    dense.gradients(
+        2 * M * O * I, g, x, weight, grad_input.ravel(), grad_weight.ravel(), grad_bias,
+        (none if output is None else output).ravel(), _short_given(M, I, O, g.itemsize), np.zeros(I, g.dtype),
+    )  # fmt: skip
+    return grad_input if need_input else None, grad_weight if need_weight else None, grad_bias if need_bias else None

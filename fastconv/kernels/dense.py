@@ -9,7 +9,7 @@ from fastconv.kernels.scratch import scratch
 from fastconv.kernels.simd import MAX_ROWS, itemsize
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import lanes, splat
+from fastconv.kernels.vector import lanes, select, splat
 from fastconv.kernels.vector_memory import copy, flat, load, store, store_four, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
@@ -71,8 +71,17 @@ def pack_block(b, given, k, depth, n0, n1, N, K, near):
                 store(near, target + i * size, load(b, (k + i) * N + n, cols), size)
 
 
+@device
+def rectify_block(c, gate, corner, rows, cols, N):
+    """0 where `gate` is not above 0, in `rows` rows of N numbers and `cols` columns of them; NaN in the gate lets pass."""
+    for m in range(rows):
+        for i in range(corner + m * N, corner + m * N + cols, lanes(c)):
+            own = corner + m * N + cols - i
+            store(c, i, select(load(gate, i, own) <= 0.0, 0.0, load(c, i, own)), own)
+
+
 @apart
-def _block(job, a, b, c, M, N, K, given, start, row_blocks, block_columns):
+def _block(job, a, b, c, gate, M, N, K, given, start, row_blocks, block_columns):
     """Job `job` of `product`."""
     column_blocks, size = (N + block_columns - 1) // block_columns, lanes(a)
     (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
@@ -106,21 +115,30 @@ def _block(job, a, b, c, M, N, K, given, start, row_blocks, block_columns):
                 else:
                     tiles_ahead(rows, left, corner, line, b, n // size * column + k * row, column, c, m * N + n, N, size,
                                 vectors, cols, start, n, k, over, ahead)
+    if gate.size > 0:
+        rectify_block(c, gate, m0 * N + n0, m1 - m0, n1 - n0, N)
+
+
+@device
+def blocks_of(M, N, given):
+    """(row blocks, columns of a block) of `product`."""
+    small = M * N <= SMALL
+    rows = SMALL_ROWS if small and (given == PACKED or given == TOGETHER) else ROWS
+    return (M + rows - 1) // rows, SMALL_COLUMNS if small else COLUMNS
 
 
 @kernel
-def product(a, b, c, M, N, K, given, start):
+def product(a, b, c, gate, M, N, K, given, start):
     """Reads A (M, K) and B (K, N), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C.
+
+    With a `gate` that is not empty C is 0 where the gate is not above 0: ReLU if it is C itself, ReLU's gradient if it is its output.
 
     `given` says how B is given: PACKED as (ceil(N / lanes), K, lanes); or as it is, read where it is, TOGETHER; or APART, or its
     TRANSPOSED (N, K), and then each job packs what it needs, which had better be read by one block of rows only: M up to ROWS.
     """
-    small = M * N <= SMALL
-    block_columns = SMALL_COLUMNS if small else COLUMNS
-    block_rows = SMALL_ROWS if small and (given == PACKED or given == TOGETHER) else ROWS
-    row_blocks = (M + block_rows - 1) // block_rows
+    row_blocks, block_columns = blocks_of(M, N, given)
     for job in prange(row_blocks * ((N + block_columns - 1) // block_columns)):
-        _block(np.int64(job), a, b, c, M, N, K, given, start, row_blocks, block_columns)
+        _block(np.int64(job), a, b, c, gate, M, N, K, given, start, row_blocks, block_columns)
 
 
 @device
@@ -251,3 +269,36 @@ def partial_row_sums(X, partial):
     """Reads X (M, N), writes partial (ceil(M / SUM_ROWS), N), the sums of SUM_ROWS rows each. Parallel over them."""
     for job in prange(partial.shape[0]):
         _row_sums(np.int64(job), X, partial)
+
+
+@apart
+def _gradients(job, jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start):
+    """Job `job` of `jobs` of `gradients`: its part of the blocks of each gradient."""
+    (M, O), I = G.shape, W.shape[1]
+    g, x, w = flat(G), flat(X), flat(W)
+    row_blocks, block_columns = blocks_of(M, I, given)
+    first, last = part(job, jobs, row_blocks * ((I + block_columns - 1) // block_columns) if grad_x.size else 0)
+    for block in range(first, last):
+        _block(block, g, w, grad_x, gate, M, I, O, given, start, row_blocks, block_columns)
+    row_blocks, column_blocks = (O + ROWS - 1) // ROWS, (I + SMALL_COLUMNS - 1) // SMALL_COLUMNS
+    first, last = part(job, jobs, row_blocks * column_blocks if grad_w.size else 0)
+    for block in range(first, last):
+        _over_rows(block, g, x, grad_w, O, I, M, I, lanes(x), row_blocks, column_blocks, 1, 0)
+    first, last = part(job, jobs, (grad_b.size + lanes(g) - 1) // lanes(g))
+    for o in range(first * lanes(g), last * lanes(g), lanes(g)):
+        total = splat(g, 0.0)
+        for m in range(M):
+            total = total + load(g, m * O + o, O - o)
+        store(grad_b, o, total, O - o)
+
+
+@kernel
+def gradients(G, X, W, grad_x, grad_w, grad_b, gate, given, start):
+    """The three gradients of a dense layer that `product_over_rows` reads in place, in one call.
+
+    Reads G (M, O), X (M, I) and W (O, I); writes grad_x (M, I) = G @ W, with `gate`, `given` and `start` of `product`, grad_w (O, I) =
+    G.T @ X, and grad_b (O,), the sum of the rows of G, all flat; those that are not empty. Parallel over blocks of all of them.
+    """
+    jobs = (X.shape[1] + SMALL_COLUMNS - 1) // SMALL_COLUMNS
+    for job in prange(jobs):
+        _gradients(np.int64(job), jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start)

@@ -7,8 +7,8 @@ backward needs, whether its neighbours are asked together with it or not.
 from collections.abc import Callable
 from typing import Any
 
-from fastconv.functional.activation import relu_in_place
 from fastconv.functional.conv import conv2d_relu, conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
+from fastconv.functional.linear import linear_relu, relu_linear_backward
 from fastconv.functional.pool import relu_max_pool2d
 from fastconv.nn.activation import ReLU
 from fastconv.nn.conv import Conv2d
@@ -58,9 +58,9 @@ def _conv_relu(input, conv, relu):
     return output
 
 
-def _relu_in_place(input, layer, relu):
-    """ReLU over the memory of the layer before it, which does not need its own output."""
-    output = relu_in_place(layer.forward(input))
+def _linear_relu(input, linear, relu):
+    output = linear_relu(input, *linear._arrays())
+    linear.remember(input)
     relu.remember(output)
     return output
 
@@ -76,7 +76,7 @@ _PATTERNS: dict[tuple[type, ...], Callable[..., Any]] = {
     (Conv2d, ReLU, MaxPool2d): _conv_relu_max,
     (ReLU, MaxPool2d): _relu_max,
     (Conv2d, ReLU): _conv_relu,
-    (Linear, ReLU): _relu_in_place,
+    (Linear, ReLU): _linear_relu,
     (BatchNorm2d, ReLU): _batch_norm_relu,
 }
 
@@ -123,6 +123,11 @@ def backward(layers, candidates, count, grad_output, input_gradient):
             if seen and relu.recall()[0] is None:  # ReLU's gradient is in the argmax
                 mask = input_gradient or count > 3, True, conv.bias is not None
                 return conv._accumulate(conv2d_relu_max_pool2d_backward(grad_output, argmax, *seen, conv.weight.data, mask)), 3
+    if count > 1 and type(last) is Linear and type(layers[count - 2]) is ReLU:
+        relu = layers[count - 2]
+        (input,) = last.recall()
+        if relu.recall()[0] is input and as_they_are((vars(relu), vars(last)), "backward"):
+            return last._accumulate(relu_linear_backward(grad_output, input, last.weight.data, (True, True, last.bias is not None))), 2
     if input_gradient or count > 1:
         return last.backward(grad_output), 1
     return last.backward_parameters(grad_output), 1
