@@ -1,5 +1,7 @@
 """Batch normalisation."""
 
+import functools
+
 import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
@@ -50,52 +52,37 @@ def _vector(name, vector, like):
     return vector
 
 
-def _fold(x):
-    """How many rows the kernels read as one: as many as fit into four vectors."""
-    return max(1, 4 * VECTOR_BYTES // (x.shape[1] * x.itemsize))
+@functools.lru_cache(maxsize=1024)
+def _cut(M, C, itemsize):
+    """How the kernels cut M rows of C channels: (fold, numbers of a wide row, blocks of whole wide rows, blocks of all rows).
+
+    A wide row is as many rows as fit into four vectors.
+    """
+    fold = max(1, 4 * VECTOR_BYTES // (C * itemsize))
+    step = max(kernels.ROWS, kernels.ELEMENTS // (fold * C))
+    return fold, fold * C, -(-(M // fold) // step), -(-M // (fold * step))
 
 
-def _jobs(rows, channels):
-    """The number of blocks that the kernels cut so many rows of so many channels into."""
-    return -(-rows // max(kernels.ROWS, kernels.ELEMENTS // channels))
+def _forward(x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, wanted=True):
+    """(normalized rows like x, statistics) of kernels.norm.forward; without the rows unless they are `wanted`."""
+    (M, C), dtype = x.shape, x.dtype
+    y = empty(x.shape if wanted else (0, C), dtype)
+    saved = np.zeros((2, C), dtype)
+    if M:
+        fold, W, blocks, jobs = _cut(M, C, x.itemsize)
+        kernels.forward(
+            4 * x.size, x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, saved, y, fold,
+            jobs if wanted else 0, empty((blocks, 2, W), dtype), np.empty((2, C)), empty((3, W), dtype),
+        )  # fmt: skip
+    return y, saved
 
 
-def _parts(x, fold):
-    """Scratch for the sums of blocks of wide rows."""
-    W = fold * x.shape[1]
-    return empty((_jobs(len(x) // fold, W), 2, W), x.dtype)
-
-
-def _elementwise(kernel, work, x, arguments, factors):
-    """The result, like x, of a kernel that computes it from `arguments` and so many factors per channel."""
-    fold, result = _fold(x), empty(x.shape, x.dtype)
-    W = fold * x.shape[1]
-    kernel(work, *arguments, empty((factors, W), x.dtype), result, _jobs(-(-len(x) // fold), W))
-    return result
-
-
-# --- statistics ----------------------------------------------------------------------------------------------------------
-
-
-def _batch_statistics(x, running_mean, running_var, momentum, eps):
-    """Mean and 1 / sqrt(variance + eps) of the rows of x, (2, C); moves the running ones, plain vectors or empty."""
-    C = x.shape[1]
-    saved = np.zeros((2, C), x.dtype)
-    if len(x):
-        fold = _fold(x)
-        kernels.statistics(4 * x.size, x, fold, _parts(x, fold), np.empty((2, C)), running_mean, running_var, saved, momentum, eps)
-    return saved
-
-
-def _running_statistics(x, running_mean, running_var, eps):
-    """The same of running statistics."""
+def _constants(running_mean, running_var, x):
+    """Running statistics where they are the mean and the variance."""
     if running_mean is None or running_var is None:
         missing = "running_mean" if running_mean is None else "running_var"
         raise ArgumentTypeError(f"{missing} must be an array when training is False, got None")
-    mean, var = _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
-    saved = empty((2, x.shape[1]), x.dtype)
-    kernels.constants(2 * saved.size, mean, var, saved, eps)
-    return saved
+    return _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
 
 
 def _check_writable(name, array):
@@ -117,20 +104,19 @@ def batch_norm_forward_saved(
     x = _rows(input)
     momentum, eps = number("momentum", momentum), number("eps", eps, 0)
     weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
-    if training:
-        given = {"running_mean": running_mean, "running_var": running_var}
-        vectors = {name: _vector(name, array, x) for name, array in given.items()}
-        for name, array in given.items():
-            _check_writable(name, array)
-        _check_batch(x)
-        saved = _batch_statistics(x, *vectors.values(), momentum, eps)
-        for name, array in given.items():
-            if array is not None and vectors[name] is not array:
-                array[...] = vectors[name]
-    else:
-        saved = _running_statistics(x, running_mean, running_var, eps)
     other = np.empty((0, 0), x.dtype) if addend is None else _like("addend", addend, input, x)
-    y = _elementwise(kernels.normalize, 3 * x.size, x, (x, other, saved, weight, bias, 0.0 if relu else -np.inf), 3)
+    if training:
+        mean, var = _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
+        _check_writable("running_mean", running_mean)
+        _check_writable("running_var", running_var)
+        _check_batch(x)
+    else:
+        mean, var = _constants(running_mean, running_var, x)
+    y, saved = _forward(x, other, bool(training), mean, var, momentum, eps, weight, bias, 0.0 if relu else -np.inf)
+    if training:
+        for array, moved in ((running_mean, mean), (running_var, var)):
+            if array is not None and moved is not array:
+                array[...] = moved
     return _restored(y, input.shape), saved
 
 
@@ -182,18 +168,16 @@ def batch_norm_backward_saved(
     x = _rows(input)
     weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
     g = _like("grad_output", grad_output, input, x)
-    C, (need_input, need_weight, need_bias) = x.shape[1], three("output_mask", output_mask)
-    totals, low = np.zeros((2, C)), 0.0 if relu else np.nan
-    if len(x) and (training or need_weight or need_bias):
-        fold = _fold(x)
-        factors = empty((5, fold * C), x.dtype)
-        kernels.gradient_sums(4 * x.size, g, x, saved, weight, bias, low, fold, factors, _parts(x, fold), totals)
-    d = None
-    if need_input:
-        d = _elementwise(kernels.backward, 4 * x.size, x, (g, x, saved, weight, bias, low, bool(training), totals), 5)
-        d = _restored(d, input.shape)
-    grad_bias, grad_weight = totals.astype(x.dtype)
-    return d, grad_weight if need_weight else None, grad_bias if need_bias else None
+    (M, C), dtype, (need_input, need_weight, need_bias) = x.shape, x.dtype, three("output_mask", output_mask)
+    totals, d = np.zeros((2, C)), empty(x.shape if need_input else (0, C), dtype)
+    if M:
+        fold, W, blocks, jobs = _cut(M, C, x.itemsize)
+        kernels.backward(
+            4 * x.size, g, x, saved, weight, bias, 0.0 if relu else np.nan, bool(training), bool(training) or need_weight or need_bias,
+            totals, d, fold, jobs if need_input else 0, empty((blocks, 2, W), dtype), empty((5, W), dtype),
+        )  # fmt: skip
+    grad_bias, grad_weight = totals.astype(dtype)
+    return _restored(d, input.shape) if need_input else None, grad_weight if need_weight else None, grad_bias if need_bias else None
 
 
 def batch_norm_backward(
@@ -234,8 +218,9 @@ def batch_norm_backward(
         for name, array in (("running_mean", running_mean), ("running_var", running_var)):
             _vector(name, array, x)
         _check_batch(x)
-        nothing = np.empty(0, x.dtype)
-        saved = _batch_statistics(x, nothing, nothing, 0.0, eps)
+        mean = var = np.empty(0, x.dtype)
     else:
-        saved = _running_statistics(x, running_mean, running_var, eps)
+        mean, var = _constants(running_mean, running_var, x)
+    none = np.empty(0, x.dtype)
+    _, saved = _forward(x, none.reshape(0, 0), bool(training), mean, var, 0.0, eps, none, none, 0.0, wanted=False)
     return batch_norm_backward_saved(grad_output, input, saved, weight, None, training, output_mask=output_mask)

@@ -98,32 +98,6 @@ def _combine_statistics(x, fold, parts, totals):
             totals[1, c] += (x[m, c] - totals[0, c]) ** 2
 
 
-@kernel
-def statistics(x, fold, parts, totals, running_mean, running_var, saved, momentum, eps):
-    """Reads x, writes its mean and 1 / sqrt(variance + eps) to saved (2, C); moves running_mean and running_var unless they are empty.
-    parts (blocks, 2, fold * C) and totals (2, C), float64, are scratch."""
-    for job in prange(parts.shape[0]):
-        _block_statistics(job, x, fold, parts)
-    _combine_statistics(x, fold, parts, totals)
-    M, C = x.shape
-    for c in range(C):
-        saved[0, c] = totals[0, c]
-        saved[1, c] = 1.0 / math.sqrt(totals[1, c] / M + eps)
-        if running_mean.size > 0:
-            running_mean[c] += momentum * (totals[0, c] - running_mean[c])
-        if running_var.size > 0:
-            running_var[c] += momentum * (totals[1, c] / (M - 1) - running_var[c])
-
-
-@kernel
-def constants(mean, variance, saved, eps):
-    """Writes to saved (2, C) what `statistics` would of rows with this mean and variance; one job."""
-    for job in prange(1):
-        for c in range(mean.size):
-            saved[0, c] = mean[c]
-            saved[1, c] = 1.0 / math.sqrt(variance[c] + eps)
-
-
 # --- forward -------------------------------------------------------------------------------------------------------------
 
 
@@ -166,10 +140,29 @@ def _normalize_block(job, x, other, factors, low, y):
 
 
 @kernel
-def normalize(x, other, saved, weight, bias, low, factors, y, jobs):
-    """Reads x and saved (2, C), writes y = (x - saved[0]) * saved[1] * weight + bias + other, at least `low`: 0 is ReLU, -inf nothing.
-    weight, bias (C,) and other may be empty; factors (3, fold * C) is scratch."""
-    C = x.shape[1]
+def forward(x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, saved, y, fold, jobs, parts, totals, factors):
+    """Reads x, writes its mean and 1 / sqrt(variance + eps) to saved (2, C), and y = (x - saved[0]) * saved[1] * weight + bias + other, at
+    least `low`: 0 is ReLU, -inf nothing.
+
+    In training mean and variance are those of x, and running_mean and running_var (C,) are moved unless they are empty; otherwise these
+    are the mean and the variance. weight, bias (C,) and other may be empty, and y with jobs = 0. parts (blocks, 2, fold * C), totals
+    (2, C), float64, and factors (3, fold * C) are scratch."""
+    M, C = x.shape
+    if training:
+        for job in prange(parts.shape[0]):
+            _block_statistics(job, x, fold, parts)
+        _combine_statistics(x, fold, parts, totals)
+        for c in range(C):
+            saved[0, c] = totals[0, c]
+            saved[1, c] = 1.0 / math.sqrt(totals[1, c] / M + eps)
+            if running_mean.size > 0:
+                running_mean[c] += momentum * (totals[0, c] - running_mean[c])
+            if running_var.size > 0:
+                running_var[c] += momentum * (totals[1, c] / (M - 1) - running_var[c])
+    else:
+        for c in range(C):
+            saved[0, c] = running_mean[c]
+            saved[1, c] = 1.0 / math.sqrt(running_var[c] + eps)
     for c in range(factors.shape[1]):
         inverse = saved[1, c % C]
         factors[0, c] = saved[0, c % C]
@@ -228,25 +221,9 @@ def _block_gradient_sums(job, g, x, fold, factors, low, parts):
 
 
 @device
-def _fill_factors(saved, weight, bias, factors):
-    """factors (5, fold * C): scale, mean, two rows that `backward` fills, bias."""
-    C = saved.shape[1]
-    for c in range(factors.shape[1]):
-        inverse = saved[1, c % C]
-        factors[0, c] = inverse * weight[c % C] if weight.size > 0 else inverse
-        factors[1, c] = saved[0, c % C]
-        factors[4, c] = bias[c % C] if bias.size > 0 else 0.0
-
-
-@kernel
-def gradient_sums(g, x, saved, weight, bias, low, fold, factors, parts, totals):
-    """Reads g and x, writes to totals (2, C), float64, the sums of g, which is the bias's gradient, and of g * (x - saved[0]) * saved[1],
-    which is the weight's. factors (5, fold * C) and parts (blocks, 2, fold * C) are scratch."""
+def _sum_gradients(g, x, low, fold, factors, parts, totals):
+    """totals (2, C): the sums of g and of g * (x - mean), from those of the blocks."""
     M, C = x.shape
-    _fill_factors(saved, weight, bias, factors)
-    for job in prange(parts.shape[0]):
-        _block_gradient_sums(job, g, x, fold, factors, low, parts)
-    totals[:] = 0.0
     for job in range(parts.shape[0]):
         for p in range(fold):
             for c in range(C):
@@ -261,8 +238,6 @@ def gradient_sums(g, x, saved, weight, bias, low, fold, factors, parts, totals):
         for c in range(C):
             totals[0, c] += rest[0, c]
             totals[1, c] += rest[1, c]
-    for c in range(C):
-        totals[1, c] *= saved[1, c]
 
 
 @device(forceinline=True)
@@ -301,11 +276,25 @@ def _block_gradient(job, g, x, factors, low, training, d):
 
 
 @kernel
-def backward(g, x, saved, weight, bias, low, training, totals, factors, d, jobs):
+def backward(g, x, saved, weight, bias, low, training, sums, totals, d, fold, jobs, parts, factors):
     """Reads g, writes d = a * g, a = weight * saved[1], when the statistics are constants; in training + b * (x - saved[0]) + shift, as
-    they are those of x, of which totals, from gradient_sums, tells how they move. factors (5, fold * C) is scratch."""
+    they are those of x, of which the sums tell how they move.
+
+    With `sums`, which training needs, totals (2, C), float64, zeros at first, become the sums of g, which is the bias's gradient, and of
+    g * (x - saved[0]) * saved[1], which is the weight's. d may be empty, with jobs = 0. parts (blocks, 2, fold * C) and factors
+    (5, fold * C) are scratch."""
     M, C = x.shape
-    _fill_factors(saved, weight, bias, factors)
+    for c in range(factors.shape[1]):
+        inverse = saved[1, c % C]
+        factors[0, c] = inverse * weight[c % C] if weight.size > 0 else inverse
+        factors[1, c] = saved[0, c % C]
+        factors[4, c] = bias[c % C] if bias.size > 0 else 0.0
+    if sums:
+        for job in prange(parts.shape[0]):
+            _block_gradient_sums(job, g, x, fold, factors, low, parts)
+        _sum_gradients(g, x, low, fold, factors, parts, totals)
+        for c in range(C):
+            totals[1, c] *= saved[1, c]
     for c in range(factors.shape[1]):
         a = factors[0, c]
         factors[2, c] = -a * saved[1, c % C] * (totals[1, c % C] / M)
