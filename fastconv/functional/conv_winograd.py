@@ -17,6 +17,9 @@ from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.winograd_blocks import ELEMENTS, LINE
 from fastconv.memory import empty
 
+NO_ARGMAX = np.empty((0, 0, 0, 0), np.uint8)
+"""The argmax of a convolution without maxima, as kernels take it."""
+
 LARGE_L2 = VECTOR_BYTES == 64
 """Whether L2 holds 1 or 2 MB, as with all processors of long vectors so far, and not half of that."""
 
@@ -99,6 +102,7 @@ def pays_behind_maxima(g):
     return share + UNPOOL_COST / (g.KH * g.KW * g.IC) < INPUT_SHARE, share < WEIGHT_SHARE
 
 
+@functools.lru_cache(maxsize=1024)
 def _tiling(g, PT, PL, OH, OW):
     """Kernels' `tiling` of OH x OW outputs: in each of the lattices that dilation makes of them, as many tiles as the largest one needs."""
     size = 7 - g.KH  # of a tile's outputs: with 6 x 6 inputs and filters of 3 or 5
@@ -113,10 +117,11 @@ def _channels(g):
     return g.IC // g.groups, g.OC // g.groups
 
 
+@functools.lru_cache(maxsize=1024)
 def _groups(g):
     """For each group of channels: which filters are its own, its input channels and its output channels, as (first, how many)."""
     IC, OC = _channels(g)
-    return [(slice(k * OC, (k + 1) * OC), (k * IC, IC), (k * OC, OC)) for k in range(g.groups)]
+    return tuple((slice(k * OC, (k + 1) * OC), (k * IC, IC), (k * OC, OC)) for k in range(g.groups))
 
 
 def _even(n):
@@ -151,7 +156,8 @@ def _filters_shared(T, OC, itemsize):
 def _convolve(x, weight, by_input, y, argmax, bias, low, pooled, tiling, group):
     """One group of channels of x to its channels of y, group = (first, how many, first, how many); weight is the group's."""
     N, (first, IC, _, OC) = len(x), group
-    T, work = _count(N, tiling), _work(N, tiling, IC, OC)
+    T = _count(N, tiling)
+    work = _work(T, IC, OC)
     if _filters_shared(T, OC, x.itemsize):
         depth = min(DEPTH, IC)
         V = _transformed(x, 0, T, tiling, depth, first, IC, False)
@@ -172,12 +178,8 @@ def _transformed(x, first, last, tiling, depth, channel, C, gradient):
     return V
 
 
-def _work(N, tiling, IC, OC):
-    return 2 * ELEMENTS * _count(N, tiling) * IC * OC
-
-
-def _no_argmax():
-    return np.empty((0, 0, 0, 0), np.uint8)
+def _work(T, IC, OC):
+    return 2 * ELEMENTS * T * IC * OC
 
 
 def _forward(g, x, weight, y, argmax, bias, low, pooled, tiling):
@@ -189,7 +191,7 @@ def _forward(g, x, weight, y, argmax, bias, low, pooled, tiling):
 def forward(g, x, weight, bias, relu=False):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC); with `relu`, ReLU of it."""
     y, low = empty((g.N, g.OH, g.OW, g.OC), x.dtype), 0.0 if relu else -np.inf
-    return _forward(g, x, weight, y, _no_argmax(), bias, low, False, _tiling(g, g.PT, g.PL, g.OH, g.OW))
+    return _forward(g, x, weight, y, NO_ARGMAX, bias, low, False, _tiling(g, g.PT, g.PL, g.OH, g.OW))
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
@@ -205,7 +207,7 @@ def backward_input(g, grad_output, weight):
     d, no_bias = empty((g.N, g.H, g.W, g.IC), grad_output.dtype), np.zeros(g.IC, grad_output.dtype)
     tiling = _tiling(g, (g.KH - 1) * g.DH - g.PT, (g.KW - 1) * g.DW - g.PL, g.H, g.W)
     for filters, inputs, outputs in _groups(g):
-        _convolve(grad_output, weight[filters], True, d, _no_argmax(), no_bias, -np.inf, False, tiling, (*outputs, *inputs))
+        _convolve(grad_output, weight[filters], True, d, NO_ARGMAX, no_bias, -np.inf, False, tiling, (*outputs, *inputs))
     return d
 
 
@@ -223,7 +225,7 @@ def _weight_gradient(x, grad_output, grad_weight, tiling, group):
     T, depth, wide = _count(len(x), tiling), min(DEPTH_WEIGHT, IC), conv_winograd_few.WIDE * VECTOR_BYTES // x.itemsize
     if 0 < T <= FEW_WEIGHT and JOBS * DEPTH_WEIGHT * wide <= IC * OC:
         V, D = _transformed_both(x, grad_output, 0, T, tiling, group, depth, wide)
-        conv_winograd_few.backward_weight_few(_work(len(x), tiling, IC, OC), V, D, grad_weight, T, depth)
+        conv_winograd_few.backward_weight_few(_work(T, IC, OC), V, D, grad_weight, T, depth)
     else:
         sums = _sums_of_splits if IC * OC < SMALL else _sums_of_chunks
         parts = sums(x, grad_output, tiling, group)
@@ -244,7 +246,7 @@ def _sums_of_splits(x, grad_output, tiling, group):
     parts = _parts(splits, IC, OC, x.dtype)
     share = max(1, -(-T // splits))
     block = -(-share // -(-share // _block(IC + OC, x.itemsize, WEIGHT_BYTES, MOST)))  # even ones
-    conv_winograd.backward_weight(_work(len(x), tiling, IC, OC), x, grad_output, parts, tiling, group, block)
+    conv_winograd.backward_weight(_work(T, IC, OC), x, grad_output, parts, tiling, group, block)
     return parts
 
 
@@ -256,8 +258,7 @@ def _sums_of_chunks(x, grad_output, tiling, group):
     for k in range(chunks):
         first, last = k * T // chunks, (k + 1) * T // chunks
         V, D = _transformed_both(x, grad_output, first, last, tiling, group, IC, OC)
-        work = 2 * ELEMENTS * (last - first) * IC * OC
-        conv_winograd.sum_products(work, V[0], D[0], parts[0], last - first, IC, OC, k > 0)
+        conv_winograd.sum_products(_work(last - first, IC, OC), V[0], D[0], parts[0], last - first, IC, OC, k > 0)
     return parts
 
 
