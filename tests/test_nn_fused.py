@@ -146,7 +146,7 @@ OTHER_GROUPS = {
 def test_other_groups(name, N, rng):
     net, twin = nn.Sequential(*OTHER_GROUPS[name]()), nn.Sequential(*OTHER_GROUPS[name]())
     x = rng.standard_normal((N, 3, 10, 10), dtype=np.float32)
-    x[0, 0, 0, 0], x[N // 2, 0] = np.nan, 0
+    x[0, 0, 0, 0], x[1:2] = np.nan, 0
     output = net(x)
     assert_same_bits(output, one_by_one(twin, x))
     grad_output = rng.standard_normal(output.shape, dtype=np.float32)

@@ -261,7 +261,7 @@ def _gradients(grad_output, input, weight, output_mask, relu):
 
 
 def _gradients_together(g, x, weight, output_mask, output):
-    """What `_gradients` returns where one call of a kernel is enough: the grad_input (M, I), that of a batch that is read in place."""
+    """What `_gradients` returns, grad_input as (M, I), where one call of a kernel is enough: for a batch that is read in place."""
     (M, O), (_, I), none = g.shape, x.shape, NONE[g.dtype]
     need_input, need_weight, need_bias = output_mask
     grad_input = empty((M, I), g.dtype) if need_input else none

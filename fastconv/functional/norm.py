@@ -56,7 +56,7 @@ def _vector(name, vector, like):
 def _cut(M, C, itemsize):
     """How the kernels cut M rows of C channels: (fold, numbers of a wide row, blocks of whole wide rows, blocks of all rows).
 
-    A wide row is as many rows as fit into four vectors.
+    A wide row is `fold` rows, as many as fit into four vectors.
     """
     fold = max(1, 4 * VECTOR_BYTES // (C * itemsize))
     step = max(kernels.ROWS, kernels.ELEMENTS // (fold * C))

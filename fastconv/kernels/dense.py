@@ -73,7 +73,7 @@ def pack_block(b, given, k, depth, n0, n1, N, K, near):
 
 @device
 def rectify_block(c, gate, corner, rows, cols, N):
-    """0 where `gate` is not above 0, in `rows` rows of N numbers and `cols` columns of them; NaN in the gate lets pass."""
+    """Sets c to 0 where `gate` is 0 or less, NaN lets pass, in `rows` rows of N numbers and `cols` columns of them, from `corner` on."""
     for m in range(rows):
         for i in range(corner + m * N, corner + m * N + cols, lanes(c)):
             own = corner + m * N + cols - i
@@ -131,7 +131,7 @@ def blocks_of(M, N, given):
 def product(a, b, c, gate, M, N, K, given, start):
     """Reads A (M, K) and B (K, N), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C.
 
-    With a `gate` that is not empty C is 0 where the gate is not above 0: ReLU if it is C itself, ReLU's gradient if it is its output.
+    With a `gate` that is not empty C is 0 where the gate is 0 or less, NaN lets pass: ReLU if it is C, ReLU's gradient if it is its output.
 
     `given` says how B is given: PACKED as (ceil(N / lanes), K, lanes); or as it is, read where it is, TOGETHER; or APART, or its
     TRANSPOSED (N, K), and then each job packs what it needs, which had better be read by one block of rows only: M up to ROWS.
