@@ -52,15 +52,23 @@ def _vector(name, vector, like):
     return vector
 
 
+PARTS, LEAST, MOST = 16, 8192, 32768
+"""Blocks of sums where numbers suffice, and the numbers of one: of more, memory is read faster, and there are fewer sums to combine."""
+
+RUN = 8
+"""Wide rows of a run, at least: its sums are few beside it."""
+
+
 @functools.lru_cache(maxsize=1024)
 def _cut(M, C, itemsize):
-    """How the kernels cut M rows of C channels: (fold, numbers of a wide row, blocks of whole wide rows, blocks of all rows).
+    """How the kernels cut M rows of C channels: (fold, numbers of a wide row, wide rows of a run, blocks of runs, blocks of all rows).
 
     A wide row is `fold` rows, as many as fit into four vectors.
     """
     fold = max(1, 4 * VECTOR_BYTES // (C * itemsize))
-    step = max(kernels.ROWS, kernels.ELEMENTS // (fold * C))
-    return fold, fold * C, -(-(M // fold) // step), -(-M // (fold * step))
+    W, runs = fold * C, kernels.RUNS
+    step = max(RUN, min(MOST, max(LEAST, M * C // PARTS)) // (runs * W))
+    return fold, W, step, -(-(M // (runs * fold)) // step), -(-M // (fold * max(1, kernels.ELEMENTS // W)))
 
 
 def _forward(x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, wanted=True):
@@ -69,10 +77,10 @@ def _forward(x, other, training, running_mean, running_var, momentum, eps, weigh
     y = empty(x.shape if wanted else (0, C), dtype)
     saved = np.zeros((2, C), dtype)
     if M:
-        fold, W, blocks, jobs = _cut(M, C, x.itemsize)
+        fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
         kernels.forward(
-            4 * x.size, x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, saved, y, fold,
-            jobs if wanted else 0, empty((blocks, 2, W), dtype), np.empty((2, C)), empty((3, W), dtype),
+            4 * x.size, x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, saved, y, fold, step,
+            jobs if wanted else 0, empty((blocks, 3, W), dtype), np.empty((2, C)), empty((3, W), dtype),
         )  # fmt: skip
     return y, saved
 
@@ -171,10 +179,10 @@ def batch_norm_backward_saved(
     (M, C), dtype, (need_input, need_weight, need_bias) = x.shape, x.dtype, three("output_mask", output_mask)
     totals, d = np.zeros((2, C)), empty(x.shape if need_input else (0, C), dtype)
     if M:
-        fold, W, blocks, jobs = _cut(M, C, x.itemsize)
+        fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
         kernels.backward(
             4 * x.size, g, x, saved, weight, bias, 0.0 if relu else np.nan, bool(training), bool(training) or need_weight or need_bias,
-            totals, d, fold, jobs if need_input else 0, empty((blocks, 2, W), dtype), empty((5, W), dtype),
+            totals, d, fold, step, jobs if need_input else 0, empty((blocks, 2, W), dtype), empty((5, W), dtype),
         )  # fmt: skip
     grad_bias, grad_weight = totals.astype(dtype)
     return _restored(d, input.shape) if need_input else None, grad_weight if need_weight else None, grad_bias if need_bias else None

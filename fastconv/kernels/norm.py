@@ -1,9 +1,9 @@
 """Batch normalisation over x, M rows of C channels; the channels are the vector. Parallel over blocks of rows.
 
-All read wide rows, `fold` rows of x as one with fold * C channels, about four vectors: few channels fill vectors too, the latency of
-additions is hidden, and memory is read and written in order (one vector at a time down the rows takes 2 to 5 times as long at 64
-channels). Sums go block by block: within a block in the array's dtype, over the blocks in float64 and in order; the up to fold - 1 rows
-that remain are added one by one.
+All read wide rows, `fold` rows of x as one with fold * C channels, about four vectors: few channels fill vectors too. Sums go block by
+block: within a block in the array's dtype, over the blocks in float64 and in order; the few rows that remain are added one by one. A block
+of sums is four runs of wide rows, read side by side, a row of each at a time: every run in order and in pages of its own, which is what
+the hardware foresees. One vector of channels down the rows, or neighbouring rows side by side, take twice as long.
 """
 
 import math
@@ -13,19 +13,26 @@ from numba import prange
 
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.vector import fma, lanes, select, splat
-from fastconv.kernels.vector_memory import load, store, store_four
+from fastconv.kernels.vector_memory import load, store, zero
 
-ELEMENTS, ROWS = 8192, 32  # of a block, at least: its sums are few beside it
+RUNS = 4
+"""Runs of wide rows in a block of sums."""
 
-SHARE = 8
-"""The mean of the first eighth of a block's wide rows is near enough to that of all: where it is far, the variance is large, as they are
-part of the block."""
+ELEMENTS = 8192
+"""Numbers of a block whose rows are computed."""
+
+
+@device
+def _runs(job, step, M, fold, W):
+    """(where the first run of a block of sums begins, numbers of each of its runs), of M rows, `step` wide rows a run."""
+    start = job * step
+    return RUNS * start * W, (min(start + step, M // (RUNS * fold)) - start) * W
 
 
 @device
 def _rows(job, M, C):
-    """(start, stop) of the rows that a job takes, of M rows of C channels."""
-    step = max(ROWS, ELEMENTS // C)
+    """(start, stop) of the wide rows that a job computes, of M of C channels."""
+    step = max(1, ELEMENTS // C)
     return job * step, min((job + 1) * step, M)
 
 
@@ -33,66 +40,71 @@ def _rows(job, M, C):
 
 
 @device(forceinline=True)
-def _mean_of_four(x, first, last, W, c, share, n0, n1, n2, n3):
-    """Down the wide rows that start at first .. last, `share` of the sums of four vectors of columns, from c on."""
-    L = lanes(x)
-    s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-    for i in range(first + c, last + c, W):
-        s0, s1 = s0 + load(x, i, n0), s1 + load(x, i + L, n1)
-        s2, s3 = s2 + load(x, i + 2 * L, n2), s3 + load(x, i + 3 * L, n3)
-    return s0 * share, s1 * share, s2 * share, s3 * share
+def _mean_of_four(x, i, run, parts, to, W, count):
+    """The mean of the first rows of four runs: near enough to that of all, for where it is far, the variance is large as they are part of it."""
+    near = ((load(x, i, count) + load(x, i + run, count)) + (load(x, i + 2 * run, count) + load(x, i + 3 * run, count))) * 0.25
+    store(parts, to, splat(x, 0.0), count)
+    store(parts, to + W, splat(x, 0.0), count)
+    store(parts, to + 2 * W, near, count)
 
 
 @device(forceinline=True)
-def _statistics_of_four(x, first, last, W, c, parts, to, n0, n1, n2, n3):
-    """Mean and squared distances of the same, read once: distances are those from the mean of the rows at the start."""
-    L, start = lanes(x), first + ((last - first) // W + SHARE - 1) // SHARE * W
-    m0, m1, m2, m3 = _mean_of_four(x, first, start, W, c, W / (start - first), n0, n1, n2, n3)
-    s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-    q0, q1, q2, q3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-    for i in range(first + c, last + c, W):
-        d0, d1 = load(x, i, n0) - m0, load(x, i + L, n1) - m1
-        d2, d3 = load(x, i + 2 * L, n2) - m2, load(x, i + 3 * L, n3) - m3
-        s0, s1, s2, s3 = s0 + d0, s1 + d1, s2 + d2, s3 + d3
-        q0, q1, q2, q3 = fma(d0, d0, q0), fma(d1, d1, q1), fma(d2, d2, q2), fma(d3, d3, q3)
-    share = W / (last - first)
-    store_four(parts, to + c, fma(s0, share, m0), fma(s1, share, m1), fma(s2, share, m2), fma(s3, share, m3), W - c)
-    store_four(parts, to + W + c, q0 - s0 * s0 * share, q1 - s1 * s1 * share, q2 - s2 * s2 * share, q3 - s3 * s3 * share, W - c)
+def _add_four(x, i, run, parts, to, W, count):
+    """Adds the distances of four rows from the mean of the first, and their squares."""
+    near, squares = load(parts, to + 2 * W, count), load(parts, to + W, count)
+    d0, d1 = load(x, i, count) - near, load(x, i + run, count) - near
+    d2, d3 = load(x, i + 2 * run, count) - near, load(x, i + 3 * run, count) - near
+    store(parts, to, load(parts, to, count) + ((d0 + d1) + (d2 + d3)), count)
+    store(parts, to + W, fma(d3, d3, fma(d2, d2, fma(d1, d1, fma(d0, d0, squares)))), count)
+
+
+@device(forceinline=True)
+def _mean_of_block(parts, to, W, share, like, count):
+    """From the distances and their squares the mean of the block and the squares of the distances from that."""
+    distances = load(parts, to, count)
+    store(parts, to, fma(distances, splat(like, share), load(parts, to + 2 * W, count)), count)
+    store(parts, to + W, load(parts, to + W, count) - distances * distances * share, count)
 
 
 @device
-def _block_statistics(job, x, fold, parts):
+def _block_statistics(job, step, x, fold, parts):
     """Mean and sum of squared distances from it, of one block."""
-    W, L = parts.shape[2], lanes(x)
-    start, stop = _rows(job, x.shape[0] // fold, W)
-    for c in range(0, W, 4 * L):
-        first, last, to = start * W, stop * W, 2 * job * W
-        if W - c >= 4 * L:  # without masks, which would not stay in registers
-            _statistics_of_four(x, first, last, W, c, parts, to, L, L, L, L)
-        else:
-            _statistics_of_four(x, first, last, W, c, parts, to, W - c, W - c - L, W - c - 2 * L, W - c - 3 * L)
+    W, L, to = parts.shape[2], lanes(x), job * 3 * parts.shape[2]
+    start, run = _runs(job, step, x.shape[0], fold, W)
+    whole, share = W - W % L, W / (RUNS * run)
+    for c in range(0, whole, L):
+        _mean_of_four(x, start + c, run, parts, to + c, W, L)
+    if whole < W:
+        _mean_of_four(x, start + whole, run, parts, to + whole, W, W - whole)
+    for i in range(start, start + run, W):
+        for c in range(0, whole, L):
+            _add_four(x, i + c, run, parts, to + c, W, L)
+        if whole < W:
+            _add_four(x, i + whole, run, parts, to + whole, W, W - whole)
+    for c in range(0, W, L):
+        _mean_of_block(parts, to + c, W, share, x, W - c)
 
 
 @device
-def _combine_statistics(x, fold, parts, totals):
+def _combine_statistics(step, x, fold, parts, totals):
     """totals (2, C): mean and sum of squared distances of all rows from those of the blocks (Chan, Golub and LeVeque 1979)."""
     (M, C), (jobs, _, W) = x.shape, parts.shape
-    remaining = range(M // fold * fold, M)
+    remaining = range(M // (RUNS * fold) * RUNS * fold, M)
     totals[:] = 0.0
     for job in range(jobs):
-        start, stop = _rows(job, M // fold, W)
+        rows = RUNS * _runs(job, step, M, fold, W)[1] // W
         for p in range(fold):
             for c in range(C):
-                totals[0, c] += parts[job, 0, p * C + c] * ((stop - start) / M)
+                totals[0, c] += parts[job, 0, p * C + c] * (rows / M)
     for m in remaining:
         for c in range(C):
             totals[0, c] += x[m, c] / M
     for job in range(jobs):
-        start, stop = _rows(job, M // fold, W)
+        rows = RUNS * _runs(job, step, M, fold, W)[1] // W
         for p in range(fold):
             for c in range(C):
                 distance = parts[job, 0, p * C + c] - totals[0, c]
-                totals[1, c] += parts[job, 1, p * C + c] + (stop - start) * distance * distance
+                totals[1, c] += parts[job, 1, p * C + c] + rows * distance * distance
     for m in remaining:
         for c in range(C):
             totals[1, c] += (x[m, c] - totals[0, c]) ** 2
@@ -140,18 +152,18 @@ def _normalize_block(job, x, other, factors, low, y):
 
 
 @kernel
-def forward(x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, saved, y, fold, jobs, parts, totals, factors):
+def forward(x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, saved, y, fold, step, jobs, parts, totals, factors):
     """Reads x, writes its mean and 1 / sqrt(variance + eps) to saved (2, C), and y = (x - saved[0]) * saved[1] * weight + bias + other, at
     least `low`: 0 is ReLU, -inf nothing.
 
     In training mean and variance are those of x, and running_mean and running_var (C,) are moved unless they are empty; otherwise these
-    are the mean and the variance. weight, bias (C,) and other may be empty, and y with jobs = 0. parts (blocks, 2, fold * C), totals
-    (2, C), float64, and factors (3, fold * C) are scratch."""
+    are the mean and the variance. weight, bias (C,) and other may be empty, and y with jobs = 0. parts (blocks, 3, fold * C), of
+    RUNS runs of `step` wide rows each, totals (2, C), float64, and factors (3, fold * C) are scratch."""
     M, C = x.shape
     if training:
         for job in prange(parts.shape[0]):
-            _block_statistics(job, x, fold, parts)
-        _combine_statistics(x, fold, parts, totals)
+            _block_statistics(job, step, x, fold, parts)
+        _combine_statistics(step, x, fold, parts, totals)
         for c in range(C):
             saved[0, c] = totals[0, c]
             saved[1, c] = 1.0 / math.sqrt(totals[1, c] / M + eps)
@@ -195,29 +207,29 @@ def _terms(g, x, i, factors, c, count, low, total, product):
 
 
 @device(forceinline=True)
-def _sum_four(g, x, first, last, factors, c, low, parts, to, n0, n1, n2, n3):
-    """Down the wide rows that start at first .. last, the sums of four vectors of columns, from c on."""
-    W, L = factors.shape[1], lanes(x)
-    s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-    p0, p1, p2, p3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-    for i in range(first + c, last + c, W):
-        s0, p0 = _terms(g, x, i, factors, c, n0, low, s0, p0)
-        s1, p1 = _terms(g, x, i + L, factors, c + L, n1, low, s1, p1)
-        s2, p2 = _terms(g, x, i + 2 * L, factors, c + 2 * L, n2, low, s2, p2)
-        s3, p3 = _terms(g, x, i + 3 * L, factors, c + 3 * L, n3, low, s3, p3)
-    store_four(parts, to + c, s0, s1, s2, s3, W - c)
-    store_four(parts, to + W + c, p0, p1, p2, p3, W - c)
+def _sum_four(g, x, i, run, factors, c, count, low, parts, to):
+    """Adds the terms of four rows."""
+    W = factors.shape[1]
+    total, product = load(parts, to + c, count), load(parts, to + W + c, count)
+    total, product = _terms(g, x, i, factors, c, count, low, total, product)
+    total, product = _terms(g, x, i + run, factors, c, count, low, total, product)
+    total, product = _terms(g, x, i + 2 * run, factors, c, count, low, total, product)
+    total, product = _terms(g, x, i + 3 * run, factors, c, count, low, total, product)
+    store(parts, to + c, total, count)
+    store(parts, to + W + c, product, count)
 
 
 @device
-def _block_gradient_sums(job, g, x, fold, factors, low, parts):
-    W, L = parts.shape[2], lanes(x)
-    start, stop = _rows(job, x.shape[0] // fold, W)
-    for c in range(0, W, 4 * L):
-        if W - c >= 4 * L:  # without masks, which would not stay in registers
-            _sum_four(g, x, start * W, stop * W, factors, c, low, parts, 2 * job * W, L, L, L, L)
-        else:
-            _sum_four(g, x, start * W, stop * W, factors, c, low, parts, 2 * job * W, W - c, W - c - L, W - c - 2 * L, W - c - 3 * L)
+def _block_gradient_sums(job, step, g, x, fold, factors, low, parts):
+    W, L, to = parts.shape[2], lanes(x), job * 2 * parts.shape[2]
+    start, run = _runs(job, step, x.shape[0], fold, W)
+    whole = W - W % L
+    zero(parts, to, 2 * W)
+    for i in range(start, start + run, W):
+        for c in range(0, whole, L):
+            _sum_four(g, x, i + c, run, factors, c, L, low, parts, to)
+        if whole < W:
+            _sum_four(g, x, i + whole, run, factors, whole, W - whole, low, parts, to)
 
 
 @device
@@ -230,7 +242,7 @@ def _sum_gradients(g, x, low, fold, factors, parts, totals):
                 totals[0, c] += parts[job, 0, p * C + c]
                 totals[1, c] += parts[job, 1, p * C + c]
     rest, nothing = np.empty((2, C), x.dtype), splat(x, 0.0)
-    for m in range(M // fold * fold, M):
+    for m in range(M // (RUNS * fold) * RUNS * fold, M):
         for c in range(0, C, lanes(x)):
             gradient, product = _terms(g, x, m * C + c, factors, c, C - c, low, nothing, nothing)
             store(rest, c, gradient, C - c)
@@ -276,13 +288,13 @@ def _block_gradient(job, g, x, factors, low, training, d):
 
 
 @kernel
-def backward(g, x, saved, weight, bias, low, training, sums, totals, d, fold, jobs, parts, factors):
+def backward(g, x, saved, weight, bias, low, training, sums, totals, d, fold, step, jobs, parts, factors):
     """Reads g, writes d = a * g, a = weight * saved[1], when the statistics are constants; in training + b * (x - saved[0]) + shift, as
     they are those of x, of which the sums tell how they move.
 
     With `sums`, which training needs, totals (2, C), float64, zeros at first, become the sums of g, which is the bias's gradient, and of
-    g * (x - saved[0]) * saved[1], which is the weight's. d may be empty, with jobs = 0. parts (blocks, 2, fold * C) and factors
-    (5, fold * C) are scratch."""
+    g * (x - saved[0]) * saved[1], which is the weight's. d may be empty, with jobs = 0. parts (blocks, 2, fold * C), of RUNS
+    runs of `step` wide rows each, and factors (5, fold * C) are scratch."""
     M, C = x.shape
     for c in range(factors.shape[1]):
         inverse = saved[1, c % C]
@@ -291,7 +303,7 @@ def backward(g, x, saved, weight, bias, low, training, sums, totals, d, fold, jo
         factors[4, c] = bias[c % C] if bias.size > 0 else 0.0
     if sums:
         for job in prange(parts.shape[0]):
-            _block_gradient_sums(job, g, x, fold, factors, low, parts)
+            _block_gradient_sums(job, step, g, x, fold, factors, low, parts)
         _sum_gradients(g, x, low, fold, factors, parts, totals)
         for c in range(C):
             totals[1, c] *= saved[1, c]
