@@ -27,7 +27,7 @@ def _by_four(W, window, taps):
     """Whether a filter is three wide, and four pixels of a row or more see all of its columns."""
     (_, OW, _, SW, _, PL), (_, KW, _, DW) = window, taps
     first, last = -(-max(0, PL) // SW), min(OW, (W - 1 - (KW - 1) * DW + PL) // SW + 1)
-    return KW == 3 and last - first >= 4
+    return KW == 3 and (last - first >= 4 or DW == 1)
 
 
 def copies(g):

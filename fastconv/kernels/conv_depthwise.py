@@ -81,10 +81,16 @@ def one_pixel(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o, own):
 
 @device
 def one_pixel_of_all(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
-    """`one_pixel` of all channels, with constants as in `four_of_all`: a border hides one column of three, and perhaps a row."""
+    """`one_pixel` of all channels, with constants as in `four_of_all`: a border hides no more than a row and a column of three."""
     L = lanes(x)
     whole = C - C % L
-    if rows == 3 and columns == 2 and tap == C and step == 3 * C:
+    if rows == 3 and columns == 3 and tap == C and step == 3 * C:
+        for c in range(0, whole, L):
+            one_pixel(x, i + c, row, C, w, j + c, 3 * C, 3, 3, C, load(bias, c, L), y, o + c, L)
+    elif rows == 2 and columns == 3 and tap == C and step == 3 * C:
+        for c in range(0, whole, L):
+            one_pixel(x, i + c, row, C, w, j + c, 3 * C, 2, 3, C, load(bias, c, L), y, o + c, L)
+    elif rows == 3 and columns == 2 and tap == C and step == 3 * C:
         for c in range(0, whole, L):
             one_pixel(x, i + c, row, C, w, j + c, 3 * C, 3, 2, C, load(bias, c, L), y, o + c, L)
     elif rows == 2 and columns == 2 and tap == C and step == 3 * C:
@@ -109,6 +115,8 @@ def _row(job, X, weight, Y, bias, window, taps, place):
     x, w, y, b = flat(X), flat(weight), flat(Y), flat(bias)
     inner0 = (PL + SW - 1) // SW if PL > 0 else 0  # the pixels inner0 .. inner1 see all columns of the filter
     inner1 = clip((KW - 1) * DW - PL, SW, OW, W)[1]
+    if inner1 - inner0 < 4:
+        inner1 = inner0
     n, oh = job // OH, job % OH
     top = oh * SH - PT
     low, high = clip(top, DH, KH, H)

@@ -10,6 +10,7 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
+from fastconv.kernels.prefetch import prefetch_four
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.tiles import tiles_elementwise
 from fastconv.kernels.vector import fma, lanes
@@ -17,34 +18,74 @@ from fastconv.kernels.vector_memory import flat, load, opaque, store, zero
 
 
 @device(forceinline=True)
-def add_three_taps(x, i, pixel, tap, g, o, pixels, C, d, target, own, right):
-    """d[target], and at the next two taps of the filter, += sums over `pixels` of x times g, of vectors of `own` and `right` channels."""
-    L = lanes(x)
-    s0, s1, s2 = load(d, target, own), load(d, target + C, own), load(d, target + 2 * C, own)
-    r0, r1, r2 = load(d, target + L, right), load(d, target + C + L, right), load(d, target + 2 * C + L, right)
-    for k in range(pixels):
-        a, b = i + k * pixel, o + k * C
-        gradient, second = load(g, b, own), load(g, b + L, right)
-        s0, r0 = fma(load(x, a, own), gradient, s0), fma(load(x, a + L, right), second, r0)
-        s1, r1 = fma(load(x, a + tap, own), gradient, s1), fma(load(x, a + tap + L, right), second, r1)
-        s2, r2 = fma(load(x, a + 2 * tap, own), gradient, s2), fma(load(x, a + 2 * tap + L, right), second, r2)
-    store(d, target, s0, own)
-    store(d, target + C, s1, own)
-    store(d, target + 2 * C, s2, own)
-    store(d, target + L, r0, right)
-    store(d, target + C + L, r1, right)
-    store(d, target + 2 * C + L, r2, right)
+def add_four_pixels(x, i, row, pixel, tap, g, o, rows, C, d, target, step, own):
+    """d[target] and the other taps of `rows` x 3 += the sums over four pixels of x times g; the windows start at x[i], `pixel` apart."""
+    g0, g1, g2, g3 = load(g, o, own), load(g, o + C, own), load(g, o + 2 * C, own), load(g, o + 3 * C, own)
+    for kh in range(rows):
+        a, b = opaque(i + kh * row), target + kh * step
+        s0, s1, s2 = load(d, b, own), load(d, b + C, own), load(d, b + 2 * C, own)
+        s0, s1, s2 = fma(load(x, a, own), g0, s0), fma(load(x, a + tap, own), g0, s1), fma(load(x, a + 2 * tap, own), g0, s2)
+        a += pixel
+        s0, s1, s2 = fma(load(x, a, own), g1, s0), fma(load(x, a + tap, own), g1, s1), fma(load(x, a + 2 * tap, own), g1, s2)
+        a += pixel
+        s0, s1, s2 = fma(load(x, a, own), g2, s0), fma(load(x, a + tap, own), g2, s1), fma(load(x, a + 2 * tap, own), g2, s2)
+        a += pixel
+        s0, s1, s2 = fma(load(x, a, own), g3, s0), fma(load(x, a + tap, own), g3, s1), fma(load(x, a + 2 * tap, own), g3, s2)
+        store(d, b, s0, own)
+        store(d, b + C, s1, own)
+        store(d, b + 2 * C, s2, own)
 
 
 @device
-def add_three_taps_of_all(x, i, pixel, tap, g, o, pixels, C, d, target):
-    """`add_three_taps` of all channels."""
+def add_four_of_all(x, i, row, pixel, tap, g, o, rows, C, d, target):
+    """`add_four_pixels` of all channels. With constants for what is nearly always the same, LLVM loads what two windows see once."""
     L = lanes(x)
-    whole = C - C % (2 * L)
-    for c in range(0, whole, 2 * L):
-        add_three_taps(x, i + c, pixel, tap, g, o + c, pixels, C, d, target + c, L, L)
+    whole = C - C % L
+    if tap == C and pixel == C:
+        for c in range(0, whole, L):
+            prefetch_four(x, i + rows * row + c, C)
+            prefetch_four(g, o + 4 * C + c, C)
+            add_four_pixels(x, i + c, row, C, C, g, o + c, rows, C, d, target + c, 3 * C, L)
+    elif tap == C and pixel == 2 * C:
+        for c in range(0, whole, L):
+            for pixels in range(0, 8 * C, 4 * C):
+                prefetch_four(x, i + rows * row + pixels + c, C)
+                prefetch_four(x, i + (rows + 1) * row + pixels + c, C)
+            prefetch_four(g, o + 4 * C + c, C)
+            add_four_pixels(x, i + c, row, 2 * C, C, g, o + c, rows, C, d, target + c, 3 * C, L)
+    else:
+        for c in range(0, whole, L):
+            add_four_pixels(x, i + c, row, pixel, tap, g, o + c, rows, C, d, target + c, 3 * C, L)
     if whole < C:
-        add_three_taps(x, i + whole, pixel, tap, g, o + whole, pixels, C, d, target + whole, C - whole, C - whole - L)
+        add_four_pixels(x, i + whole, row, pixel, tap, g, o + whole, rows, C, d, target + whole, 3 * C, C - whole)
+
+
+@device(forceinline=True)
+def add_pixel(x, i, row, tap, g, o, rows, columns, C, d, target, step, own):
+    """d[target] and the other taps of `rows` x `columns` += the products of one pixel, whose window starts at x[i]."""
+    gradient = load(g, o, own)
+    for kh in range(rows):
+        a, b = opaque(i + kh * row), target + kh * step
+        for kw in range(columns):
+            store(d, b + kw * C, fma(load(x, a + kw * tap, own), gradient, load(d, b + kw * C, own)), own)
+
+
+@device
+def add_pixel_of_all(x, i, row, tap, g, o, rows, columns, C, d, target):
+    """`add_pixel` of all channels, without a loop where a border hides no more than a column of three."""
+    L = lanes(x)
+    whole = C - C % L
+    if columns == 3:
+        for c in range(0, whole, L):
+            add_pixel(x, i + c, row, tap, g, o + c, rows, 3, C, d, target + c, 3 * C, L)
+    elif columns == 2:
+        for c in range(0, whole, L):
+            add_pixel(x, i + c, row, tap, g, o + c, rows, 2, C, d, target + c, 3 * C, L)
+    else:
+        for c in range(0, whole, L):
+            add_pixel(x, i + c, row, tap, g, o + c, rows, columns, C, d, target + c, 3 * C, L)
+    if whole < C:
+        add_pixel(x, i + whole, row, tap, g, o + whole, rows, columns, C, d, target + whole, 3 * C, C - whole)
 
 
 @device(forceinline=True)
@@ -148,34 +189,36 @@ def _split(s, X, G, parts, window, taps):
         n, oh = row // OH, row % OH
         low, high = clip(oh * SH - PT, DH, KH, H)
         nine = NINE and KW == 3 and low == 0 and high == 3 == KH and inner1 - inner0 >= 4
-        if KW == 3:
+        top, first, done = (n * H + oh * SH - PT) * W - PL, inner0, inner0  # first .. done are added up by several pixels at once
+        if nine:
             pixels = max(PIXELS, NUMBERS // C)
-            for first in range(inner0, inner1, pixels):
-                count = min(pixels, inner1 - first)
-                if nine:
-                    i = ((n * H + oh * SH - PT) * W + first * SW - PL) * C
-                    add_nine_taps_of_all(x, i, DH * W * C, SW * C, DW * C, g, (row * OW + first) * C, count,
-                                         left and first == inner0, right and first + count == inner1, C, d, s * 9 * C)
-                    continue
-                for kh in range(low, high):
-                    i = ((n * H + oh * SH - PT + kh * DH) * W + first * SW - PL) * C
-                    add_three_taps_of_all(x, i, SW * C, DW * C, g, (row * OW + first) * C, count, C, d, (s * KH + kh) * KW * C)
-        done0, done1 = inner0 - (nine and left), inner1 + (nine and right)
-        if KW == 3 and done0 == 0 and done1 == OW:
+            for ow in range(inner0, inner1, pixels):
+                done = min(inner1, ow + pixels)
+                add_nine_taps_of_all(x, (top + ow * SW) * C, DH * W * C, SW * C, DW * C, g, (row * OW + ow) * C, done - ow,
+                                     left and ow == inner0, right and done == inner1, C, d, s * 9 * C)
+            first, done = inner0 - left, inner1 + right
+        elif KW == 3:
+            while done + 4 <= inner1:
+                add_four_of_all(x, (top + low * DH * W + done * SW) * C, DH * W * C, SW * C, DW * C, g, (row * OW + done) * C,
+                                high - low, C, d, (s * KH + low) * 3 * C)
+                done += 4
+        if KW == 3:
+            for ow in range(OW):
+                if not first <= ow < done:
+                    kw, end = clip(ow * SW - PL, DW, 3, W)
+                    add_pixel_of_all(x, (top + low * DH * W + ow * SW + kw * DW) * C, DH * W * C, DW * C, g, (row * OW + ow) * C,
+                                     high - low, end - kw, C, d, ((s * KH + low) * 3 + kw) * C)
             continue
         for kh in range(low, high):
-            source, target = (n * H + oh * SH - PT + kh * DH) * W * C, (s * KH + kh) * KW * C
-            if KW != 3:
-                i, o = source + (inner0 * SW - PL) * C, (row * OW + inner0) * C
-                over = (1, 0, 0, inner1 - inner0, SW * C, C)
-                for c in range(0, C, lanes(x)):
-                    tiles_elementwise(KW, x, i + c, DW * C, g, o + c, d, target + c, C, C - c, g, 0, 1, over)
+            source, target = (top + kh * DH * W) * C, (s * KH + kh) * KW * C
+            over = (1, 0, 0, inner1 - inner0, SW * C, C)
+            for c in range(0, C, lanes(x)):
+                tiles_elementwise(KW, x, source + inner0 * SW * C + c, DW * C, g, (row * OW + inner0) * C + c, d, target + c, C, C - c, g, 0, 1, over)
             for kw in range(KW):
-                first, last = clip(kw * DW - PL, SW, OW, W)
-                for ow in range(first, min(last, done0)):
-                    add_products(x, source + (ow * SW - PL + kw * DW) * C, g, (row * OW + ow) * C, C, d, target + kw * C)
-                for ow in range(max(first, done1), last):
-                    add_products(x, source + (ow * SW - PL + kw * DW) * C, g, (row * OW + ow) * C, C, d, target + kw * C)
+                ow0, ow1 = clip(kw * DW - PL, SW, OW, W)
+                for ow in range(ow0, ow1):
+                    if not inner0 <= ow < inner1:
+                        add_products(x, source + (ow * SW + kw * DW) * C, g, (row * OW + ow) * C, C, d, target + kw * C)
 
 
 @kernel
