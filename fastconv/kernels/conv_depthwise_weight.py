@@ -36,16 +36,32 @@ def add_four_pixels(x, i, row, pixel, tap, g, o, rows, C, d, target, step, own):
         store(d, b + 2 * C, s2, own)
 
 
+@device(forceinline=True)
+def add_four_neighbours(x, i, row, g, o, rows, C, d, target, step, own):
+    """As `add_four_pixels` where windows move by one: what several of them see is loaded once."""
+    g0, g1, g2, g3 = load(g, o, own), load(g, o + C, own), load(g, o + 2 * C, own), load(g, o + 3 * C, own)
+    for kh in range(rows):
+        a, b = opaque(i + kh * row), target + kh * step
+        x0, x1, x2 = load(x, a, own), load(x, a + C, own), load(x, a + 2 * C, own)
+        s0, s1, s2 = fma(x0, g0, load(d, b, own)), fma(x1, g0, load(d, b + C, own)), fma(x2, g0, load(d, b + 2 * C, own))
+        x3, x4, x5 = load(x, a + 3 * C, own), load(x, a + 4 * C, own), load(x, a + 5 * C, own)
+        s0, s1, s2 = fma(x1, g1, s0), fma(x2, g1, s1), fma(x3, g1, s2)
+        s0, s1, s2 = fma(x2, g2, s0), fma(x3, g2, s1), fma(x4, g2, s2)
+        store(d, b, fma(x3, g3, s0), own)
+        store(d, b + C, fma(x4, g3, s1), own)
+        store(d, b + 2 * C, fma(x5, g3, s2), own)
+
+
 @device
 def add_four_of_all(x, i, row, pixel, tap, g, o, rows, C, d, target):
-    """`add_four_pixels` of all channels. With constants for what is nearly always the same, LLVM loads what two windows see once."""
+    """`add_four_pixels` of all channels."""
     L = lanes(x)
     whole = C - C % L
     if tap == C and pixel == C:
         for c in range(0, whole, L):
             prefetch_four(x, i + rows * row + c, C)
             prefetch_four(g, o + 4 * C + c, C)
-            add_four_pixels(x, i + c, row, C, C, g, o + c, rows, C, d, target + c, 3 * C, L)
+            add_four_neighbours(x, i + c, row, g, o + c, rows, C, d, target + c, 3 * C, L)
     elif tap == C and pixel == 2 * C:
         for c in range(0, whole, L):
             for pixels in range(0, 8 * C, 4 * C):
