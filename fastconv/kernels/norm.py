@@ -41,7 +41,7 @@ def _rows(job, M, C):
 
 @device(forceinline=True)
 def _mean_of_four(x, i, run, parts, to, W, count):
-    """The mean of the first rows of four runs: near enough to that of all, for where it is far, the variance is large as they are part of it."""
+    """The mean of the first rows of four runs, near enough to that of all: where it is far, the variance is large, they are part of it."""
     near = ((load(x, i, count) + load(x, i + run, count)) + (load(x, i + 2 * run, count) + load(x, i + 3 * run, count))) * 0.25
     store(parts, to, splat(x, 0.0), count)
     store(parts, to + W, splat(x, 0.0), count)
@@ -152,7 +152,8 @@ def _normalize_block(job, x, other, factors, low, y):
 
 
 @kernel
-def forward(x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, saved, y, fold, step, jobs, parts, totals, factors):
+def forward(x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, saved, y, fold, step, jobs, parts, totals,
+            factors):
     """Reads x, writes its mean and 1 / sqrt(variance + eps) to saved (2, C), and y = (x - saved[0]) * saved[1] * weight + bias + other, at
     least `low`: 0 is ReLU, -inf nothing.
 
