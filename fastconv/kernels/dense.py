@@ -24,14 +24,15 @@ STRIP = MAX_ROWS if MAX_ROWS > 8 else ROWS
 CROWDED, LINE = 1 << 12 if MAX_ROWS > 8 else 0, PRODUCT_DEPTH + 16
 """Rows of A of a multiple of so many bytes (0: no rows) share the 8 to 12 lines of one set of L1: a strip is copied to rows of LINE."""
 
-WIDE = 512
-"""Columns of a block of `product_over_rows`, whose rows of A are copied once for each block."""
+TALL, WIDE = 98 if MAX_ROWS > 8 else 128, 512
+"""Rows and columns of a block of `product_over_rows`, whose rows of A are copied once for each block."""
 
 SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
 """A result of up to so many numbers is cut into smaller blocks: a batch of 64 is one, so that each column of B is read once."""
 
-FAR = 1 << 10
-"""Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`: they lie near enough to each other."""
+FAR = 1 << 10 if MAX_ROWS > 8 else 0
+"""Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`: they lie near enough to each other. Low tiles wait
+for each line of a row that comes from memory, which a copy reads in order: 64 x 32 of 65,536 rows take 2.3 instead of 2.8 ms."""
 
 SHORT, SHORT_RESULT = 96, 100 << 10
 """Rows, and numbers of the result, up to which a product over rows is not worth copying them: with 64, as many as a batch, 48 instead of
