@@ -108,7 +108,7 @@ def transposed_times(g, x):
         product = empty((M, N), g.dtype)
         dense_row.outer(product.size, g[0], x[0], product)
         return product
-    if K >= CHUNK_ROWS and M > N <= dense.ROWS:
+    if K >= CHUNK_ROWS and M > N <= (dense.TALL if M <= dense.WIDE else dense.ROWS):
         return np.ascontiguousarray(transposed_times(x, g).T)
     pack, chunk, splits, row_blocks, column_blocks = _cut_over_rows(M, N, K, x.itemsize)
     parts = empty((splits, M, N), g.dtype)
