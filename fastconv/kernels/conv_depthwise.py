@@ -14,59 +14,100 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.prefetch import prefetch_four
+from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.scratch import scratch
+from fastconv.kernels.simd import itemsize
 from fastconv.kernels.tiles import tiles_elementwise
 from fastconv.kernels.vector import fma, lanes, splat
 from fastconv.kernels.vector_memory import flat, load, store, zero
 
+LINE = 2 if VECTOR_BYTES == 32 else 1
+"""Vectors of four pixels at a time: whole lines of the cache, or pixels that lie in the same set of it fetch each line twice."""
+
+FAR = 1 << 11
+"""Bytes from one pixel to the next from which on it is no use to ask for others: they push each other out of the first cache."""
+
 
 @device(forceinline=True)
-def four_pixels(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel, own):
-    """Four outputs from y[o] on, `y_pixel` apart, whose windows of `rows` x 3 taps start at x[i], `pixel` apart; filters at w[j]."""
-    s0, s1, s2, s3 = bias, bias, bias, bias
+def add_row_to_four(x, a, pixel, tap, w, b, C, own, s0, s1, s2, s3):
+    """Four sums plus what three taps of a row see, the first from x[a] on, with the filters at w[b]."""
+    w0, w1, w2 = load(w, b, own), load(w, b + C, own), load(w, b + 2 * C, own)
+    s0 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s0)))
+    a += pixel
+    s1 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s1)))
+    a += pixel
+    s2 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s2)))
+    a += pixel
+    s3 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s3)))
+    return s0, s1, s2, s3
+
+
+@device(forceinline=True)
+def four_pixels(x, i, row, pixel, tap, w, j, step, rows, C, bias, c, y, o, y_pixel, own):
+    """Four outputs from y[o] on, `y_pixel` apart: bias[c] and what windows of `rows` x 3 taps see from x[i] on, `pixel` apart."""
+    s0 = s1 = s2 = s3 = load(bias, c, own)
     for kh in range(rows):
-        a, b = i + kh * row, j + kh * step
-        w0, w1, w2 = load(w, b, own), load(w, b + C, own), load(w, b + 2 * C, own)
-        s0 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s0)))
-        a += pixel
-        s1 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s1)))
-        a += pixel
-        s2 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s2)))
-        a += pixel
-        s3 = fma(load(x, a + 2 * tap, own), w2, fma(load(x, a + tap, own), w1, fma(load(x, a, own), w0, s3)))
+        s0, s1, s2, s3 = add_row_to_four(x, i + kh * row, pixel, tap, w, j + kh * step, C, own, s0, s1, s2, s3)
     store(y, o, s0, own)
     store(y, o + y_pixel, s1, own)
     store(y, o + 2 * y_pixel, s2, own)
     store(y, o + 3 * y_pixel, s3, own)
 
 
+@device(forceinline=True)
+def four_pixels_of_line(x, i, row, pixel, tap, w, j, step, rows, C, bias, c, y, o, y_pixel, own):
+    """`four_pixels` of two whole vectors, `own` numbers each."""
+    s0 = s1 = s2 = s3 = load(bias, c, own)
+    r0 = r1 = r2 = r3 = load(bias, c + own, own)
+    for kh in range(rows):
+        a, b = i + kh * row, j + kh * step
+        s0, s1, s2, s3 = add_row_to_four(x, a, pixel, tap, w, b, C, own, s0, s1, s2, s3)
+        r0, r1, r2, r3 = add_row_to_four(x, a + own, pixel, tap, w, b + own, C, own, r0, r1, r2, r3)
+    store(y, o, s0, own)
+    store(y, o + own, r0, own)
+    store(y, o + y_pixel, s1, own)
+    store(y, o + y_pixel + own, r1, own)
+    store(y, o + 2 * y_pixel, s2, own)
+    store(y, o + 2 * y_pixel + own, r2, own)
+    store(y, o + 3 * y_pixel, s3, own)
+    store(y, o + 3 * y_pixel + own, r3, own)
+
+
 @device
 def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel):
     """`four_pixels` of all channels. With constants for what is nearly always the same, LLVM loads what two windows see once."""
     L = lanes(x)
-    whole = C - C % L
+    whole, lines = C - C % L, C - C % (2 * L) if LINE == 2 else 0
+    near = C * itemsize(x) < FAR
+    below, beside = row if near else 0, 4 * y_pixel if near else 0
     if rows == 3 and tap == C and step == 3 * C and pixel == C:
-        for c in range(0, whole, L):
-            prefetch_four(x, i + 3 * row + c, C)
-            prefetch_four(y, o + 4 * y_pixel + c, y_pixel)
-            four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, load(bias, c, L), y, o + c, y_pixel, L)
+        for c in range(0, lines, 2 * L):
+            prefetch_four(x, i + 3 * below + c, C)
+            prefetch_four(y, o + beside + c, y_pixel)
+            four_pixels_of_line(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
+        for c in range(lines, whole, L):
+            prefetch_four(x, i + 3 * below + c, C)
+            prefetch_four(y, o + beside + c, y_pixel)
+            four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
     elif rows == 3 and tap == C and step == 3 * C and pixel == 2 * C:
         for c in range(0, whole, L):
             for pixels in range(0, 8 * C, 4 * C):
-                prefetch_four(x, i + 3 * row + pixels + c, C)
-                prefetch_four(x, i + 4 * row + pixels + c, C)
-            prefetch_four(y, o + 4 * y_pixel + c, y_pixel)
-            four_pixels(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, load(bias, c, L), y, o + c, y_pixel, L)
+                prefetch_four(x, i + 3 * below + pixels + c, C)
+                prefetch_four(x, i + 4 * below + pixels + c, C)
+            prefetch_four(y, o + beside + c, y_pixel)
+            four_pixels(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
     elif rows == 2 and tap == C and step == 3 * C and pixel == C:
-        for c in range(0, whole, L):
-            prefetch_four(y, o + 4 * y_pixel + c, y_pixel)
-            four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 2, C, load(bias, c, L), y, o + c, y_pixel, L)
+        for c in range(0, lines, 2 * L):
+            prefetch_four(y, o + beside + c, y_pixel)
+            four_pixels_of_line(x, i + c, row, C, C, w, j + c, 3 * C, 2, C, bias, c, y, o + c, y_pixel, L)
+        for c in range(lines, whole, L):
+            prefetch_four(y, o + beside + c, y_pixel)
+            four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 2, C, bias, c, y, o + c, y_pixel, L)
     else:
         for c in range(0, whole, L):
-            four_pixels(x, i + c, row, pixel, tap, w, j + c, step, rows, C, load(bias, c, L), y, o + c, y_pixel, L)
+            four_pixels(x, i + c, row, pixel, tap, w, j + c, step, rows, C, bias, c, y, o + c, y_pixel, L)
     if whole < C:
-        own = C - whole
-        four_pixels(x, i + whole, row, pixel, tap, w, j + whole, step, rows, C, load(bias, whole, own), y, o + whole, y_pixel, own)
+        four_pixels(x, i + whole, row, pixel, tap, w, j + whole, step, rows, C, bias, whole, y, o + whole, y_pixel, C - whole)
 
 
 @device(forceinline=True)
