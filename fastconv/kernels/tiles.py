@@ -23,23 +23,26 @@ def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, 
     over, ahead = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k), (distance, step)
     count = (M + MAX_ROWS - 1) // MAX_ROWS
     height, whole = M // max(count, 1), cols // lanes  # rows of a tile, or one more; vectors without a tail
-    short = count * (height + 1) - M  # how many tiles are not one higher
+    short = count * (height + 1) - M  # how many are not one higher: even tiles, 16 rows are 8 + 8, not 14 + 2, which would wait for its sums
     v = 0
     while v < vectors:
         wide = v + 2 <= whole
-        m = 0
-        for part in range(count):
-            rows = height if part < short else height + 1  # even tiles: 16 rows are 8 + 8, not 14 + 2, which would wait for its own sums
-            a, b, c, rest = m * am, v * bn, m * cm + v * cn, cols - v * lanes
-            if wide:
+        a, b, c, rest = 0, v * bn, v * cn, cols - v * lanes
+        if wide:
+            for part in range(count):
+                rows = height if part < short else height + 1
                 tile(rows, 2, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, cols, init, v * lanes, accumulate, over, ahead)
-            elif rest >= lanes:
-                tile(rows, 1, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
-            elif HALVES and rest <= lanes // 2:
-                tile(rows, 1, 1, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
-            else:
-                tile(rows, 1, 0, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
-            m += rows
+                a, c = a + rows * am, c + rows * cm
+        else:
+            for part in range(count):
+                rows = height if part < short else height + 1
+                if rest >= lanes:
+                    tile(rows, 1, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
+                elif HALVES and rest <= lanes // 2:
+                    tile(rows, 1, 1, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
+                else:
+                    tile(rows, 1, 0, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
+                a, c = a + rows * am, c + rows * cm
         v += 2 if wide else 1
 
 
