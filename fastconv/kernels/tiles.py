@@ -23,7 +23,7 @@ def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, 
     over, ahead = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k), (distance, step)
     count = (M + MAX_ROWS - 1) // MAX_ROWS
     height, whole = M // max(count, 1), cols // lanes  # rows of a tile, or one more; vectors without a tail
-    short = count * (height + 1) - M  # how many are not one higher: even tiles, 16 rows are 8 + 8, not 14 + 2, which would wait for its sums
+    short = count * (height + 1) - M  # how many are not one higher: 16 rows are 8 + 8, not 14 + 2, which would wait for its own sums
     v = 0
     while v < vectors:
         wide = v + 2 <= whole
