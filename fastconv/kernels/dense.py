@@ -30,9 +30,8 @@ TALL, WIDE = 98 if MAX_ROWS > 8 else 128, 512
 SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
 """A result of up to so many numbers is cut into smaller blocks: a batch of 64 is one, so that each column of B is read once."""
 
-FAR = 1 << 10 if MAX_ROWS > 8 else 0
-"""Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`: they lie near enough to each other. Low tiles wait
-for each line of a row that comes from memory, which a copy reads in order: 64 x 32 of 65,536 rows take 2.3 instead of 2.8 ms."""
+FAR = 1 << 10
+"""Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`: they lie near enough to each other."""
 
 SHORT, SHORT_RESULT = 96, 100 << 10
 """Rows, and numbers of the result, up to which a product over rows is not worth copying them: with 64, as many as a batch, 48 instead of
