@@ -10,7 +10,7 @@ from fastconv.kernels.simd import MAX_ROWS, itemsize
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, select, splat
-from fastconv.kernels.vector_memory import copy, flat, load, store, store_four, zero
+from fastconv.kernels.vector_memory import copy, flat, load, store, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
 """A job's block of the result, and how much of the sum it takes at once: a tile's rows of A stay in L1, COLUMNS of B in L2."""
@@ -235,31 +235,33 @@ def sum_splits(parts, total):
             store(t, i, column, size - i)
 
 
+@device(forceinline=True)
+def _add_four_rows(x, i, run, sums, c, own):
+    """sums[c] += x[i] and the same of three further runs of rows."""
+    upper, lower = load(x, i, own) + load(x, i + run, own), load(x, i + 2 * run, own) + load(x, i + 3 * run, own)
+    store(sums, c, load(sums, c, own) + (upper + lower), own)
+
+
 @apart
 def _row_sums(job, X, partial):
-    """Job `job` of `partial_row_sums`."""
+    """Job `job` of `partial_row_sums`: four runs of rows side by side, since one stream in a page of memory is what is foreseen."""
     M, N = X.shape
     x, p, size = flat(X), flat(partial), lanes(X)
-    fold = max(1, 4 * size // N)  # so many rows side by side fill four vectors, and memory is read in order
+    fold = max(1, 4 * size // N)  # so many rows as one fill four vectors
     W, first, last = fold * N, job * SUM_ROWS, min(M, (job + 1) * SUM_ROWS)
-    whole = last - (last - first) % fold
-    sums = scratch(W, X.dtype)
-    for c in range(0, W, 4 * size):
-        s0, s1, s2, s3 = splat(x, 0.0), splat(x, 0.0), splat(x, 0.0), splat(x, 0.0)
-        if W - c >= 4 * size:  # without masks
-            for i in range(first * N + c, whole * N + c, W):
-                s0, s1 = s0 + load(x, i, size), s1 + load(x, i + size, size)
-                s2, s3 = s2 + load(x, i + 2 * size, size), s3 + load(x, i + 3 * size, size)
-        else:
-            for i in range(first * N + c, whole * N + c, W):
-                s0, s1 = s0 + load(x, i, W - c), s1 + load(x, i + size, W - c - size)
-                s2, s3 = s2 + load(x, i + 2 * size, W - c - 2 * size), s3 + load(x, i + 3 * size, W - c - 3 * size)
-        store_four(sums, c, s0, s1, s2, s3, W - c)
+    rows, whole = (last - first) // (4 * fold) * fold, W - W % size
+    run, sums = rows * N, scratch(W, X.dtype)
+    zero(sums, 0, W)
+    for i in range(first * N, first * N + run, W):
+        for c in range(0, whole, size):
+            _add_four_rows(x, i + c, run, sums, c, size)
+        if whole < W:
+            _add_four_rows(x, i + whole, run, sums, whole, W - whole)
     for n in range(N):
         total = sums[n]
         for row in range(1, fold):
             total += sums[row * N + n]
-        for m in range(whole, last):
+        for m in range(first + 4 * rows, last):
             total += x[m * N + n]
         p[job * N + n] = total
 

@@ -123,16 +123,6 @@ def store(typingctx, array, index, value, count):
     return types.void(array, types.int64, value, types.int64), codegen
 
 
-@device(forceinline=True)
-def store_four(array, i, v0, v1, v2, v3, count):
-    """Write the first `count` numbers of four vectors to array[i : i + count]."""
-    L = lanes(array)
-    store(array, i, v0, count)
-    store(array, i + L, v1, count - L)
-    store(array, i + 2 * L, v2, count - 2 * L)
-    store(array, i + 3 * L, v3, count - 3 * L)
-
-
 @intrinsic
 def zero(typingctx, array, start, count):
     """array[start : start + count] = 0 of a flat array; nothing for a count of 0 or less.
