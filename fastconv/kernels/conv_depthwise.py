@@ -73,6 +73,14 @@ def four_pixels_of_line(x, i, row, pixel, tap, w, j, step, rows, C, bias, c, y, 
     store(y, o + 3 * y_pixel + own, r3, own)
 
 
+@device(forceinline=True)
+def prefetch_eight_of_two_rows(x, i, row, C):
+    """Ask for what four windows that move by two see of the next two rows."""
+    for pixels in range(0, 8 * C, 4 * C):
+        prefetch_four(x, i + pixels, C)
+        prefetch_four(x, i + row + pixels, C)
+
+
 @device
 def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel):
     """`four_pixels` of all channels. With constants for what is nearly always the same, LLVM loads what two windows see once."""
@@ -90,10 +98,12 @@ def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel)
             prefetch_four(y, o + beside + c, y_pixel)
             four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
     elif rows == 3 and tap == C and step == 3 * C and pixel == 2 * C:
-        for c in range(0, whole, L):
-            for pixels in range(0, 8 * C, 4 * C):
-                prefetch_four(x, i + 3 * below + pixels + c, C)
-                prefetch_four(x, i + 4 * below + pixels + c, C)
+        for c in range(0, lines, 2 * L):
+            prefetch_eight_of_two_rows(x, i + 3 * below + c, below, C)
+            prefetch_four(y, o + beside + c, y_pixel)
+            four_pixels_of_line(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
+        for c in range(lines, whole, L):
+            prefetch_eight_of_two_rows(x, i + 3 * below + c, below, C)
             prefetch_four(y, o + beside + c, y_pixel)
             four_pixels(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
     elif rows == 2 and tap == C and step == 3 * C and pixel == C:
