@@ -2,9 +2,9 @@
 
 Rows of taps outside the image are left out of the sum. Filters three wide, nearly all there are, take four pixels at a time and all
 channels of these before the next: memory is read in order, and once; pixels at the left and right border, where some columns are missing,
-are computed one by one. Other filters, for which borders are wide, take one vector of channels at a time, copied into a panel whose
-borders are real, and tiles of up to a row of pixels. The input gradient of filters three wide that move by two takes all channels of four
-neighbouring pixels. `window` and `taps` as in conv_direct.
+and those of narrow images are computed one by one. Other filters, for which borders are wide, take one vector of channels at a time,
+copied into a panel whose borders are real, and tiles of up to a row of pixels. The input gradient of filters three wide that move by two
+takes all channels of four neighbouring pixels. `window` and `taps` as in conv_direct.
 """
 
 import numpy as np
@@ -189,7 +189,7 @@ def _row(job, X, weight, Y, bias, window, taps, place):
 def convolve_by_four(X, weight, Y, bias, window, taps, place):
     """Reads X (N, H, W, C), weight (KH, 3, C), bias (C,); writes pixels of Y (N, YH, YW, C). Parallel over images and output rows.
 
-    As conv_images.convolve, for one channel at a time. At least four pixels of a row see all columns of the filter.
+    As conv_images.convolve, for one channel at a time. Pixels go one by one where fewer than four of a row see all columns of the filter.
     """
     for job in prange(X.shape[0] * window[0]):
         _row(np.int64(job), X, weight, Y, bias, window, taps, place)

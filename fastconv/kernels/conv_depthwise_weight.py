@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.apart import apart
-from fastconv.kernels.conv_depthwise import FAR
+from fastconv.kernels.conv_depthwise import FAR, prefetch_eight_of_two_rows
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.prefetch import prefetch_four
@@ -99,9 +99,7 @@ def add_four_of_all(x, i, row, pixel, tap, g, o, rows, C, d, target):
             add_four_neighbours(x, i + c, row, g, o + c, rows, C, d, target + c, 3 * C, L)
     elif tap == C and pixel == 2 * C:
         for c in range(0, whole, L):
-            for pixels in range(0, 8 * C, 4 * C):
-                prefetch_four(x, i + rows * row + pixels + c, C)
-                prefetch_four(x, i + (rows + 1) * row + pixels + c, C)
+            prefetch_eight_of_two_rows(x, i + rows * row + c, row, C)
             prefetch_four(g, o + 4 * C + c, C)
             add_four_pixels(x, i + c, row, 2 * C, C, g, o + c, rows, C, d, target + c, 3 * C, L)
     else:
