@@ -94,7 +94,9 @@ def test_linear_output_mask(mask, rng):
 
 @both_dtypes
 @pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
-@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (3, 1, 2, 5), (2, 17, 7, 6), (4, 33, 5, 3), (9, 16, 1, 2)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 1, 1), (3, 1, 2, 5), (2, 17, 7, 6), (4, 33, 5, 3), (9, 16, 1, 2), (3, 5, 50, 61), (4, 24, 40, 41)], ids=str
+)
 def test_batch_norm_training(shape, affine, dtype, rng):
     """Output, running statistics, gradients; the input's mean is far from 0, where a one-pass variance loses digits."""
     x = (100 + distinct(rng, shape)).astype(dtype)

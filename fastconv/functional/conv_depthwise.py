@@ -24,7 +24,7 @@ PANEL_BYTES = 1 << 17
 
 @functools.lru_cache(maxsize=4096)
 def _by_four(W, window, taps):
-    """Whether a filter is three wide, and four pixels of a row or more see all of its columns, or few are at a border."""
+    """Whether a filter is three wide, and four pixels of a row or more see all of its columns, or none hangs far over the border."""
     (_, OW, _, SW, _, PL), (_, KW, _, DW) = window, taps
     first, last = -(-max(0, PL) // SW), min(OW, (W - 1 - (KW - 1) * DW + PL) // SW + 1)
     return KW == 3 and (last - first >= 4 or DW == 1)

@@ -52,7 +52,7 @@ def _vector(name, vector, like):
     return vector
 
 
-PARTS, LEAST, MOST = 16, 8192, 32768
+BLOCKS, LEAST, MOST = 16, 8192, 32768
 """Blocks of sums where numbers suffice, and the numbers of one: of more, memory is read faster, and there are fewer sums to combine."""
 
 RUN = 8
@@ -67,7 +67,7 @@ def _cut(M, C, itemsize):
     """
     fold = max(1, 4 * VECTOR_BYTES // (C * itemsize))
     W, runs = fold * C, kernels.RUNS
-    step = max(RUN, min(MOST, max(LEAST, M * C // PARTS)) // (runs * W))
+    step = max(RUN, min(MOST, max(LEAST, M * C // BLOCKS)) // (runs * W))
     return fold, W, step, -(-(M // (runs * fold)) // step), -(-M // (fold * max(1, kernels.ELEMENTS // W)))
 
 

@@ -21,8 +21,8 @@ from fastconv.kernels.tiles import tiles_elementwise
 from fastconv.kernels.vector import fma, lanes, splat
 from fastconv.kernels.vector_memory import flat, load, store, zero
 
-LINE = 2 if VECTOR_BYTES == 32 else 1
-"""Vectors of four pixels at a time: whole lines of the cache, or pixels that lie in the same set of it fetch each line twice."""
+HALF_LINES = VECTOR_BYTES == 32
+"""Whether four pixels take two vectors at a time: else pixels that lie in the same set of the cache fetch each line twice."""
 
 FAR = 1 << 11
 """Bytes from one pixel to the next from which on it is no use to ask for others: they push each other out of the first cache."""
@@ -85,7 +85,7 @@ def prefetch_eight_of_two_rows(x, i, row, C):
 def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel):
     """`four_pixels` of all channels. With constants for what is nearly always the same, LLVM loads what two windows see once."""
     L = lanes(x)
-    whole, lines = C - C % L, C - C % (2 * L) if LINE == 2 else 0
+    whole, lines = C - C % L, C - C % (2 * L) if HALF_LINES else 0
     near = C * itemsize(x) < FAR
     below, beside = row if near else 0, 4 * y_pixel if near else 0
     if rows == 3 and tap == C and step == 3 * C and pixel == C:

@@ -53,11 +53,11 @@ def add_three_taps_of_all(x, i, pixel, tap, g, o, pixels, C, d, target):
 
 
 @device(forceinline=True)
-def add_four_pixels(x, i, row, pixel, tap, g, o, rows, C, d, target, step, own):
+def add_four_pixels(x, i, row, pixel, tap, g, o, rows, C, d, target, own):
     """d[target] and the other taps of `rows` x 3 += the sums over four pixels of x times g; the windows start at x[i], `pixel` apart."""
     g0, g1, g2, g3 = load(g, o, own), load(g, o + C, own), load(g, o + 2 * C, own), load(g, o + 3 * C, own)
     for kh in range(rows):
-        a, b = opaque(i + kh * row), target + kh * step
+        a, b = opaque(i + kh * row), target + kh * 3 * C
         s0, s1, s2 = load(d, b, own), load(d, b + C, own), load(d, b + 2 * C, own)
         s0, s1, s2 = fma(load(x, a, own), g0, s0), fma(load(x, a + tap, own), g0, s1), fma(load(x, a + 2 * tap, own), g0, s2)
         a += pixel
@@ -72,11 +72,11 @@ def add_four_pixels(x, i, row, pixel, tap, g, o, rows, C, d, target, step, own):
 
 
 @device(forceinline=True)
-def add_four_neighbours(x, i, row, g, o, rows, C, d, target, step, own):
+def add_four_neighbours(x, i, row, g, o, rows, C, d, target, own):
     """As `add_four_pixels` where windows move by one: what several of them see is loaded once."""
     g0, g1, g2, g3 = load(g, o, own), load(g, o + C, own), load(g, o + 2 * C, own), load(g, o + 3 * C, own)
     for kh in range(rows):
-        a, b = opaque(i + kh * row), target + kh * step
+        a, b = opaque(i + kh * row), target + kh * 3 * C
         x0, x1, x2 = load(x, a, own), load(x, a + C, own), load(x, a + 2 * C, own)
         s0, s1, s2 = fma(x0, g0, load(d, b, own)), fma(x1, g0, load(d, b + C, own)), fma(x2, g0, load(d, b + 2 * C, own))
         x3, x4, x5 = load(x, a + 3 * C, own), load(x, a + 4 * C, own), load(x, a + 5 * C, own)
@@ -96,25 +96,25 @@ def add_four_of_all(x, i, row, pixel, tap, g, o, rows, C, d, target):
         for c in range(0, whole, L):
             prefetch_four(x, i + rows * row + c, C)
             prefetch_four(g, o + 4 * C + c, C)
-            add_four_neighbours(x, i + c, row, g, o + c, rows, C, d, target + c, 3 * C, L)
+            add_four_neighbours(x, i + c, row, g, o + c, rows, C, d, target + c, L)
     elif tap == C and pixel == 2 * C:
         for c in range(0, whole, L):
             prefetch_eight_of_two_rows(x, i + rows * row + c, row, C)
             prefetch_four(g, o + 4 * C + c, C)
-            add_four_pixels(x, i + c, row, 2 * C, C, g, o + c, rows, C, d, target + c, 3 * C, L)
+            add_four_pixels(x, i + c, row, 2 * C, C, g, o + c, rows, C, d, target + c, L)
     else:
         for c in range(0, whole, L):
-            add_four_pixels(x, i + c, row, pixel, tap, g, o + c, rows, C, d, target + c, 3 * C, L)
+            add_four_pixels(x, i + c, row, pixel, tap, g, o + c, rows, C, d, target + c, L)
     if whole < C:
-        add_four_pixels(x, i + whole, row, pixel, tap, g, o + whole, rows, C, d, target + whole, 3 * C, C - whole)
+        add_four_pixels(x, i + whole, row, pixel, tap, g, o + whole, rows, C, d, target + whole, C - whole)
 
 
 @device(forceinline=True)
-def add_pixel(x, i, row, tap, g, o, rows, columns, C, d, target, step, own):
+def add_pixel(x, i, row, tap, g, o, rows, columns, C, d, target, own):
     """d[target] and the other taps of `rows` x `columns` += the products of one pixel, whose window starts at x[i]."""
     gradient = load(g, o, own)
     for kh in range(rows):
-        a, b = opaque(i + kh * row), target + kh * step
+        a, b = opaque(i + kh * row), target + kh * 3 * C
         for kw in range(columns):
             store(d, b + kw * C, fma(load(x, a + kw * tap, own), gradient, load(d, b + kw * C, own)), own)
 
@@ -126,15 +126,15 @@ def add_pixel_of_all(x, i, row, tap, g, o, rows, columns, C, d, target):
     whole = C - C % L
     if columns == 3:
         for c in range(0, whole, L):
-            add_pixel(x, i + c, row, tap, g, o + c, rows, 3, C, d, target + c, 3 * C, L)
+            add_pixel(x, i + c, row, tap, g, o + c, rows, 3, C, d, target + c, L)
     elif columns == 2:
         for c in range(0, whole, L):
-            add_pixel(x, i + c, row, tap, g, o + c, rows, 2, C, d, target + c, 3 * C, L)
+            add_pixel(x, i + c, row, tap, g, o + c, rows, 2, C, d, target + c, L)
     else:
         for c in range(0, whole, L):
-            add_pixel(x, i + c, row, tap, g, o + c, rows, columns, C, d, target + c, 3 * C, L)
+            add_pixel(x, i + c, row, tap, g, o + c, rows, columns, C, d, target + c, L)
     if whole < C:
-        add_pixel(x, i + whole, row, tap, g, o + whole, rows, columns, C, d, target + whole, 3 * C, C - whole)
+        add_pixel(x, i + whole, row, tap, g, o + whole, rows, columns, C, d, target + whole, C - whole)
 
 
 @device(forceinline=True)

@@ -24,7 +24,7 @@ STRIP = MAX_ROWS if MAX_ROWS > 8 else ROWS
 CROWDED, LINE = 1 << 12 if MAX_ROWS > 8 else 0, PRODUCT_DEPTH + 16
 """Rows of A of a multiple of so many bytes (0: no rows) share the 8 to 12 lines of one set of L1: a strip is copied to rows of LINE."""
 
-TALL, WIDE = 98 if MAX_ROWS > 8 else 128, 512
+TALL, WIDE = ROWS if MAX_ROWS > 8 else 128, 512
 """Rows and columns of a block of `product_over_rows`, whose rows of A are copied once for each block."""
 
 SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
