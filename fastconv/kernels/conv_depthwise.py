@@ -132,7 +132,10 @@ def one_pixel(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o, own):
 
 @device
 def one_pixel_of_all(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
-    """`one_pixel` of all channels, with constants as in `four_of_all`: a border hides no more than a row and a column of three."""
+    """`one_pixel` of all channels, with constants as in `four_of_all`: a border hides no more than a row and a column of three.
+
+    With a loop over the rows images of 4 x 4 pixels take 40 % longer.
+    """
     L = lanes(x)
     whole = C - C % L
     if rows == 3 and columns == 3 and tap == C and step == 3 * C:
