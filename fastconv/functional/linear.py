@@ -129,7 +129,7 @@ def _cut_over_rows(M, N, K, itemsize):
     """(whether x is packed, rows of a chunk, splits, row blocks, column blocks) of `transposed_times`."""
     in_place = dense.reads_in_place.py_func(M, N, K)
     row_blocks, column_blocks = -(-M // dense.TALL), -(-N // (dense.SMALL_COLUMNS if in_place else dense.WIDE))
-    pack = row_blocks > 1 and not in_place
+    pack = row_blocks > 2 and not in_place
     chunk = max(CHUNK_ROWS, CHUNK_BYTES // (N * itemsize)) if pack else max(1, K)
     splits = max(1, min(PARTS // (row_blocks * column_blocks), min(K, chunk) // (2 * dense.DEPTH)))
     return pack, chunk, splits, row_blocks, column_blocks

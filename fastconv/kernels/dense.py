@@ -5,8 +5,9 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.prefetch import prefetch_part
 from fastconv.kernels.scratch import scratch
-from fastconv.kernels.simd import MAX_ROWS, itemsize
+from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, select, splat
@@ -30,8 +31,11 @@ TALL, WIDE = ROWS if MAX_ROWS > 8 else 128, 512
 SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
 """A result of up to so many numbers is cut into smaller blocks: a batch of 64 is one, so that each column of B is read once."""
 
-FAR = 1 << 10
+FAR = 1 << (10 if MAX_ROWS > 8 else 8)
 """Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`: they lie near enough to each other."""
+
+UNFORESEEN = 1 << 7
+"""Rows of more bytes, as many as a vector has lanes read side by side, no processor foresees: they are asked for in order."""
 
 SHORT, SHORT_RESULT = 96, 100 << 10
 """Rows, and numbers of the result, up to which a product over rows is not worth copying them: with 64, as many as a batch, 48 instead of
@@ -100,14 +104,17 @@ def _block(job, a, b, c, gate, M, N, K, given, start, row_blocks, block_columns)
             first, last = part(strip, strips, m1 - m0)
             rows, m = last - first, m0 + first
             corner, distance = m * K + k, rows * K
-            step = min(MAX_ROWS, rows) * K // (pairs * depth)  # all tiles of a strip together ask for the strip after it
+            requests = max(1, depth // REQUEST)
+            step = min(MAX_ROWS, rows) * K // (pairs * requests)  # all tiles of a strip together ask for the strip after it
+            if STRIP > MAX_ROWS and (n1 < N or depth < K):  # other jobs, or later steps of this one, read the same rows first
+                step = 0
             if crowded:
                 for i in range(rows):
                     copy(a, corner + i * K, left, i * LINE, depth)
                 corner, distance, step = 0, 0, 0  # the copy reads in order, nothing need be asked for
             for pair in range(pairs):
                 n = n0 + pair * wide
-                cols, ahead = min(wide, n1 - n), (distance + pair * depth * step, step)
+                cols, ahead = min(wide, n1 - n), (distance + pair * requests * step, step)
                 vectors = (cols + size - 1) // size
                 if packs:
                     tiles_ahead(rows, left, corner, line, near, pair * wide * depth, depth * size, c, m * N + n, N, size,
@@ -147,12 +154,37 @@ def reads_in_place(M, N, K):
     return K <= SHORT and M * N <= SHORT_RESULT
 
 
+@device
+def _copy_columns(a, corner, M, rows, depth, left, line):
+    """`rows` columns of `depth` rows of A, from a[corner] on, as rows of `left`; the next rows are asked for where they are UNFORESEEN."""
+    size = lanes(a)
+    blocks, asked = (rows + size - 1) // size, size if M * itemsize(a) > UNFORESEEN else 0
+    for i in range(0, depth, size):
+        for j in range(blocks):
+            first, last = part(j, blocks, asked)
+            for row in range(i + size + first, i + size + last):
+                prefetch_part(a, corner + row * M, corner + row * M + rows, 0, 1)
+            source, target = corner + i * M + j * size, j * size * line + i
+            transpose(a, source, M, min(size, depth - i), min(size, rows - j * size), left, target, line, size)
+
+
+@device
+def _copy_rows(b, corner, row, cols, depth, right, across):
+    """`depth` rows of `cols` numbers, from b[corner] on, as those of `right`: two at a time, far apart, as two streams."""
+    half = depth // 2
+    for i in range(half):
+        copy(b, corner + i * row, right, i * across, cols)
+        copy(b, corner + (half + i) * row, right, (half + i) * across, cols)
+    if 2 * half < depth:
+        copy(b, corner + 2 * half * row, right, 2 * half * across, cols)
+
+
 @apart
 def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more):
     """Job `job` of `product_over_rows`."""
     length, size = (K + splits - 1) // splits, lanes(a)
     most = min(DEPTH, length)
-    line, panel = most + 16, most * size + 16  # without the 16, a tile's rows or vectors may fall on the same few lines of the cache
+    line = most + 16  # without the 16, rows of a copy may fall on the same few lines of the cache
     s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
     m, m1 = part(block // column_blocks, row_blocks, M)
     v, v1 = part(block % column_blocks, column_blocks, (N + size - 1) // size)
@@ -166,18 +198,15 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
         for i in range(rows):
             zero(c, corner + i * N, cols)
     near = row == size or (row % size == 0 and row * itemsize(b) < FAR)  # the first where B is packed
-    left, right = scratch((rows + size) * line, a.dtype), b if near else scratch((v1 - v) * panel, b.dtype)
+    across = (cols + size - 1) // size * size + 16
+    left, right = scratch((rows + size) * line, a.dtype), b if near else scratch(most * across, b.dtype)
     for k in range(first, last, DEPTH):
         depth = min(DEPTH, last - k)
-        for i in range(0, depth, size):
-            for j in range(0, rows, size):
-                transpose(a, (k + i) * M + m + j, M, min(size, depth - i), min(size, rows - j), left, j * line + i, line, size)
+        _copy_columns(a, k * M + m, M, rows, depth, left, line)
         source, vector, along = k * row + v * column, column, row
         if not near:
-            for i in range(depth):
-                for w in range(v1 - v):
-                    store(right, w * panel + i * size, load(b, (k + i) * row + (v + w) * size, cols - w * size), size)
-            source, vector, along = 0, panel, size
+            _copy_rows(b, k * row + v * size, row, cols, depth, right, across)
+            source, vector, along = 0, size, across
         over = (1, 0, 0, 1, 0, 0, depth, 1, along)
         tiles(rows, left, 0, line, right, source, vector, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
 
@@ -187,7 +216,7 @@ def product_over_rows(a, b, c, M, N, K, row, column, row_blocks, column_blocks, 
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B; adds it if `more` is 1.
 
     All are flat, `row` and `column` as in `product`. Parallel over splits and blocks of C; a job copies its columns of DEPTH rows of A at
-    a time, transposed, so that a tile reads whole lines, and those of B where its rows are FAR from each other: rows of 1 KiB share few
+    a time, transposed, so that a tile reads whole lines, and those of B where its rows are FAR from each other, which would share few
     lines of the cache.
     """
     for job in prange(splits * row_blocks * column_blocks):

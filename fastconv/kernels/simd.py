@@ -115,11 +115,10 @@ def unrolled(vector_bytes, vectors):
     return 2 * vectors if vector_bytes > 16 else 1
 
 
-def asks_ahead(vector_bytes):
-    """Whether tiles of two vectors ask for later memory of A at each step: AVX2's low ones take all instructions that are issued, one more
-    costs 4 %. They ask for the lines of C of the tile below instead, before they begin: a first layer's 64 channels of 27 numbers take a
-    third less time."""
-    return vector_bytes != 32
+REQUEST = 1 if VECTOR_BYTES != 32 else unrolled(VECTOR_BYTES, 2)
+"""Steps for each of which a tile of two vectors asks for one line of memory. AVX2's low tiles take all instructions that are issued, one
+more in each step costs 4 %; they do so in steps whose numbers of A lie next to each other only. And they ask for the lines of C of the
+tile below instead of their own, before they begin: a first layer's 64 channels of 27 numbers take a third less time."""
 
 
 def _opaque(builder, pointer):
@@ -136,7 +135,7 @@ class _Tile:
         self.pa, self.pb, self.pc, self.pi = pointers
         self.am, self.bn, self.cm, self.cn = strides
         self.accumulate, self.over = accumulate, over
-        self.ahead = ahead if vectors == 2 and asks_ahead(v.lanes * v.size) else None
+        self.ahead = ahead if vectors == 2 else None
         offsets = [ir.Constant(I64, n * self.v.lanes) for n in range(vectors)]
         self.count = cols if masked else None
         self.starts = [builder.gep(self.pi, [offset]) for offset in offsets]
@@ -154,26 +153,24 @@ class _Tile:
         sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
         self.emit_start(cells, sums)
         S, a_s, b_s, T, a_t, b_t, K, a_k, b_k = self.over
-        wanted = None
-        if self.ahead:
-            distance, _ = self.ahead
-            wanted = cgutils.alloca_once_value(builder, self.at(self.pa, (distance, 1)))
         with _rolled_loop(builder, S) as s, _rolled_loop(builder, T) as t:
             a = self.at(self.pa, (a_s, s), (a_t, t))
             pointers = [self.at(a, (self.am, m)) for m in range(0, rows, GROUP)]
             pointers.append(self.at(self.pb, (b_s, s), (b_t, t)))
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
+            wanted = cgutils.alloca_once_value(builder, self.at(self.pa, (self.ahead[0], 1))) if self.ahead else None
+            always = wanted if REQUEST == 1 else None
             steps = unrolled(v.lanes * v.size, self.vectors)
             if self.count is None and steps > 1:  # ways to the same sums with fewer additions to addresses, where strides are 1
                 zero, whole = ir.Constant(I64, 0), builder.sdiv(K, ir.Constant(I64, steps))
                 in_a_row = builder.select(self.is_one(a_k), whole, zero)
                 self.emit_steps(in_a_row, rows, pointers, sums, wanted, steps)
                 adjacent = builder.select(self.is_one(a_k), zero, builder.select(self.is_one(self.am), whole, zero))
-                self.emit_steps(adjacent, rows, [pointers[0], pointers[-1]], sums, wanted, steps, adjacent=True)
+                self.emit_steps(adjacent, rows, [pointers[0], pointers[-1]], sums, always, steps, adjacent=True)
                 for k, pointer in enumerate(pointers[1:-1], 1):
                     builder.store(self.at(builder.load(pointers[0]), (self.am, k * GROUP)), pointer)
                 K = builder.sub(K, builder.mul(builder.add(in_a_row, adjacent), ir.Constant(I64, steps)))
-            self.emit_steps(K, rows, pointers, sums, wanted)
+            self.emit_steps(K, rows, pointers, sums, always)
         results = [self.at(self.pc, (self.cm, m), (self.cn, n)) for m, n in cells]
         v.store([builder.load(sums[cell]) for cell in cells], results, self.count)
 
@@ -187,7 +184,7 @@ class _Tile:
         with _rolled_loop(builder, count):
             *groups, b = [_opaque(builder, builder.load(pointer)) for pointer in pointers]
             for step in range(steps):
-                if wanted:
+                if wanted and step % REQUEST == 0:
                     line = builder.load(wanted)
                     prefetch_line(builder, line)
                     builder.store(builder.gep(line, [self.ahead[1]]), wanted)
@@ -215,11 +212,11 @@ class _Tile:
                 for m, n in cells:
                     builder.store(v.load(self.at(self.pc, (self.cm, m), (self.cn, n)), self.count), sums[m, n])
             with otherwise:
-                if self.ahead:
+                if self.ahead and REQUEST == 1:
                     with builder.if_then(builder.icmp_signed("!=", self.ahead[1], ir.Constant(I64, 0))):
                         for m, n in cells:
                             prefetch_line(builder, self.at(self.pc, (self.cm, m), (self.cn, n)))
-                if self.vectors == 2 and not asks_ahead(v.lanes * v.size):
+                if self.vectors == 2 and REQUEST > 1:
                     for m in range(len(cells) // 2):  # both vectors of a row lie in one line, as a rule
                         prefetch_line(builder, self.at(self.pc, (self.cm, m + len(cells) // 2)))
                 starts = [v.load(pointer, self.count) for pointer in self.starts]
@@ -237,8 +234,8 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
     C[c + m*cm + n*cn]; init[n] at init[i + n*lanes]. With MASKED, the lanes from `cols` on are neither read nor written; with HALF,
     vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS.
 
-    With two vectors, where `asks_ahead` says so, each k also asks for a line of memory that will be read later: the n-th one for that of
-    A[a + distance + n*step], `ahead` = (distance, step); and unless step is 0 the tile first asks for the lines of C.
+    With two vectors each REQUEST of k also ask for a line of memory that will be read later: the n-th request is for that of
+    A[a + distance + n*step], `ahead` = (distance, step); and where REQUEST is 1, unless step is 0, the tile first asks for the lines of C.
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None
