@@ -115,10 +115,17 @@ def unrolled(vector_bytes, vectors):
     return 2 * vectors if vector_bytes > 16 else 1
 
 
-REQUEST = 1 if VECTOR_BYTES != 32 else unrolled(VECTOR_BYTES, 2)
-"""Steps for each of which a tile of two vectors asks for one line of memory. AVX2's low tiles take all instructions that are issued, one
-more in each step costs 4 %; they do so in steps whose numbers of A lie next to each other only. And they ask for the lines of C of the
-tile below instead of their own, before they begin: a first layer's 64 channels of 27 numbers take a third less time."""
+def steps_of_request(vector_bytes):
+    """Steps for each of which a tile of two vectors asks for one line of memory.
+
+    AVX2's low tiles take all instructions that are issued, one more in each step costs 4 %: they ask in every fourth only, where numbers
+    of A lie next to each other. And they ask for the lines of C of the tile below instead of their own, before they begin: a first layer's
+    64 channels of 27 numbers take a third less time.
+    """
+    return unrolled(vector_bytes, 2) if vector_bytes == 32 else 1
+
+
+REQUEST = steps_of_request(VECTOR_BYTES)
 
 
 def _opaque(builder, pointer):
@@ -135,7 +142,7 @@ class _Tile:
         self.pa, self.pb, self.pc, self.pi = pointers
         self.am, self.bn, self.cm, self.cn = strides
         self.accumulate, self.over = accumulate, over
-        self.ahead = ahead if vectors == 2 else None
+        self.ahead, self.request = ahead if vectors == 2 else None, steps_of_request(v.lanes * v.size)
         offsets = [ir.Constant(I64, n * self.v.lanes) for n in range(vectors)]
         self.count = cols if masked else None
         self.starts = [builder.gep(self.pi, [offset]) for offset in offsets]
@@ -159,7 +166,7 @@ class _Tile:
             pointers.append(self.at(self.pb, (b_s, s), (b_t, t)))
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
             wanted = cgutils.alloca_once_value(builder, self.at(self.pa, (self.ahead[0], 1))) if self.ahead else None
-            always = wanted if REQUEST == 1 else None
+            always = wanted if self.request == 1 else None
             steps = unrolled(v.lanes * v.size, self.vectors)
             if self.count is None and steps > 1:  # ways to the same sums with fewer additions to addresses, where strides are 1
                 zero, whole = ir.Constant(I64, 0), builder.sdiv(K, ir.Constant(I64, steps))
@@ -184,7 +191,7 @@ class _Tile:
         with _rolled_loop(builder, count):
             *groups, b = [_opaque(builder, builder.load(pointer)) for pointer in pointers]
             for step in range(steps):
-                if wanted and step % REQUEST == 0:
+                if wanted and step % self.request == 0:
                     line = builder.load(wanted)
                     prefetch_line(builder, line)
                     builder.store(builder.gep(line, [self.ahead[1]]), wanted)
@@ -212,11 +219,11 @@ class _Tile:
                 for m, n in cells:
                     builder.store(v.load(self.at(self.pc, (self.cm, m), (self.cn, n)), self.count), sums[m, n])
             with otherwise:
-                if self.ahead and REQUEST == 1:
+                if self.ahead and self.request == 1:
                     with builder.if_then(builder.icmp_signed("!=", self.ahead[1], ir.Constant(I64, 0))):
                         for m, n in cells:
                             prefetch_line(builder, self.at(self.pc, (self.cm, m), (self.cn, n)))
-                if self.vectors == 2 and REQUEST > 1:
+                if self.vectors == 2 and self.request > 1:
                     for m in range(len(cells) // 2):  # both vectors of a row lie in one line, as a rule
                         prefetch_line(builder, self.at(self.pc, (self.cm, m + len(cells) // 2)))
                 starts = [v.load(pointer, self.count) for pointer in self.starts]
