@@ -126,6 +126,7 @@ def steps_of_request(vector_bytes):
 
 
 REQUEST = steps_of_request(VECTOR_BYTES)
+"""Those of this processor's whole vectors."""
 
 
 def _opaque(builder, pointer):
