@@ -75,7 +75,7 @@ class CompileNotice:
         self.count += 1
         if self.quiet:
             return
-        text = "compiling kernels for this processor, once, about 20 s"
+        text = "compiling kernels for this processor, once, about 15 s"
         if sys.stderr.isatty():
             self._line(f"{text}: {self.count:3} {name}", "")
         elif self.count == 1:

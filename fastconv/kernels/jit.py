@@ -175,8 +175,9 @@ class KernelCache(_Cache):
 
     def load_overload(self, sig, target_context):
         target_context.refresh()
+        path = self.path(sig, target_context.codegen())
         try:
-            checksum, payload = self.path(sig, target_context.codegen()).read_bytes().split(b"\n", 1)
+            checksum, payload = path.read_bytes().split(b"\n", 1)
             if hashlib.sha256(payload).hexdigest().encode() == checksum:
                 needs, compiled = pickle.loads(payload)
                 for name, key in needs:
@@ -184,13 +185,21 @@ class KernelCache(_Cache):
                 return self.compiled.rebuild(target_context, compiled)
             reason = "damaged"
         except FileNotFoundError:
+            helper = coming.pop(path, None)
+            if helper and helper.has_begun(path):
+                self._announce(sig, "by another process")
+                helper.wait(path)
+                return self.load_overload(sig, target_context)
             reason = "new"
         except (OSError, ValueError) as error:
             reason = str(error)
+        self._announce(sig, reason)
+        return None
+
+    def _announce(self, sig, reason):
         log.info("compiling %s for %s (%s)", self.name, sig, reason)
         for listener in compile_listeners:
             listener(self.name)
-        return None
 
     def save_overload(self, sig, data):
         declared = (f.name for f in data.library._final_module.functions if f.is_declaration)
@@ -223,6 +232,9 @@ aparts: dict[str, Any] = {}
 
 prepared: dict[str, tuple[str, Any]] = {}
 """Symbols of code that was compiled apart, and what is there: (its name, the types that it is for). What calls it needs it first."""
+
+coming = {}
+"""Files of the cache that a `kernels.ahead.Helper` will write, and the helper."""
 
 compile_listeners = []
 """Functions called with a kernel's name when it is about to be compiled: a command line says so with them."""

@@ -1,5 +1,6 @@
 """Layers, containers and losses. Layers remember: parameters, options, and what backward needs of the last forward pass."""
 
+from fastconv.nn import ahead as _ahead  # noqa: F401, it listens
 from fastconv.nn.activation import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from fastconv.nn.container import Residual, Sequential
 from fastconv.nn.conv import Conv2d, ConvTranspose2d

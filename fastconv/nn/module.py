@@ -14,6 +14,7 @@ from fastconv.nn.parameter import Parameter, float_dtype
 
 class _Recording(threading.local):
     paused = 0
+    call = None
 
 
 _recording = _Recording()
@@ -41,6 +42,11 @@ class no_grad(contextlib.ContextDecorator):
 def recording():
     """Whether forward passes of this thread remember what backward needs."""
     return not _recording.paused
+
+
+def running():
+    """(module, its inputs) of the call that this thread is in, or None."""
+    return _recording.call
 
 
 class IncompatibleKeys(NamedTuple):
@@ -96,7 +102,11 @@ class Module:
         self.backward(grad_output)
 
     def __call__(self, *inputs):
-        return self.forward(*inputs)
+        _recording.call = self, inputs
+        try:
+            return self.forward(*inputs)
+        finally:
+            _recording.call = None
 
     def remember(self, *values):
         """Keep `values` for backward, unless under `no_grad`."""

@@ -137,7 +137,7 @@ class Fitting:
     def _learn(self, indices, epoch, batch):
         """Forward, backward and update for one batch; its loss, prediction and target."""
         x = self.gather(indices)
-        prediction = self.model.forward(x)
+        prediction = self.model(x)
         if not self.checked:
             self._check_targets(prediction)
         target = self.y[indices]

@@ -1,0 +1,224 @@
+"""Kernels that another process compiles."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastconv import errors, models, nn
+from fastconv.kernels import ahead, jit
+from fastconv.nn.ahead import calls_of
+from fastconv.nn.module import running
+
+
+def made(monkeypatch, step):
+    """The `ahead.Call`s that `step` makes, while its kernels run."""
+    calls, run = [], jit.Kernel.__call__
+
+    def watched(kernel, work, *arguments):
+        form = "serial" if work < jit.SERIAL_BELOW else "parallel"
+        calls.append(ahead.Call(kernel.__module__, kernel.__name__, form, tuple(map(kernel.serial.typeof_pyval, arguments))))
+        return run(kernel, work, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jit.Kernel, "__call__", watched)
+        step()
+    return calls
+
+
+def images(shape, count):
+    return np.random.default_rng(0).standard_normal((count, *shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", sorted(models.INPUT_SHAPES))
+def test_calls_of_a_network_are_those_that_a_step_makes(name, monkeypatch):
+    model = models.create(name, seed=0)
+    for count in (1, 5) if name == "alexnet" else (2, 33):
+        x = images(models.INPUT_SHAPES[name], count)
+        expected = calls_of(model, x)
+        assert expected
+        assert made(monkeypatch, lambda x=x: model.backward_parameters(model(x))) == expected
+
+
+def test_a_network_is_left_alone():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Dropout(0.2, seed=1), nn.Linear(144, 2)
+    )
+    nn.manual_seed(5)
+    model.backward_parameters(model(images((3, 8, 8), 4)))
+    state, gradients = model.state_dict(), [parameter.grad.copy() for parameter in model.parameters()]
+    nn.manual_seed(5)
+    model[5].rng = np.random.default_rng(1)
+    calls_of(model, images((3, 8, 8), 4))
+    assert all(np.array_equal(state[key], value) for key, value in model.state_dict().items())
+    assert all(map(np.array_equal, gradients, [parameter.grad for parameter in model.parameters()]))
+    for parameter in model.parameters():
+        parameter.zero_grad()
+    model.backward_parameters(model(images((3, 8, 8), 4)))  # of the same random numbers as the first time
+    assert all(map(np.array_equal, gradients, [parameter.grad for parameter in model.parameters()]))
+
+
+def test_kernels_run_again_after_a_recording_that_failed():
+    with pytest.raises(errors.FastconvError), ahead.recorded():
+        nn.Linear(3, 2)(np.ones((1, 4), np.float32))
+    assert nn.Linear(3, 2)(np.zeros((1, 3), np.float32)).shape == (1, 2)
+
+
+def test_other_threads_kernels_run_while_one_records():
+    from concurrent.futures import ThreadPoolExecutor
+
+    relu, x = nn.ReLU(), np.array([[-1, 2]], np.float32)
+    with ThreadPoolExecutor(1) as pool, ahead.recorded() as calls:
+        assert pool.submit(relu.forward, x).result().tolist() == [[0, 2]]
+        assert calls == []
+        relu.forward(x)
+        assert len(calls) == 1
+
+
+class Doubled(nn.Module):
+    def forward(self, input):
+        return 2 * input
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The lists of calls that another process would get; every kernel counts as about to be compiled."""
+    lists = []
+    monkeypatch.setattr(ahead, "can_help", lambda: True)
+    monkeypatch.setattr(ahead, "compile_elsewhere", lists.append)
+    run = jit.Kernel.__call__
+
+    def announced(kernel, work, *arguments):
+        for listener in jit.compile_listeners:
+            listener(f"{kernel.__name__}.serial")
+        return run(kernel, work, *arguments)
+
+    monkeypatch.setattr(jit.Kernel, "__call__", announced)
+    return lists
+
+
+def test_a_network_in_training_asks_for_help(asked):
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+    model(np.ones((4, 3), np.float32))
+    assert [call.name for call in asked[0]] == ["product", "product", "gradients", "gradients"]
+    assert running() is None
+
+
+@pytest.mark.parametrize("case", ["evaluation", "no_grad", "user's module", "user's forward", "no call"])
+def test_nothing_else_asks_for_help(case, asked):
+    model, x = nn.Sequential(nn.Linear(3, 2), nn.ReLU()), np.ones((4, 3), np.float32)
+    if case == "evaluation":
+        model.eval()
+    elif case == "user's module":
+        model.append(Doubled())
+    elif case == "user's forward":
+        model[1].forward = lambda input: input
+    if case == "no_grad":
+        with nn.no_grad():
+            model(x)
+    elif case == "no call":
+        model.forward(x)
+    else:
+        model(x)
+    assert asked == []
+
+
+def test_a_pass_that_fails_says_so_itself(asked):
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2))
+    with pytest.raises(errors.FastconvError, match="input must have shape"):
+        model(np.ones((4, 3), np.float32))
+    assert asked == []
+    assert running() is None
+
+
+class Fake:
+    """A helper whose file comes, or does not come, while it is waited for."""
+
+    def __init__(self, begun, payload=None):
+        self.begun, self.payload, self.waited = begun, payload, 0
+
+    def has_begun(self, path):
+        return self.begun
+
+    def wait(self, path):
+        self.waited += 1
+        if self.payload:
+            path.write_bytes(self.payload)
+
+
+def plus_one(x):
+    return x + 1
+
+
+@pytest.mark.parametrize(("begun", "comes", "waited", "hits"), [(True, True, 1, 1), (True, False, 1, 0), (False, False, 0, 0)])
+def test_who_needs_what_the_other_has_begun_waits(begun, comes, waited, hits, monkeypatch, tmp_path):
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
+    first = jit.Kernel(plus_one)
+    assert first(0, 1) == 2
+    (path,) = tmp_path.iterdir()
+    helper = Fake(begun, path.read_bytes() if comes else None)
+    path.unlink()
+    monkeypatch.setitem(jit.coming, path, helper)
+    second = jit.Kernel(plus_one)
+    assert second(0, 1) == 2
+    assert helper.waited == waited
+    assert sum(second.serial.stats.cache_hits.values()) == hits
+    assert path.exists()  # who did not get it has compiled it
+    assert path not in jit.coming
+
+
+def test_nobody_helps_where_that_would_not_help(monkeypatch, tmp_path):
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path / "fastconv" / "new")
+    monkeypatch.setattr(ahead, "_helper", None)
+    monkeypatch.setattr(jit, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    assert ahead.can_help()
+    for target, name, value in [
+        (jit, "get_num_threads", lambda: 1),
+        (sys, "executable", "/usr/bin/editor"),
+        (sys, "executable", None),
+        (os, "access", lambda folder, mode: False),
+        (ahead, "_helper", Working()),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, value)
+            assert not ahead.can_help()
+
+
+class Working:
+    def at_work(self):
+        return True
+
+
+PROGRAM = """
+import logging, sys
+import numpy as np
+from fastconv import nn
+logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+nn.manual_seed(0)
+model = nn.Sequential(nn.Linear(5, 4), nn.Sigmoid(), nn.Linear(4, 3))
+gradient = model.backward(model(np.ones((2, 5), np.float32)))
+print(gradient.tolist())
+"""
+
+
+def test_two_processes_compile_what_one_would(tmp_path):
+    outputs = []
+    for threads, folder in (("2", tmp_path / "two"), ("1", tmp_path / "one")):
+        environment = {**os.environ, "FASTCONV_CACHE_DIR": str(folder), "NUMBA_NUM_THREADS": threads}
+        outputs.append(subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True))
+    two, one = outputs
+    assert two.stdout == one.stdout
+    assert "another process helps to compile" in two.stderr
+    assert "gradients" in next(line for line in two.stderr.splitlines() if line.startswith("another process"))
+    assert "another process" not in one.stderr
+    assert "Traceback" not in two.stderr
+    files = [{path.name for path in folder.rglob("*.bin")} for folder in (tmp_path / "two", tmp_path / "one")]
+    assert files[1] <= files[0]
+
+
+def test_the_other_process_ends_where_its_cache_is_elsewhere(tmp_path, capfd):
+    ahead.compile_all(str(tmp_path), [None])  # a call, which would raise
+    assert capfd.readouterr().out == ""
