@@ -15,8 +15,8 @@ NEAR_BYTES = 1 << 15 if VECTOR_BYTES <= 32 else 3 << 14
 SPREAD_BYTES = 1 << 17
 """Up to so much a row of maxima's input is spread out, with a row of the filter's numbers for each column of the output."""
 
-SPLIT_PIXELS = 32
-"""Maxima of a split at least, to be worth a weight's gradient of its own."""
+JOB_WORK = 1 << 17
+"""Operations of a job of the weight's gradient at least, where there are more than two: each fills panels and a gradient of its own."""
 
 INPUT_BYTES = 1 << 17
 """A job's rows of the input's gradient, which many lists are added to."""
@@ -55,8 +55,10 @@ def _weight_cut(g, itemsize):
     rows = -(-GH // -(-GH // max(1, (NEAR_BYTES - overlap) // listed)))
     images = max(1, NEAR_BYTES // (overlap + rows * listed))
     part, vectors = g.OC * (g.KH + 1) * row, -(-g.OC // lanes)
-    splits = max(1, min(PARTS, g.N * -(-GH // rows), g.N * GH * GW // SPLIT_PIXELS, PART_BYTES // (part * itemsize)))
-    share = -(-vectors // -(-PARTS // splits))
+    work = g.flops // 4
+    jobs = 1 if work < JOB_WORK else min(PARTS, 2 * max(1, work // (2 * JOB_WORK)))
+    splits = max(1, min(jobs, g.N * -(-GH // rows), PART_BYTES // (part * itemsize)))
+    share = -(-vectors // -(-jobs // splits))
     return (splits, g.OC, g.KH + 1, row), (images, rows, share, apart)
 
 
