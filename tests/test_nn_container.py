@@ -1,5 +1,7 @@
 """Sequential and Residual."""
 
+import weakref
+
 import numpy as np
 import pytest
 from checks import assert_same_bits
@@ -134,6 +136,32 @@ def test_backward_parameters_stops_at_the_first_layer_that_has_any(rng):
     assert [layer.asked for layer in net] == [[], ["backward_parameters"], ["backward"], ["backward"]]
     for parameter, grad in zip(net.parameters(), expected, strict=True):
         np.testing.assert_array_equal(parameter.grad, grad)
+
+
+def test_backward_parameters_forgets_the_forward_pass_and_backward_does_not(rng):
+    def block():
+        return nn.Residual(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)), nn.Conv2d(3, 3, 1), nn.ReLU())
+
+    net = nn.Sequential(
+        nn.ReLU(), nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), block(), nn.Flatten(), nn.Linear(12, 2), nn.ReLU()
+    )
+    x, g = rng.standard_normal((3, 2, 4, 4)).astype(np.float32), rng.standard_normal((3, 2)).astype(np.float32)
+    net(x)
+    remembered = [weakref.ref(net[4].main[0].recall()[0]), weakref.ref(net[6].recall()[0])]
+    net.backward(g)
+    once = [parameter.grad.copy() for parameter in net.parameters()]
+    net.backward(g)
+    for parameter, grad in zip(net.parameters(), once, strict=True):
+        np.testing.assert_array_equal(parameter.grad, 2 * grad)
+    assert all(array() is not None for array in remembered)
+    net.backward_parameters(g)
+    assert all(array() is None for array in remembered)
+    for module in net.modules():
+        if not isinstance(module, nn.Sequential | nn.Residual):
+            with pytest.raises(ArgumentError, match="needs a forward pass before it"):
+                module.recall()
+    with pytest.raises(ArgumentError, match="needs a forward pass before it"):
+        net.backward(g)
 
 
 def test_residual_adds_paths_and_their_gradients(rng):

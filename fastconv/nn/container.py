@@ -8,7 +8,7 @@ from fastconv.functional.activation import add
 from fastconv.functional.arrays import check_shape
 from fastconv.nn import fused
 from fastconv.nn.activation import ReLU
-from fastconv.nn.module import Module
+from fastconv.nn.module import Module, forget, last_backward
 from fastconv.nn.normalization import BatchNorm2d
 from fastconv.nn.parameter import Parameter
 
@@ -100,7 +100,9 @@ class Sequential(Module):
     def backward_parameters(self, grad_output):
         layers, candidates = self._planned()
         first = next((i for i, layer in enumerate(layers) if _has_parameters(layer)), len(layers))
-        self._backward(grad_output, layers[first:], candidates[first:], False)
+        with last_backward():
+            self._backward(grad_output, layers[first:], candidates[first:], False)
+            forget(layers[:first])
 
     def _backward(self, grad_output, layers, candidates, input_gradient):
         left = len(layers)
@@ -108,6 +110,7 @@ class Sequential(Module):
             while left:
                 grad_output, count = fused.backward(layers, candidates, left, grad_output, input_gradient)
                 left -= count
+                forget(layers[left : left + count])
         except FastconvError as error:
             self._locate(error, layers[left - 1])
             raise
@@ -237,8 +240,10 @@ class Residual(Module):
     def backward(self, grad_output):
         if self.activation is not None:
             grad_output = self.activation.backward(grad_output)
+            forget((self.activation,))
         grad_main = self.main.backward(grad_output)
         grad_shortcut = grad_output if self.shortcut is None else self.shortcut.backward(grad_output)
+        forget(self.children())
         check_shape("grad_output", grad_shortcut, grad_main.shape)
         return add(grad_main, grad_shortcut)
 

@@ -15,6 +15,7 @@ from fastconv.nn.parameter import Parameter, float_dtype
 class _Recording(threading.local):
     paused = 0
     call = None
+    forgetful = False
 
 
 _recording = _Recording()
@@ -42,6 +43,23 @@ class no_grad(contextlib.ContextDecorator):
 def recording():
     """Whether forward passes of this thread remember what backward needs."""
     return not _recording.paused
+
+
+@contextlib.contextmanager
+def last_backward():
+    """Context in which `forget` does what it says: nobody will ask for gradients of the same forward pass again."""
+    before, _recording.forgetful = _recording.forgetful, True
+    try:
+        yield
+    finally:
+        _recording.forgetful = before
+
+
+def forget(modules):
+    """Give up what the forward pass of `modules` has remembered, in a `last_backward`."""
+    if _recording.forgetful:
+        for module in modules:
+            module._saved = None
 
 
 def running():
@@ -98,7 +116,10 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def backward_parameters(self, grad_output):
-        """As `backward`, for the first module of a network, whose input gradient nobody needs: it is not computed where that saves time."""
+        """As `backward`, for a whole network or its first module, when nobody needs the gradient of the input and it is the end of a step.
+
+        That gradient is not computed where that saves time. A `Sequential` forgets the forward pass on the way, and gives its memory back.
+        """
         self.backward(grad_output)
 
     def __call__(self, *inputs):
