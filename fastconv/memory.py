@@ -2,7 +2,8 @@
 
 The system hands out memory in pages that it clears one by one as they are first touched, some 0.3 to 2 us for 4 KB. A training
 step whose arrays are new each time spends up to half of its time on that. Here an array's memory comes back when the last view of it
-is gone, and the next array of about that size gets it. Arrays start at the start of a cache line, so that no vector lies across two.
+is gone, and the next array of about that size gets it, of the largest any that fits. Arrays start at the start of a cache line, so that
+no vector lies across two.
 """
 
 import functools
@@ -10,20 +11,19 @@ import math
 
 import numpy as np
 
+from fastconv.arena import Arena, fresh
+
 LARGE = 1 << 14
 """Bytes from which on memory is used again; what is smaller comes from the heap, which keeps its pages."""
 
+HUGE = 1 << 20
+"""Bytes from which on arrays are regions of an `Arena`; below it is quicker to keep memory of each size apart."""
+
 KEEP = 1 << 28
-"""When memory of a new size is needed, and more than so many bytes lie unused, these go back to the system first."""
+"""When memory is needed from the system, and more than so many bytes lie unused, these go back to it first."""
 
-LINE = 64
-"""Bytes of a cache line, and of the longest vector."""
-
+_arena = Arena(KEEP)
 _unused = {}  # size to memory of this size that no array has
-
-
-class _Memory(np.ndarray):
-    """Bytes for one array at a time. A type of its own, as otherwise NumPy would let views refer to it and not to the _Block."""
 
 
 class _Block(np.ndarray):
@@ -38,27 +38,26 @@ class _Block(np.ndarray):
 @functools.lru_cache(maxsize=4096)
 def _place(shape, itemsize):
     """(bytes, unused memory of this size) of an array, up by at most an eighth, so that batches of nearly the same size share memory; None
-    for an array that is not large."""
+    for an array that is not large, and for a huge one no memory."""
     size = math.prod(shape) * itemsize
     if size < LARGE:
         return None
-    step = 1 << max(12, size.bit_length() - 4)
+    step = 1 << min(16, max(12, size.bit_length() - 4))
     size = -(-size // step) * step
-    return size, _unused.setdefault(size, [])
+    return size, _unused.setdefault(size, []) if size < HUGE else None
 
 
 def _fresh(size):
     if sum(size * len(memories) for size, memories in list(_unused.items())) > KEEP:
         release()
-    raw = np.empty(size + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
-    return raw[start : start + size].view(_Memory)
+    return fresh(size)
 
 
 def release():
     """Give all memory that no array has back to the system."""
     for memories in list(_unused.values()):
         memories.clear()
+    _arena.release()
 
 
 def empty(shape, dtype):
@@ -67,6 +66,8 @@ def empty(shape, dtype):
     if place is None:
         return np.empty(shape, dtype)
     size, unused = place
+    if unused is None:
+        return _arena.empty(shape, dtype, size)
     try:
         memory = unused.pop()
     except IndexError:

@@ -10,9 +10,11 @@ import pytest
 
 from fastconv import functional as F
 from fastconv import memory
+from fastconv.arena import LINE, Arena
 
 FLOAT32 = np.dtype(np.float32)
 SHAPE = (3, 5, 7, 101)  # 42 KB
+HUGE = (4, 5, 7, 10007)  # 5.6 MB
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,7 @@ def test_arrays_are_what_numpy_makes(shape, dtype):
     assert array.flags.c_contiguous
     assert array.flags.writeable
     if array.nbytes >= memory.LARGE:
-        assert address(array) % memory.LINE == 0
+        assert address(array) % LINE == 0
 
 
 @pytest.mark.parametrize("shape", [(0,), (4, 0, 5), ()])
@@ -49,11 +51,12 @@ def test_tests_see_memory_that_nobody_wrote():
         assert np.isnan(used.empty((300, 50), np.dtype(np.float64))).all()
 
 
-def test_what_is_gone_is_used_again():
-    array = memory.empty(SHAPE, FLOAT32)
+@pytest.mark.parametrize("shape", [SHAPE, HUGE])
+def test_what_is_gone_is_used_again(shape):
+    array = memory.empty(shape, FLOAT32)
     place = address(array)
     del array
-    assert address(memory.empty(SHAPE, FLOAT32)) == place
+    assert address(memory.empty(shape, FLOAT32)) == place
 
 
 VIEWS = {
@@ -70,22 +73,24 @@ VIEWS = {
 }
 
 
+@pytest.mark.parametrize("shape", [SHAPE, HUGE])
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_keeps_the_memory(name):
-    array = memory.empty(SHAPE, FLOAT32)
+def test_a_view_keeps_the_memory(name, shape):
+    array = memory.empty(shape, FLOAT32)
     place, view = address(array), VIEWS[name](array)
     del array
-    others = [memory.empty(SHAPE, FLOAT32) for _ in range(3)]
+    others = [memory.empty(shape, FLOAT32) for _ in range(3)]
     assert place not in map(address, others)
     del view
-    assert address(memory.empty(SHAPE, FLOAT32)) == place
+    assert address(memory.empty(shape, FLOAT32)) == place
 
 
-def test_zeros_are_zeros_in_used_memory():
-    array = memory.empty(SHAPE, FLOAT32)
+@pytest.mark.parametrize("shape", [SHAPE, HUGE])
+def test_zeros_are_zeros_in_used_memory(shape):
+    array = memory.empty(shape, FLOAT32)
     array.fill(7)
     del array
-    assert not memory.zeros(SHAPE, FLOAT32).any()
+    assert not memory.zeros(shape, FLOAT32).any()
 
 
 def test_sizes_that_are_nearly_the_same_share_memory():
@@ -95,22 +100,37 @@ def test_sizes_that_are_nearly_the_same_share_memory():
     assert address(memory.empty((99_999,), FLOAT32)) == place
 
 
-def test_release():
+def test_release(monkeypatch):
+    monkeypatch.setattr(memory, "_arena", Arena(memory.KEEP))  # one that no other test has arrays in
     memory.empty(SHAPE, FLOAT32)
     assert any(memory._unused.values())
+    memory.empty(HUGE, FLOAT32)
+    assert memory._arena.unused() >= 4 * 5 * 7 * 10007 * 4
     memory.release()
     assert not any(memory._unused.values())
+    assert memory._arena.unused() == 0
 
 
 def test_unused_memory_has_a_limit(monkeypatch):
-    monkeypatch.setattr(memory, "KEEP", 1 << 20)
-    for megabytes in range(1, 8):
-        memory.empty((megabytes << 20,), np.dtype(np.uint8))
-    assert sum(size * len(unused) for size, unused in memory._unused.items()) <= 8 << 20
+    monkeypatch.setattr(memory, "KEEP", 1 << 17)
+    for eighths in range(1, 8):
+        memory.empty((eighths << 17,), np.dtype(np.uint8))
+    assert sum(size * len(unused) for size, unused in memory._unused.items()) <= 1 << 20
 
 
-def test_copies_are_independent():
-    array = memory.zeros(SHAPE, FLOAT32)
+def test_memory_of_huge_arrays_has_no_sizes():
+    array = memory.empty((1 << 22,), np.dtype(np.uint8))
+    place = address(array)
+    del array
+    halves = [memory.empty((1 << 21,), np.dtype(np.uint8)) for _ in range(2)]
+    assert sorted(map(address, halves)) == [place, place + (1 << 21)]
+    halves.clear()
+    assert address(memory.empty((1 << 20, 3), np.dtype(np.uint8))) == place
+
+
+@pytest.mark.parametrize("shape", [SHAPE, HUGE])
+def test_copies_are_independent(shape):
+    array = memory.zeros(shape, FLOAT32)
     copies = array.copy(), copy.deepcopy(array), pickle.loads(pickle.dumps(array))
     array += 1
     for other in copies:

@@ -1,0 +1,151 @@
+"""Memory of the largest arrays, cut from slabs: where one was, others fit, whatever their sizes.
+
+A step of a deep network has arrays of dozens of sizes, which are not all needed at a time. Here regions that are free join their free
+neighbours, and an array gets the start of the smallest free region that it fits into (best fit with immediate coalescing: D. Knuth, "The
+Art of Computer Programming", volume 1, section 2.5; P. Wilson et al., "Dynamic storage allocation: a survey and critical review", 1995).
+"""
+
+import os
+import threading
+from bisect import bisect_left, insort
+from collections import deque
+
+import numpy as np
+
+LEAST_SLAB = 1 << 23
+"""Bytes of the first slab; each later one is as large as all before it, so that there are few. What is never written takes no memory."""
+
+LINE = 64
+"""Bytes of a cache line, and of the longest vector."""
+
+
+class Memory(np.ndarray):
+    """Bytes that arrays lie in. A type of its own, as otherwise NumPy would let views refer to it and not to a block of it."""
+
+
+def fresh(size):
+    """`size` bytes from the system, from the start of a line on; other memory never begins where they end."""
+    raw = np.empty(size + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + size].view(Memory)
+
+
+class Block(np.ndarray):
+    """What every view of a region refers to: gives it back when it is the last to go."""
+
+    region: tuple["Slab", int, int]
+
+    def __del__(self):
+        if "region" in vars(self):  # copies and views of the type have none
+            slab, start, size = self.region
+            slab.returned.append((slab, start, size))
+
+
+class Slab:
+    """Memory of many regions."""
+
+    def __init__(self, size, returned):
+        self.memory, self.size, self.returned = fresh(size), size, returned
+        self.address = self.memory.ctypes.data
+
+
+class Arena:
+    """Slabs, and which regions of them are free.
+
+    A region is known by the address of its start. Arrays end in whatever thread and at whatever moment, also while a region is looked for:
+    so they only leave a note, which the next one to look reads.
+    """
+
+    def __init__(self, keep):
+        self.keep = keep
+        self.returned = deque()
+        self._lock = threading.Lock()
+        self._forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self):
+        """In a child that was forked while another thread, which it does not have, was looking for a region."""
+        if self._lock.locked():
+            self._lock = threading.Lock()
+            self._forget()
+
+    def _forget(self):
+        """No region is known as free. Memory stays until its last array goes."""
+        self._sizes, self._free, self._ends = [], {}, {}  # sorted (size, start); start to (size, slab); end to start
+        self._total = 0  # bytes of all slabs
+
+    def empty(self, shape, dtype, size):
+        """An array in the first of `size` bytes."""
+        slab, start = self._take(size)
+        block = Block(shape, dtype, slab.memory, start - slab.address)
+        block.region = slab, start, size
+        return block.view(np.ndarray)
+
+    def unused(self):
+        """Bytes of slabs that no array has."""
+        with self._lock:
+            self._read_notes()
+            return sum(size for size, _ in self._sizes)
+
+    def release(self):
+        """Give slabs without arrays back to the system."""
+        with self._lock:
+            self._read_notes()
+            self._release()
+
+    def _take(self, size):
+        with self._lock:
+            try:
+                self._read_notes()
+                i = bisect_left(self._sizes, (size, 0))
+                if i == len(self._sizes):
+                    self._grow(size)
+                    i = bisect_left(self._sizes, (size, 0))
+                start = self._sizes[i][1]
+                found, slab = self._remove(start)
+                if found > size:
+                    self._add(start + size, found - size, slab)
+            except BaseException:  # Ctrl-C anywhere above: rather forget what is free than give it away twice
+                self._forget()
+                raise
+        return slab, start
+
+    def _read_notes(self):
+        """Make free what came back, together with its neighbours."""
+        while self.returned:
+            slab, start, size = self.returned.popleft()
+            if start + size in self._free:
+                size += self._remove(start + size)[0]
+            if start in self._ends:
+                start = self._ends[start]
+                size += self._remove(start)[0]
+            self._add(start, size, slab)
+
+    def _add(self, start, size, slab):
+        insort(self._sizes, (size, start))
+        self._free[start] = size, slab
+        self._ends[start + size] = start
+
+    def _remove(self, start):
+        size, slab = self._free.pop(start)
+        del self._ends[start + size]
+        del self._sizes[bisect_left(self._sizes, (size, start))]
+        return size, slab
+
+    def _grow(self, size):
+        if sum(size for size, _ in self._sizes) > self.keep:
+            self._release()
+        try:
+            slab = Slab(max(size, LEAST_SLAB, self._total), self.returned)
+        except MemoryError:
+            self._release()
+            slab = Slab(size, self.returned)
+        self._total += slab.size
+        self._add(slab.address, slab.size, slab)
+
+    def _release(self):
+        for start, (size, slab) in list(self._free.items()):
+            if size == slab.size:
+                self._remove(start)
+                self._total -= size
