@@ -15,8 +15,8 @@ PACKAGE = Path(fastconv.__file__).parent
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__"): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 LAYERS = [  # each imports only from layers before its own, or from its own package
-    {"errors", "files", "memory", "reference"},
-    {"shapes"},
+    {"arena", "errors", "files", "reference"},
+    {"memory", "shapes"},
     {"datasets", "gradcheck", "pictures", "serialization"},
     {"kernels"},
     {"functional"},
@@ -32,6 +32,7 @@ LAYERS = [  # each imports only from layers before its own, or from its own pack
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 THIRD_PARTY = {  # what a part may import besides the standard library
     "errors": set(),
+    "arena": {"numpy"},
     "memory": {"numpy"},
     "shapes": set(),
     "reference": {"numpy"},
