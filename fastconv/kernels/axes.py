@@ -1,27 +1,46 @@
 """From one order of memory to the other: (N, C, H, W) and channels-last."""
 
+import numpy as np
 from numba import prange
 
-from fastconv.kernels.jit import kernel
+from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat
 
+RUN = 512
+"""Numbers of the longer axis that a job takes at a time: what they are written to, a few such rows, stays in the first cache."""
+
+
+@device
+def _every(x, p, p_step, y, q, q_step, count):
+    """Copy `count` numbers from every p_step-th place to every q_step-th."""
+    p, q = np.uint64(p), np.uint64(q)  # which cannot be negative: Numba would look for that at every number
+    for _ in range(count):
+        y[q] = x[p]
+        p += np.uint64(p_step)
+        q += np.uint64(q_step)
+
 
 @kernel
 def swap(X, Y):
-    """Reads X (N, A, B), writes Y (N, B, A). Parallel over N and blocks of A.
+    """Reads X (N, A, B), writes Y (N, B, A). Parallel over N and blocks of A and of B.
 
-    Whole blocks are transposed in registers; a block's rest, and axes of a few numbers, go number by number, not through masks.
+    Whole blocks are transposed in registers. Their rest, and all of an axis of a few numbers, goes number by number along the longer side.
     """
     N, A, B = X.shape
     x, y, size = flat(X), flat(Y), lanes(X)
-    blocks = (A + size - 1) // size
-    for job in prange(N * blocks):
-        n, a = job // blocks, job % blocks * size
-        rows, whole = min(size, A - a), B // size * size if A - a >= size else 0
-        for b in range(0, whole, size):
+    height = size if B >= size else RUN
+    blocks, runs = (A + height - 1) // height, (B + RUN - 1) // RUN
+    for job in prange(N * blocks * runs):
+        n, a, first = job // (blocks * runs), job // runs % blocks * height, job % runs * RUN
+        rows, last = min(height, A - a), min(B, first + RUN)
+        rest = first + (last - first) // size * size if rows == size else first
+        for b in range(first, rest, size):
             transpose(x, (n * A + a) * B + b, B, size, size, y, (n * B + b) * A + a, A, size)
-        for b in range(whole, B):
+        if rows < last - rest:
             for i in range(rows):
-                y[(n * B + b) * A + a + i] = x[(n * A + a + i) * B + b]
+                _every(x, (n * A + a + i) * B + rest, 1, y, (n * B + rest) * A + a + i, A, last - rest)
+        else:
+            for b in range(rest, last):
+                _every(x, (n * A + a) * B + b, B, y, (n * B + b) * A + a, 1, rows)
