@@ -37,8 +37,7 @@ class Block(np.ndarray):
 
     def __del__(self):
         if "region" in vars(self):  # copies and views of the type have none
-            slab, start, size = self.region
-            slab.returned.append((slab, start, size))
+            self.region[0].returned.append(self.region)
 
 
 class Slab:
@@ -58,63 +57,75 @@ class Arena:
 
     def __init__(self, keep):
         self.keep = keep
-        self.returned = deque()
-        self._lock = threading.Lock()
-        self._forget()
+        self._start()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
+    def _start(self):
+        self._lock, self._busy = threading.RLock(), False
+        self._forget()
+
     def _after_fork(self):
-        """In a child that was forked while another thread, which it does not have, was looking for a region."""
-        if self._lock.locked():
-            self._lock = threading.Lock()
-            self._forget()
+        if self._busy:  # the child does not have the thread that was looking for a region
+            self._start()
 
     def _forget(self):
-        """No region is known as free. Memory stays until its last array goes."""
+        """Begin anew, without the slabs that there are: nobody reads the notes for them, and each goes with its last array."""
+        self._returned = deque()
         self._sizes, self._free, self._ends = [], {}, {}  # sorted (size, start); start to (size, slab); end to start
         self._total = 0  # bytes of all slabs
 
+    def _alone(self, work, *arguments):
+        """work(*arguments), when all notes are read and while no other thread looks. None when it is called from within itself, as by a
+        signal's handler that makes arrays."""
+        with self._lock:
+            if self._busy:
+                return None
+            try:
+                self._busy = True
+                self._read_notes()
+                return work(*arguments)
+            except MemoryError:
+                raise
+            except BaseException:  # Ctrl-C anywhere above: rather forget what is free than give it away twice
+                self._forget()
+                raise
+            finally:
+                self._busy = False
+
     def empty(self, shape, dtype, size):
         """An array in the first of `size` bytes."""
-        slab, start = self._take(size)
+        region = self._alone(self._take, size)
+        if region is None:
+            return np.ndarray(shape, dtype, fresh(size))
+        slab, start, _ = region
         block = Block(shape, dtype, slab.memory, start - slab.address)
-        block.region = slab, start, size
+        block.region = region
         return block.view(np.ndarray)
 
     def unused(self):
         """Bytes of slabs that no array has."""
-        with self._lock:
-            self._read_notes()
-            return sum(size for size, _ in self._sizes)
+        return self._alone(lambda: sum(size for size, _ in self._sizes))
 
     def release(self):
-        """Give slabs without arrays back to the system."""
-        with self._lock:
-            self._read_notes()
-            self._release()
+        """Give slabs in which no array is left back to the system."""
+        self._alone(self._release)
 
     def _take(self, size):
-        with self._lock:
-            try:
-                self._read_notes()
-                i = bisect_left(self._sizes, (size, 0))
-                if i == len(self._sizes):
-                    self._grow(size)
-                    i = bisect_left(self._sizes, (size, 0))
-                start = self._sizes[i][1]
-                found, slab = self._remove(start)
-                if found > size:
-                    self._add(start + size, found - size, slab)
-            except BaseException:  # Ctrl-C anywhere above: rather forget what is free than give it away twice
-                self._forget()
-                raise
-        return slab, start
+        i = bisect_left(self._sizes, (size, 0))
+        if i == len(self._sizes):
+            self._grow(size)
+            i = bisect_left(self._sizes, (size, 0))
+        start = self._sizes[i][1]
+        found, slab = self._remove(start)
+        if found > size:
+            self._add(start + size, found - size, slab)
+        return slab, start, size
 
     def _read_notes(self):
         """Make free what came back, together with its neighbours."""
-        while self.returned:
-            slab, start, size = self.returned.popleft()
+        while self._returned:
+            slab, start, size = self._returned.popleft()
             if start + size in self._free:
                 size += self._remove(start + size)[0]
             if start in self._ends:
@@ -137,10 +148,10 @@ class Arena:
         if sum(size for size, _ in self._sizes) > self.keep:
             self._release()
         try:
-            slab = Slab(max(size, LEAST_SLAB, self._total), self.returned)
+            slab = Slab(max(size, LEAST_SLAB, self._total), self._returned)
         except MemoryError:
             self._release()
-            slab = Slab(size, self.returned)
+            slab = Slab(size, self._returned)
         self._total += slab.size
         self._add(slab.address, slab.size, slab)
 

@@ -54,7 +54,7 @@ def _fresh(size):
 
 
 def release():
-    """Give all memory that no array has back to the system."""
+    """Give memory that no array has back to the system; of huge arrays, where no array is left in a whole slab."""
     for memories in list(_unused.values()):
         memories.clear()
     _arena.release()

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -106,7 +108,7 @@ def test_a_network_in_training_asks_for_help(asked):
     assert running() is None
 
 
-@pytest.mark.parametrize("case", ["evaluation", "no_grad", "user's module", "user's forward", "no call"])
+@pytest.mark.parametrize("case", ["evaluation", "no_grad", "user's module", "user's forward", "user's pass", "no call"])
 def test_nothing_else_asks_for_help(case, asked):
     model, x = nn.Sequential(nn.Linear(3, 2), nn.ReLU()), np.ones((4, 3), np.float32)
     if case == "evaluation":
@@ -115,6 +117,8 @@ def test_nothing_else_asks_for_help(case, asked):
         model.append(Doubled())
     elif case == "user's forward":
         model[1].forward = lambda input: input
+    elif case == "user's pass":
+        model.backward_parameters = lambda gradient: None
     if case == "no_grad":
         with nn.no_grad():
             model(x)
@@ -123,6 +127,36 @@ def test_nothing_else_asks_for_help(case, asked):
     else:
         model(x)
     assert asked == []
+
+
+@pytest.mark.parametrize("trouble", ["no copy", "no process", "no folder", "no thread"])
+def test_a_network_trains_where_nobody_can_help(trouble, asked, monkeypatch, caplog):
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+
+    def refuse(*arguments, **options):
+        raise PermissionError("not here")
+
+    if trouble == "no copy":
+        model.lock = threading.Lock()
+    elif trouble == "no folder":
+        monkeypatch.setattr(ahead, "can_help", refuse)
+    elif trouble == "no process":
+        monkeypatch.setattr(ahead, "compile_elsewhere", ahead.Helper)
+        monkeypatch.setattr(sys, "executable", "/nonexistent/python3")
+    else:
+        monkeypatch.setattr(ahead, "compile_elsewhere", ahead.Helper)
+        monkeypatch.setattr(ahead.threading, "Thread", refuse)
+    with caplog.at_level("INFO", "fastconv"):
+        assert model(np.zeros((4, 3), np.float32)).shape == (4, 2)
+    assert "nobody helps to compile" in caplog.text
+    assert asked == []
+
+
+def test_statistics_without_momentum_are_not_garbage():
+    model, x = nn.Sequential(nn.BatchNorm2d(3, momentum=None)), images((3, 4, 4), 2)
+    garbage = [np.array(-1) for _ in range(50)]
+    del garbage
+    assert [call.name for call in calls_of(model, x)] == ["forward", "backward"]
 
 
 def test_a_pass_that_fails_says_so_itself(asked):
@@ -175,21 +209,27 @@ def test_nobody_helps_where_that_would_not_help(monkeypatch, tmp_path):
     monkeypatch.setattr(jit, "get_num_threads", lambda: 2)
     monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
     assert ahead.can_help()
+    monkeypatch.setattr(ahead, "_helper", Helping(False, False))
+    assert ahead.can_help()
     for target, name, value in [
         (jit, "get_num_threads", lambda: 1),
         (sys, "executable", "/usr/bin/editor"),
         (sys, "executable", None),
         (os, "access", lambda folder, mode: False),
-        (ahead, "_helper", Working()),
+        (ahead, "_helper", Helping(True, False)),
+        (ahead, "_helper", Helping(False, True)),
+        (jit, "_forked", True),
     ]:
         with monkeypatch.context() as patch:
             patch.setattr(target, name, value)
             assert not ahead.can_help()
 
 
-class Working:
-    def at_work(self):
-        return True
+class Helping:
+    """A helper at work, or after that."""
+
+    def __init__(self, at_work, failed):
+        self.at_work, self.has_failed = (lambda: at_work), (lambda: failed)
 
 
 PROGRAM = """
@@ -219,6 +259,45 @@ def test_two_processes_compile_what_one_would(tmp_path):
     assert files[1] <= files[0]
 
 
-def test_the_other_process_ends_where_its_cache_is_elsewhere(tmp_path, capfd):
-    ahead.compile_all(str(tmp_path), [None])  # a call, which would raise
-    assert capfd.readouterr().out == ""
+def helper_of(calls, monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTCONV_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(jit, "cache_folder", jit.cache_folder.__wrapped__)
+    return ahead.Helper(calls)
+
+
+def test_the_other_process_fails_where_its_cache_is_elsewhere(monkeypatch, tmp_path):
+    helper = helper_of([], monkeypatch, tmp_path)
+    assert helper.process.wait(60) == 0
+    assert not helper.has_failed()
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
+    helper = ahead.Helper([])
+    assert helper.process.wait(60) == 1
+    assert helper.has_failed()
+
+
+def calls_of_a_resnet():
+    return calls_of(models.create("resnet20", seed=0), images((3, 32, 32), 64))
+
+
+def test_the_other_process_ends_with_its_input(monkeypatch, tmp_path):
+    helper = helper_of(calls_of_a_resnet(), monkeypatch, tmp_path)
+    while not helper.begun:
+        time.sleep(0.01)
+    helper.process.stdin.close()  # as the system does when the first process ends, however that is
+    assert helper.process.wait(10) == 1
+
+
+def test_who_waits_in_vain_goes_on(monkeypatch, tmp_path, caplog):
+    helper = helper_of(calls_of_a_resnet(), monkeypatch, tmp_path)
+    while not helper.begun:
+        time.sleep(0.01)
+    monkeypatch.setattr(ahead, "PATIENCE", 0.05)
+    helper.wait(tmp_path / "never")
+    assert helper.has_failed()
+    assert "does not answer" in caplog.text
+
+
+def test_nothing_is_imported_from_the_folder_it_is_started_in(monkeypatch, tmp_path):
+    (tmp_path / "pickle.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    assert helper_of([], monkeypatch, tmp_path).process.wait(60) == 0

@@ -164,6 +164,48 @@ def test_backward_parameters_forgets_the_forward_pass_and_backward_does_not(rng)
         net.backward(g)
 
 
+def test_a_first_residual_forgets_too_and_plans_stay(rng):
+    inner = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.ReLU())
+    net = nn.Sequential(nn.Residual(inner, nn.Conv2d(2, 2, 1), nn.Tanh()), nn.Residual(nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU())))
+    x = rng.standard_normal((3, 2, 4, 4)).astype(np.float32)
+    y = net(x)
+    plans = [vars(module)["_plan"] for module in (inner, net[1].main)]
+    net.backward_parameters(y)
+    for module in net.modules():
+        assert "_saved" not in vars(module)
+    for module, plan in zip((inner, net[1].main), plans, strict=True):
+        assert vars(module)["_plan"] is plan
+
+
+class Twice(nn.Module):
+    """A user's module that asks for the gradients of one forward pass twice."""
+
+    def __init__(self):
+        self.inner = nn.Sequential(nn.Linear(2, 2, seed=2), nn.ReLU())
+
+    def forward(self, input):
+        return self.inner(input)
+
+    def backward(self, grad_output):
+        return self.inner.backward(grad_output) + self.inner.backward(grad_output)
+
+
+class Louder(nn.Sequential):
+    def backward(self, grad_output):
+        return super().backward(2 * grad_output)
+
+
+def test_users_modules_keep_what_they_remember_and_their_own_backward(rng):
+    x, results = rng.standard_normal((3, 2)).astype(np.float32), []
+    for name in ("backward", "backward_parameters"):
+        net = nn.Sequential(nn.Linear(2, 2, seed=0), Twice(), Louder(nn.Linear(2, 2, seed=1)), nn.Residual(Louder(nn.ReLU())))
+        getattr(net, name)(net(x))
+        results.append([parameter.grad for parameter in net.parameters()])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+        assert one.any()
+
+
 def test_residual_adds_paths_and_their_gradients(rng):
     def conv(channels, size):
         return nn.Conv2d(2, channels, size, padding=size // 2, dtype=np.float64, seed=int(rng.integers(100)))

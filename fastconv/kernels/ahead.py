@@ -22,13 +22,18 @@ from fastconv.kernels import jit
 POLL = 0.005
 """Seconds between two looks for what the other process compiles."""
 
+PATIENCE = 60.0
+"""Seconds to wait for a kernel, which takes two or three to compile."""
+
 PROGRAM = """
-import pickle, sys
+import sys
+sys.path[:] = filter(None, sys.path)
+import pickle
 sys.path[:], folder, calls = pickle.load(sys.stdin.buffer)
 from fastconv.kernels import ahead
 ahead.compile_all(folder, pickle.loads(calls))
 """
-"""The path comes first, since what follows is made of classes that are found on it."""
+"""Nothing comes from the folder that it is started in. The path is first, as what follows is made of classes that are found on it."""
 
 log = logging.getLogger("fastconv")
 
@@ -52,7 +57,10 @@ class Call(NamedTuple):
 
 @contextlib.contextmanager
 def recorded():
-    """Within, this thread's kernels do not run: the context is a list that gets a `Call` for each of them."""
+    """Within, this thread's kernels do not run: the context is a list that gets a `Call` for each of them.
+
+    For one thread at a time: whoever is about to compile holds Numba's lock.
+    """
     calls, here, run = [], threading.get_ident(), jit.Kernel.__call__
 
     def record(kernel, work, *arguments):
@@ -71,36 +79,50 @@ def recorded():
 
 
 class Helper:
-    """The other process."""
+    """The other process. It ends when it has compiled `calls`, when its input ends, as it does with this process, or by `end`."""
 
     def __init__(self, calls):
         self.begun = set()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
-        threading.Thread(target=self._listen, daemon=True).start()
-        with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
-            pickle.dump((sys.path, str(jit.cache_folder()), pickle.dumps(calls)), stdin)
+            [sys.executable, "-c", PROGRAM],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            pickle.dump((sys.path, str(jit.cache_folder()), pickle.dumps(calls)), self.process.stdin)
+            self.process.stdin.flush()
+            threading.Thread(target=self._listen, daemon=True).start()
+        except BaseException:
+            self.process.kill()
+            with self.process:  # closes its pipes
+                raise
 
     def _listen(self):
-        with self.process.stdout as lines:
-            for line in lines:
+        with self.process:
+            for line in self.process.stdout:
                 self.begun.add(line.decode().strip())
 
     def at_work(self):
         return self.process.poll() is None
 
+    def has_failed(self):
+        """Whether it has ended before its list did."""
+        return self.process.poll() not in (None, 0)
+
     def has_begun(self, path):
         return path.name in self.begun
 
     def wait(self, path):
-        """Return when it has compiled what `path` is for, or has ended."""
+        """Return when it has compiled what `path` is for, or has ended. It has to end when that takes too long."""
+        last = time.monotonic() + PATIENCE
         while not path.exists() and self.at_work():
+            if time.monotonic() > last:
+                log.warning("the process that helps to compile does not answer")
+                self.end()
             time.sleep(POLL)
 
     def end(self):
         if self.at_work():
-            self.process.terminate()
+            self.process.kill()
             self.process.wait()
 
 
@@ -108,11 +130,12 @@ _helper = None
 
 
 def can_help():
-    """Whether there could be another process now: not with one processor or one thread, without a cache, or while there is one already."""
-    if _helper is not None and _helper.at_work():
+    """Whether there could be another process now: not with one processor or one thread, without a cache, while there is one already, or
+    after one that has failed."""
+    if _helper is not None and (_helper.at_work() or _helper.has_failed()):
         return False
-    if jit.get_num_threads() == 1 or "python" not in os.path.basename(sys.executable or "").lower():  # a program with Python inside it
-        return False
+    if jit.get_num_threads() == 1 or jit._forked or "python" not in os.path.basename(sys.executable or "").lower():
+        return False  # or a program with Python inside it, or a child whose kernels all are serial
     folder = jit.cache_folder()
     return os.access(next(path for path in (folder, *folder.parents) if path.exists()), os.W_OK)
 
@@ -130,18 +153,24 @@ def compile_elsewhere(calls):
 def compile_all(folder, calls):
     """What the other process does: compile `calls` in their order, and say so.
 
-    It ends where that would be for nothing: when its own options lead to another `folder` of the cache, or nothing can be written there.
+    It fails where that would be for nothing: when its own options lead to another `folder` of the cache, or nothing can be written there.
     """
+    threading.Thread(target=_end_with_input, daemon=True).start()
     warnings.simplefilter("ignore")  # the first process says so too
     if str(jit.cache_folder()) != folder:
-        return
+        sys.exit(1)
     for call in calls:
         if not call.path().exists():
             sys.stdout.write(f"{call.path().name}\n")
             sys.stdout.flush()
             call.dispatcher().compile(call.types)
             if not call.path().exists():
-                return
+                sys.exit(1)
+
+
+def _end_with_input():
+    os.read(0, 1)
+    os._exit(1)
 
 
 @atexit.register

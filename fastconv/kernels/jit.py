@@ -149,7 +149,7 @@ def cache_folder():
     python = (platform.python_implementation(), sys.version_info[:2], sys.abiflags)
     packages = (numba.__version__, llvmlite.__version__, np.__version__)
     digest.update(repr((python, packages, [str(getattr(config, option)) for option in options])).encode())
-    return cache_root() / digest.hexdigest()[:20]
+    return cache_root().absolute() / digest.hexdigest()[:20]
 
 
 @functools.cache
@@ -206,6 +206,7 @@ class KernelCache(_Cache):
         needs = [prepared[name] for name in declared if name in prepared]
         payload = numba.core.serialize.dumps((needs, self.compiled.reduce(data)))
         path = self.path(sig, data.codegen)
+        coming.pop(path, None)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -51,9 +51,11 @@ def _weighted_sum(x, start, weight, C, shift):
 def _cross_entropy_row(x, start, target, weight, d, C, smoothing, all_weights, scale):
     """-log p[target], with smoothing mixed with the mean of -log p over all classes; each weighted by class. Its gradient goes into d."""
     shift = row_maximum(x, start, C)
-    total = row_exp_sum(x, start, C, shift)
     if d.size > 0:
-        _cross_entropy_gradient_row(x, start, target, weight, d, C, smoothing, all_weights, scale, shift, total)
+        total = _row_exp(x, start, C, shift, d)
+        _cross_entropy_gradient_row(start, target, weight, d, C, smoothing, all_weights, scale, total)
+    else:
+        total = row_exp_sum(x, start, C, shift)
     log_sum = math.log(np.float64(total))
     loss = (log_sum - (x[start + target] - shift)) * _class_weight(weight, target)
     if smoothing == 0.0:
@@ -63,14 +65,27 @@ def _cross_entropy_row(x, start, target, weight, d, C, smoothing, all_weights, s
 
 
 @device
-def _cross_entropy_gradient_row(x, start, target, weight, d, C, smoothing, all_weights, scale, shift, total):
-    """d = scale * (p * sum of q - q), where q = (1 - smoothing) * weight at the target + smoothing / C * weight at every class."""
+def _row_exp(x, start, C, shift, d):
+    """d = exp(x - shift) of a row; returns the sum."""
+    total = splat(x, 0.0)
+    for c in range(0, C, lanes(x)):
+        e = exp(load_or(x, start + c, C - c, -math.inf) - shift)
+        store(d, start + c, e, C - c)
+        total = total + e
+    return sum_lanes(total)
+
+
+@device
+def _cross_entropy_gradient_row(start, target, weight, d, C, smoothing, all_weights, scale, total):
+    """d = scale * (p * sum of q - q), where q = (1 - smoothing) * weight at the target + smoothing / C * weight at every class.
+
+    p is what d holds, over `total`."""
     at_target = (1.0 - smoothing) * _class_weight(weight, target)
     factor = scale * (at_target + smoothing / C * all_weights) / total
     spread = scale * smoothing / C
-    for c in range(0, C, lanes(x)):
-        q = load(weight, c, C - c) * spread if weight.size > 0 else splat(x, spread)
-        store(d, start + c, exp(load(x, start + c, C - c) - shift) * factor - q, C - c)
+    for c in range(0, C, lanes(d)):
+        q = load(weight, c, C - c) * spread if weight.size > 0 else splat(d, spread)
+        store(d, start + c, load(d, start + c, C - c) * factor - q, C - c)
     d[start + target] -= scale * at_target
 
 

@@ -1,14 +1,15 @@
 """A network's kernels, compiled by two processes: its first forward pass by this one, its backward pass by another meanwhile."""
 
-import contextlib
 import copy
+import logging
 
 import numpy as np
 
-from fastconv.errors import FastconvError
 from fastconv.kernels import ahead, jit
 from fastconv.nn.dropout import Dropout
 from fastconv.nn.module import recording, running
+
+log = logging.getLogger("fastconv")
 
 
 def calls_of(module, input):
@@ -16,7 +17,8 @@ def calls_of(module, input):
 
     Which these are depends on shapes. So a twin of nothing but memory goes through both passes, while no kernel runs.
     """
-    twin = copy.deepcopy(module, {id(array): np.empty_like(array) for _, array in module._state()})
+    numbers = {id(array): np.empty_like(array) for _, array in module._state() if array.dtype.kind == "f"}
+    twin = copy.deepcopy(module, numbers)
     twin.zero_grad()
     for part in twin.modules():
         if isinstance(part, Dropout):
@@ -28,16 +30,24 @@ def calls_of(module, input):
 
 def _own(module):
     """Whether all of it is fastconv's: a user's code may do what it likes, and would be surprised by a pass in which no kernel runs."""
-    return all(type(part).__module__.startswith("fastconv.") and not {"forward", "backward"} & set(vars(part)) for part in module.modules())
+
+    def own(part):
+        cls = type(part)
+        return cls.__module__.startswith("fastconv.") and not any(callable(getattr(cls, name, None)) for name in vars(part))
+
+    return all(map(own, module.modules()))
 
 
 def _hear(name):
-    """A kernel is about to be compiled; while a network is trained, it is not the last."""
-    if name.endswith((".serial", ".parallel")) and running() is not None and recording() and ahead.can_help():
-        module, inputs = running()
-        if module.training and len(inputs) == 1 and isinstance(inputs[0], np.ndarray) and _own(module):
-            with contextlib.suppress(FastconvError, MemoryError):  # the pass that has only begun will say so itself
-                ahead.compile_elsewhere(calls_of(module, *inputs))
+    """A kernel is about to be compiled; while a network is trained, it is not the last. Whatever is wrong here, training goes on."""
+    if not name.endswith((".serial", ".parallel")) or running() is None or not recording():
+        return
+    module, inputs = running()
+    try:
+        if module.training and len(inputs) == 1 and isinstance(inputs[0], np.ndarray) and ahead.can_help() and _own(module):
+            ahead.compile_elsewhere(calls_of(module, *inputs))
+    except Exception as error:  # what is wrong with the network or its input, the pass that has only begun will say itself
+        log.info("nobody helps to compile: %r", error)
 
 
 jit.compile_listeners.append(_hear)

@@ -8,7 +8,7 @@ from fastconv.functional.activation import add
 from fastconv.functional.arrays import check_shape
 from fastconv.nn import fused
 from fastconv.nn.activation import ReLU
-from fastconv.nn.module import Module, forget, last_backward
+from fastconv.nn.module import Module
 from fastconv.nn.normalization import BatchNorm2d
 from fastconv.nn.parameter import Parameter
 
@@ -95,22 +95,29 @@ class Sequential(Module):
         return input
 
     def backward(self, grad_output):
-        return self._backward(grad_output, *self._planned(), True)
+        return self._backward(grad_output, *self._planned())
+
+    def _last_backward(self, grad_output):
+        if type(self).backward is not Sequential.backward or "backward" in vars(self):
+            return super()._last_backward(grad_output)
+        return self._backward(grad_output, *self._planned(), last=True)
 
     def backward_parameters(self, grad_output):
         layers, candidates = self._planned()
         first = next((i for i, layer in enumerate(layers) if _has_parameters(layer)), len(layers))
-        with last_backward():
-            self._backward(grad_output, layers[first:], candidates[first:], False)
-            forget(layers[:first])
+        self._backward(grad_output, layers[first:], candidates[first:], input_gradient=False, last=True)
+        for layer in layers[:first]:
+            layer._forget()
 
-    def _backward(self, grad_output, layers, candidates, input_gradient):
+    def _backward(self, grad_output, layers, candidates, input_gradient=True, last=False):
         left = len(layers)
         try:
             while left:
-                grad_output, count = fused.backward(layers, candidates, left, grad_output, input_gradient)
+                grad_output, count = fused.backward(layers, candidates, left, grad_output, input_gradient, last)
                 left -= count
-                forget(layers[left : left + count])
+                if last:
+                    for layer in layers[left : left + count]:
+                        layer._forget()
         except FastconvError as error:
             self._locate(error, layers[left - 1])
             raise
@@ -238,18 +245,26 @@ class Residual(Module):
         return last if type(last) is BatchNorm2d and fused.as_they_are(attributes, "forward") else None
 
     def backward(self, grad_output):
+        return self._backward(grad_output, "backward")
+
+    def _last_backward(self, grad_output):
+        if type(self).backward is not Residual.backward or "backward" in vars(self):
+            return super()._last_backward(grad_output)
+        return self._backward(grad_output, "_last_backward")
+
+    def _backward(self, grad_output, name):
+        """Both paths' gradients added, by this method of the parts."""
         if self.activation is not None:
-            grad_output = self.activation.backward(grad_output)
-            forget((self.activation,))
-        grad_main = self.main.backward(grad_output)
-        grad_shortcut = grad_output if self.shortcut is None else self.shortcut.backward(grad_output)
-        forget(self.children())
+            grad_output = getattr(self.activation, name)(grad_output)
+        grad_main = getattr(self.main, name)(grad_output)
+        grad_shortcut = grad_output if self.shortcut is None else getattr(self.shortcut, name)(grad_output)
         check_shape("grad_output", grad_shortcut, grad_main.shape)
         return add(grad_main, grad_shortcut)
 
     def backward_parameters(self, grad_output):
         if self.activation is not None:
-            grad_output = self.activation.backward(grad_output)
+            grad_output = self.activation._last_backward(grad_output)
         for path in (self.main, self.shortcut):
             if path is not None and _has_parameters(path):
                 path.backward_parameters(grad_output)
+                path._forget()

@@ -15,7 +15,6 @@ from fastconv.nn.parameter import Parameter, float_dtype
 class _Recording(threading.local):
     paused = 0
     call = None
-    forgetful = False
 
 
 _recording = _Recording()
@@ -43,23 +42,6 @@ class no_grad(contextlib.ContextDecorator):
 def recording():
     """Whether forward passes of this thread remember what backward needs."""
     return not _recording.paused
-
-
-@contextlib.contextmanager
-def last_backward():
-    """Context in which `forget` does what it says: nobody will ask for gradients of the same forward pass again."""
-    before, _recording.forgetful = _recording.forgetful, True
-    try:
-        yield
-    finally:
-        _recording.forgetful = before
-
-
-def forget(modules):
-    """Give up what the forward pass of `modules` has remembered, in a `last_backward`."""
-    if _recording.forgetful:
-        for module in modules:
-            module._saved = None
 
 
 def running():
@@ -122,6 +104,16 @@ class Module:
         """
         self.backward(grad_output)
 
+    def _last_backward(self, grad_output):
+        """As `backward`, after which nobody asks for gradients of the same forward pass again: forget it."""
+        grad_input = self.backward(grad_output)
+        self._forget()
+        return grad_input
+
+    def _forget(self):
+        """Give up what this module, but none below, has remembered."""
+        vars(self).pop("_saved", None)
+
     def __call__(self, *inputs):
         _recording.call = self, inputs
         try:
@@ -137,7 +129,9 @@ class Module:
     def recall(self):
         """The values that the last forward pass has remembered, as a tuple."""
         if self._saved is None:
-            raise ArgumentError(f"{type(self).__name__}.backward needs a forward pass before it, outside of no_grad")
+            raise ArgumentError(
+                f"{type(self).__name__}.backward needs a forward pass before it, outside of no_grad; backward_parameters forgets it"
+            )
         return self._saved
 
     def __getstate__(self):

@@ -55,7 +55,7 @@ def measure(model, task, x, y, batch_size, interrupted=lambda: False):
     means = Means(task)
     with evaluating(model):
         for start, images in in_order(x, batch_size, dtype):
-            prediction = model.forward(images)
+            prediction = model(images)
             if start == 0:
                 y = task.fit_to("y", y, prediction)
             target = y[start : start + len(images)]

@@ -62,7 +62,7 @@ def first_broken_layer(model, x):
             found.append(f"the output of layer {name}, {module!r}")
 
     with _listening(model, heard):
-        model.forward(x)
+        model(x)
     return found[0] if found else None
 
 

@@ -174,10 +174,10 @@ class Trainer:
         x, batch_size = check_images("x", x), integer("batch_size", batch_size, 1)
         with evaluating(self.model):
             if len(x) == 0:
-                return self.model.forward(np.empty(x.shape, self.dtype))
+                return self.model(np.empty(x.shape, self.dtype))
             outputs = None
             for start, batch in in_order(x, batch_size, self.dtype):
-                output = self.model.forward(batch)
+                output = self.model(batch)
                 if outputs is None:
                     outputs = np.empty((len(x), *output.shape[1:]), output.dtype)
                 outputs[start : start + len(batch)] = output
