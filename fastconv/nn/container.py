@@ -64,7 +64,8 @@ class Sequential(Module):
 
     def __setattr__(self, name, value):
         super().__setattr__(name, value)
-        vars(self).pop("_plan", None)
+        if name != "_saved":
+            vars(self).pop("_plan", None)
 
     def __delattr__(self, name):
         super().__delattr__(name)
@@ -97,27 +98,25 @@ class Sequential(Module):
     def backward(self, grad_output):
         return self._backward(grad_output, *self._planned())
 
-    def _last_backward(self, grad_output):
-        if type(self).backward is not Sequential.backward or "backward" in vars(self):
-            return super()._last_backward(grad_output)
-        return self._backward(grad_output, *self._planned(), last=True)
-
     def backward_parameters(self, grad_output):
         layers, candidates = self._planned()
         first = next((i for i, layer in enumerate(layers) if _has_parameters(layer)), len(layers))
         self._backward(grad_output, layers[first:], candidates[first:], input_gradient=False, last=True)
         for layer in layers[:first]:
-            layer._forget()
+            layer._saved = None
 
     def _backward(self, grad_output, layers, candidates, input_gradient=True, last=False):
         left = len(layers)
         try:
             while left:
-                grad_output, count = fused.backward(layers, candidates, left, grad_output, input_gradient, last)
+                if last and type(layers[left - 1]) in _CONTAINERS and (input_gradient or left > 1):
+                    grad_output, count = _last_backward(layers[left - 1], grad_output), 1
+                else:
+                    grad_output, count = fused.backward(layers, candidates, left, grad_output, input_gradient)
                 left -= count
                 if last:
                     for layer in layers[left : left + count]:
-                        layer._forget()
+                        layer._saved = None
         except FastconvError as error:
             self._locate(error, layers[left - 1])
             raise
@@ -245,26 +244,39 @@ class Residual(Module):
         return last if type(last) is BatchNorm2d and fused.as_they_are(attributes, "forward") else None
 
     def backward(self, grad_output):
-        return self._backward(grad_output, "backward")
+        return self._backward(grad_output, lambda module, grad_output: module.backward(grad_output))
 
-    def _last_backward(self, grad_output):
-        if type(self).backward is not Residual.backward or "backward" in vars(self):
-            return super()._last_backward(grad_output)
-        return self._backward(grad_output, "_last_backward")
-
-    def _backward(self, grad_output, name):
-        """Both paths' gradients added, by this method of the parts."""
+    def _backward(self, grad_output, backward):
+        """Both paths' gradients added, each by backward(module, grad_output)."""
         if self.activation is not None:
-            grad_output = getattr(self.activation, name)(grad_output)
-        grad_main = getattr(self.main, name)(grad_output)
-        grad_shortcut = grad_output if self.shortcut is None else getattr(self.shortcut, name)(grad_output)
+            grad_output = backward(self.activation, grad_output)
+        grad_main = backward(self.main, grad_output)
+        grad_shortcut = grad_output if self.shortcut is None else backward(self.shortcut, grad_output)
         check_shape("grad_output", grad_shortcut, grad_main.shape)
         return add(grad_main, grad_shortcut)
 
     def backward_parameters(self, grad_output):
         if self.activation is not None:
-            grad_output = self.activation._last_backward(grad_output)
+            grad_output = _last_backward(self.activation, grad_output)
         for path in (self.main, self.shortcut):
             if path is not None and _has_parameters(path):
                 path.backward_parameters(grad_output)
-                path._forget()
+                path._saved = None
+
+
+_CONTAINERS = Sequential, Residual
+
+
+def _last_backward(module, grad_output):
+    """`backward` of a module that nobody will ask for gradients of this forward pass again: it gives up what it has remembered.
+
+    What a module of the user's own, or a subclass, has inside keeps it: who knows how often it asks there.
+    """
+    if type(module) not in _CONTAINERS or not fused.as_they_are((vars(module),), "backward"):
+        grad_input = module.backward(grad_output)
+    elif type(module) is Sequential:
+        grad_input = module._backward(grad_output, *module._planned(), last=True)
+    else:
+        grad_input = module._backward(grad_output, _last_backward)
+    module._saved = None
+    return grad_input

@@ -110,10 +110,10 @@ def forward(layer, candidates, input):
     return layer.forward(input), 1
 
 
-def backward(layers, candidates, count, grad_output, input_gradient, last_time):
+def backward(layers, candidates, count, grad_output, input_gradient):
     """The last of the first `count` layers, and those before it whose gradients can be computed with its own: (gradient, how many).
 
-    The gradient is None where `input_gradient` is False and no layer is left. `last_time` says that nobody will ask for it again.
+    The gradient is None where `input_gradient` is False and no layer is left.
     """
     last = layers[count - 1]
     for together, group, attributes in candidates[count - 3] if count > 2 else ():
@@ -129,5 +129,5 @@ def backward(layers, candidates, count, grad_output, input_gradient, last_time):
         if relu.recall()[0] is input and as_they_are((vars(relu), vars(last)), "backward"):
             return last._accumulate(relu_linear_backward(grad_output, input, last.weight.data, (True, True, last.bias is not None))), 2
     if input_gradient or count > 1:
-        return last._last_backward(grad_output) if last_time else last.backward(grad_output), 1
+        return last.backward(grad_output), 1
     return last.backward_parameters(grad_output), 1

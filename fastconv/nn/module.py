@@ -104,16 +104,6 @@ class Module:
         """
         self.backward(grad_output)
 
-    def _last_backward(self, grad_output):
-        """As `backward`, after which nobody asks for gradients of the same forward pass again: forget it."""
-        grad_input = self.backward(grad_output)
-        self._forget()
-        return grad_input
-
-    def _forget(self):
-        """Give up what this module, but none below, has remembered."""
-        vars(self).pop("_saved", None)
-
     def __call__(self, *inputs):
         _recording.call = self, inputs
         try:
