@@ -66,8 +66,10 @@ class Arena:
         self._forget()
 
     def _after_fork(self):
-        if self._busy:  # the child does not have the thread that was looking for a region
+        """In a child, which does not have the thread that may have been looking for a region."""
+        if self._busy:
             self._start()
+        self._lock = threading.RLock()
 
     def _forget(self):
         """Begin anew, without the slabs that there are: nobody reads the notes for them, and each goes with its last array."""
