@@ -91,8 +91,10 @@ def plot(results, found, path):
     for name, points in found.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
     axes.set(title="Memory of a training step, MiB", xlabel="images in a batch", xscale="log", yscale="symlog")
+    axes.set_ylim(0)
     for axes in figure.axes:
         axes.set_xticks(ticks := sorted({x for line in axes.lines for x in line.get_xdata()}), [f"{x:g}" for x in ticks])
+        axes.tick_params("x", labelrotation=45)  # 14 and 16 lie side by side
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
