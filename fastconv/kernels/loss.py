@@ -12,7 +12,7 @@ from numba import prange
 
 from fastconv.kernels.elementary import exp, log, log1p, sigmoid
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.softmax import row_exp_sum, row_maximum, rows_per_job
+from fastconv.kernels.softmax import row_exp, row_exp_sum, row_maximum, rows_per_job
 from fastconv.kernels.vector import block, blocks, count_lanes, lanes, select, splat, sum_lanes, within
 from fastconv.kernels.vector_memory import load, load_or, store
 
@@ -52,7 +52,7 @@ def _cross_entropy_row(x, start, target, weight, d, C, smoothing, all_weights, s
     """-log p[target], with smoothing mixed with the mean of -log p over all classes; each weighted by class. Its gradient goes into d."""
     shift = row_maximum(x, start, C)
     if d.size > 0:
-        total = _row_exp(x, start, C, shift, d)
+        total = row_exp(x, start, C, shift, d)
         _cross_entropy_gradient_row(start, target, weight, d, C, smoothing, all_weights, scale, total)
     else:
         total = row_exp_sum(x, start, C, shift)
@@ -62,17 +62,6 @@ def _cross_entropy_row(x, start, target, weight, d, C, smoothing, all_weights, s
         return loss
     others = log_sum * all_weights - _weighted_sum(x, start, weight, C, shift)
     return (1.0 - smoothing) * loss + smoothing / C * others
-
-
-@device
-def _row_exp(x, start, C, shift, d):
-    """d = exp(x - shift) of a row; returns the sum."""
-    total = splat(x, 0.0)
-    for c in range(0, C, lanes(x)):
-        e = exp(load_or(x, start + c, C - c, -math.inf) - shift)
-        store(d, start + c, e, C - c)
-        total = total + e
-    return sum_lanes(total)
 
 
 @device

@@ -30,6 +30,17 @@ def row_exp_sum(x, start, C, shift):
 
 
 @device
+def row_exp(x, start, C, shift, y):
+    """As `row_exp_sum`, whose terms become y[start : start + C]."""
+    total = splat(x, 0.0)
+    for c in range(0, C, lanes(x)):
+        e = exp(load_or(x, start + c, C - c, -math.inf) - shift)
+        store(y, start + c, e, C - c)
+        total = total + e
+    return sum_lanes(total)
+
+
+@device
 def rows_per_job(C):
     """Rows of C elements that one job takes."""
     return max(1, BLOCK // C)
@@ -41,13 +52,7 @@ def softmax_forward(x, y, C):
     rows, step = x.size // C, rows_per_job(C)
     for job in prange((rows + step - 1) // step):
         for start in range(job * step * C, min((job + 1) * step, rows) * C, C):
-            shift = row_maximum(x, start, C)
-            total = splat(x, 0.0)
-            for c in range(0, C, lanes(x)):
-                e = exp(load_or(x, start + c, C - c, -math.inf) - shift)
-                store(y, start + c, e, C - c)
-                total = total + e
-            scale = 1 / sum_lanes(total)
+            scale = 1 / row_exp(x, start, C, row_maximum(x, start, C), y)
             for c in range(0, C, lanes(x)):
                 store(y, start + c, load(y, start + c, C - c) * scale, C - c)
 
