@@ -73,10 +73,3 @@ def empty(shape, dtype):
     except IndexError:
         memory = _fresh(size)
     return _Block(shape, dtype, memory).view(np.ndarray)
-
-
-def zeros(shape, dtype):
-    """As np.zeros."""
-    array = empty(shape, dtype)
-    array.fill(0)
-    return array

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastconv import functional as F
-from fastconv.functional.arrays import MANY, channels_first, channels_last
+from fastconv.functional.arrays import channels_first, channels_last
 from fastconv.kernels import axes
 
 SIDES = (1, 2, 3, 7, 8, 9, 16, 35, axes.RUN - 1, axes.RUN, 2 * axes.RUN + 5)
@@ -23,7 +23,7 @@ def test_swap(A, form, dtype):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 16])
-@pytest.mark.parametrize("count", [MANY - 1, MANY, 3 * MANY])
+@pytest.mark.parametrize("count", [50, 1 << 15, 3 << 15])
 def test_both_orders_of_images(channels, count):
     side = int((count / channels / 2) ** 0.5) + 1
     x = np.random.default_rng(0).standard_normal((2, channels, side, side)).astype(np.float32)

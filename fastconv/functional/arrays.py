@@ -3,13 +3,10 @@
 import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
-from fastconv.kernels import axes
+from fastconv.kernels import axes, host
 from fastconv.memory import empty
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-
-MANY = 1 << 15
-"""A kernel exchanges the axes of so many numbers and more: four million in 2 ms for NumPy's 15, RGB images in an eighth of its time."""
 
 
 def plain(name, array, ndim=None):
@@ -34,8 +31,24 @@ def contiguous(array):
     if flags.carray:
         return array
     if not (flags.c_contiguous and flags.aligned):
-        return np.array(array, order="C")
+        return c_order(array)
     return np.asarray(_Writable(array))  # Numba would compile every kernel anew for read-only arrays; kernels never write to their inputs
+
+
+def c_order(array):
+    """`array` itself where it is C-contiguous, else a copy that is."""
+    if array.flags.c_contiguous:
+        return array
+    result = empty(array.shape, array.dtype)
+    host.copy(0, result, array)
+    return result
+
+
+def zeros(shape, dtype):
+    """As np.zeros for a tuple `shape` and an np.dtype."""
+    result = empty(shape, dtype)
+    host.copy(0, result, 0)
+    return result
 
 
 class _Writable:
@@ -54,7 +67,7 @@ def channels_last(name, array, dtype=None, shape=None):
     if dtype is not None and array.dtype != dtype:
         raise ArgumentTypeError(f"{name} must be {dtype} as the other arrays are, got {array.dtype}")
     pixels = array.transpose(0, 2, 3, 1)
-    if array.size >= MANY and array.flags.c_contiguous and not pixels.flags.c_contiguous:
+    if array.flags.c_contiguous and not pixels.flags.c_contiguous:
         N, C, H, W = array.shape
         return _swapped(array, (N, C, H * W), pixels.shape)
     return contiguous(pixels)
@@ -63,10 +76,10 @@ def channels_last(name, array, dtype=None, shape=None):
 def channels_first(array):
     """An (N, C, H, W) array as a C-contiguous one, copied unless it is."""
     pixels = array.transpose(0, 2, 3, 1)
-    if array.size >= MANY and array.dtype in (FLOAT32, FLOAT64) and pixels.flags.c_contiguous and not array.flags.c_contiguous:
+    if array.dtype in (FLOAT32, FLOAT64) and pixels.flags.c_contiguous and not array.flags.c_contiguous:
         N, C, H, W = array.shape
         return _swapped(pixels, (N, H * W, C), array.shape)
-    return np.ascontiguousarray(array)
+    return c_order(array)
 
 
 def _swapped(array, extents, shape):

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
+from fastconv.functional.arrays import c_order, zeros
 from fastconv.functional.linear import PARTS, sum_parts
 from fastconv.functional.phases import phases
 from fastconv.kernels import conv_depthwise, conv_depthwise_weight
 from fastconv.kernels.processor import VECTOR_BYTES
-from fastconv.memory import empty, zeros
+from fastconv.memory import empty
 
 
 def fits(g):
@@ -72,7 +73,7 @@ def backward_input(g, grad_output, weight):
     rows, columns = ([phase for phase in axis if phase.taps] for axis in (rows, columns))
     bias = np.zeros(g.IC, dtype)
     for row, column in itertools.product(rows, columns):
-        backwards = np.ascontiguousarray(filters[row.own, column.own][::-1, ::-1])
+        backwards = c_order(filters[row.own, column.own][::-1, ::-1])
         work, window = 2 * g.N * row.count * column.count * backwards.size, (row.count, column.count, 1, 1, row.padding, column.padding)
         taps, place = (row.taps, column.taps, row.dilation, column.dilation), (g.SH, g.SW, row.first, column.first)
         _convolve(work, grad_output, backwards, grad_input, bias, window, taps, place)
@@ -83,9 +84,9 @@ def backward_weight(g, x, grad_output):
     """x (N, H, W, C), grad_output (N, OH, OW, C) to (C, 1, KH, KW)."""
     parts = empty((max(1, min(PARTS, g.N * g.OH)), g.KH, g.KW, g.IC), x.dtype)
     conv_depthwise_weight.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps)
-    return np.ascontiguousarray(sum_parts(parts).transpose(2, 0, 1)).reshape(g.weight_shape)
+    return c_order(sum_parts(parts).transpose(2, 0, 1)).reshape(g.weight_shape)
 
 
 def _channels_inside(weight):
     """(C, 1, KH, KW) as (KH, KW, C)."""
-    return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
+    return c_order(weight[:, 0].transpose(1, 2, 0))

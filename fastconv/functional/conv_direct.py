@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from fastconv.functional import conv_depthwise, conv_few, conv_grouped, conv_im2col, conv_lanes
+from fastconv.functional.arrays import zeros
 from fastconv.functional.conv_tiles import (
     LOW_TILES,
     PANEL_BYTES,
@@ -26,7 +27,7 @@ from fastconv.functional.pool import relu_max_halves
 from fastconv.kernels import conv_direct, conv_images
 from fastconv.kernels.conv_direct import ROW
 from fastconv.kernels.processor import VECTOR_BYTES
-from fastconv.memory import empty, zeros
+from fastconv.memory import empty
 
 PART_BYTES = 1 << 23
 """All private copies of a weight's gradient together."""

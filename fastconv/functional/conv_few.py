@@ -1,7 +1,6 @@
 """Gradients of convolutions of few channels, whose vectors are rows of the filter: a part of the algorithm "direct"."""
 
-import numpy as np
-
+from fastconv.functional.arrays import c_order
 from fastconv.functional.linear import PARTS, sum_parts
 from fastconv.kernels import conv_few
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -48,9 +47,9 @@ def backward_weight(g, x, grad_output):
     splits = max(1, min(PARTS, g.N * -(-g.OH // rows)))
     parts = empty((splits, g.OC, g.KH, g.KW * g.IC), x.dtype)
     conv_few.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, rows)
-    return np.ascontiguousarray(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
+    return c_order(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
 
 
 def channels_last(weight):
     """OIHW as (OC, KH, KW, IC)."""
-    return np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
+    return c_order(weight.transpose(0, 2, 3, 1))

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from fastconv.functional.arrays import c_order
 from fastconv.functional.linear import PARTS, sum_parts
-from fastconv.kernels import conv_grouped
+from fastconv.kernels import conv_grouped, host
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
@@ -41,7 +42,7 @@ def backward_weight(g, x, grad_output):
     splits = max(1, min(PARTS, g.N * g.OH))
     parts = empty((splits, g.IC // lanes, g.KH, g.IC // g.groups, g.KW, lanes), x.dtype)
     conv_grouped.backward_weight(g.flops, x, grad_output, parts, (g.OH, g.OW, g.PT, g.PL), (g.KH, g.DH))
-    return np.ascontiguousarray(sum_parts(parts).transpose(0, 4, 2, 1, 3)).reshape(g.weight_shape)
+    return c_order(sum_parts(parts).transpose(0, 4, 2, 1, 3)).reshape(g.weight_shape)
 
 
 def _packed(weight):
@@ -49,5 +50,5 @@ def _packed(weight):
     C, own, KH, KW = weight.shape
     lanes = VECTOR_BYTES // weight.itemsize
     packed = empty((C // lanes, KH, own, KW, lanes), weight.dtype)  # at the start of a cache line, as vectors had better be
-    packed[...] = weight.reshape(C // lanes, lanes, own, KH, KW).transpose(0, 3, 2, 4, 1)
+    host.copy(0, packed, weight.reshape(C // lanes, lanes, own, KH, KW).transpose(0, 3, 2, 4, 1))
     return packed

@@ -3,11 +3,10 @@
 The matrix would be KH*KW times as large as the input, so images are taken in chunks of a bounded number of bytes.
 """
 
-import numpy as np
-
+from fastconv.functional.arrays import c_order, zeros
 from fastconv.functional.linear import times, times_transposed, transposed_times
-from fastconv.kernels import conv_im2col
-from fastconv.memory import empty, zeros
+from fastconv.kernels import conv_im2col, host
+from fastconv.memory import empty
 
 PATCH_BYTES = 1 << 23
 """A chunk of patches fits into the last-level cache of one thread's share of most processors."""
@@ -34,7 +33,7 @@ def _window(g):
 
 def _channels_inside(weight):
     """OIHW as a matrix (OC, KH*KW*IC), in the order of a patch."""
-    return np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(len(weight), -1)
+    return c_order(weight.transpose(0, 2, 3, 1)).reshape(len(weight), -1)
 
 
 def _patches(g, x, n, images, group):
@@ -54,7 +53,7 @@ def forward(g, x, weight, bias):
             if g.groups == 1:
                 times_transposed(patches, matrix, bias, chunk.reshape(-1, OCG))
             else:
-                chunk[..., own] = times_transposed(patches, matrix[own], bias[own]).reshape(images, g.OH, g.OW, OCG)
+                host.copy(0, chunk[..., own], times_transposed(patches, matrix[own], bias[own]).reshape(images, g.OH, g.OW, OCG))
     return y
 
 
@@ -65,7 +64,7 @@ def backward_input(g, grad_output, weight):
     for group in range(g.groups):
         own = slice(group * OCG, (group + 1) * OCG)
         for n, images in _chunks(g, grad_output.itemsize):
-            gradient = np.ascontiguousarray(grad_output[n : n + images, :, :, own]).reshape(-1, OCG)  # no copy of a single group
+            gradient = c_order(grad_output[n : n + images, :, :, own]).reshape(-1, OCG)  # no copy of a single group
             patches = times(gradient, matrix[own]).reshape(images, g.OH, g.OW, -1)
             conv_im2col.col2im(patches.size, patches, grad_input, n, group * (g.IC // g.groups), _window(g), (g.KH, g.KW))
     return grad_input
@@ -77,6 +76,6 @@ def backward_weight(g, x, grad_output):
     for group in range(g.groups):
         own = slice(group * OCG, (group + 1) * OCG)
         for n, images in _chunks(g, x.itemsize):
-            gradient = np.ascontiguousarray(grad_output[n : n + images, :, :, own]).reshape(-1, OCG)
-            matrix[own] += transposed_times(gradient, _patches(g, x, n, images, group))
-    return np.ascontiguousarray(matrix.reshape(g.OC, g.KH, g.KW, -1).transpose(0, 3, 1, 2))
+            gradient = c_order(grad_output[n : n + images, :, :, own]).reshape(-1, OCG)
+            host.add_to(0, matrix[own], transposed_times(gradient, _patches(g, x, n, images, group)))
+    return c_order(matrix.reshape(g.OC, g.KH, g.KW, -1).transpose(0, 3, 1, 2))

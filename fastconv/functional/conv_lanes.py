@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from fastconv.functional.arrays import c_order
 from fastconv.functional.conv_few import channels_last, weight_cost
 from fastconv.functional.linear import PARTS, sum_parts
 from fastconv.kernels import conv_lanes, conv_lanes_weight
@@ -120,7 +121,7 @@ def forward(g, x, weight, bias):
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC): the convolution with the filters turned by 180 degrees."""
-    turned = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0))
+    turned = c_order(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0))
     grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
     return _convolve(g, grad_output, turned, grad_input, np.zeros(g.IC, grad_output.dtype), _turned_window(g))
 
@@ -131,7 +132,7 @@ def backward_weight(g, x, grad_output):
     units = -(-g.N * x.itemsize // VECTOR_BYTES) * -(-g.OH // rows)
     parts = empty((max(1, min(PARTS, units)), g.OC, g.KH, g.KW * g.IC), x.dtype)
     conv_lanes_weight.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, rows)
-    return np.ascontiguousarray(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
+    return c_order(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
 
 
 def forward_relu_max(g, x, weight, bias, argmax):

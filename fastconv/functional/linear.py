@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
-from fastconv.functional.arrays import FLOAT32, FLOAT64, contiguous, plain, same_dtype
+from fastconv.functional.arrays import FLOAT32, FLOAT64, c_order, contiguous, plain, same_dtype
 from fastconv.functional.options import three
 from fastconv.kernels import activation, dense, dense_row
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -109,7 +109,7 @@ def transposed_times(g, x):
         dense_row.outer(product.size, g[0], x[0], product)
         return product
     if K >= CHUNK_ROWS and M > N <= (dense.TALL if M <= dense.WIDE else dense.ROWS):
-        return np.ascontiguousarray(transposed_times(x, g).T)
+        return c_order(transposed_times(x, g).T)
     pack, chunk, splits, row_blocks, column_blocks = _cut_over_rows(M, N, K, x.itemsize)
     parts = empty((splits, M, N), g.dtype)
     for first in range(0, max(1, K), chunk):

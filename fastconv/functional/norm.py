@@ -7,6 +7,7 @@ import numpy as np
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
 from fastconv.functional.options import number, three
+from fastconv.kernels import host
 from fastconv.kernels import norm as kernels
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
@@ -124,7 +125,7 @@ def batch_norm_forward_saved(
     if training:
         for array, moved in ((running_mean, mean), (running_var, var)):
             if array is not None and moved is not array:
-                array[...] = moved
+                host.copy(0, array, moved)
     return _restored(y, input.shape), saved
 
 
@@ -184,7 +185,9 @@ def batch_norm_backward_saved(
             4 * x.size, g, x, saved, weight, bias, 0.0 if relu else np.nan, bool(training), bool(training) or need_weight or need_bias,
             totals, d, fold, step, jobs if need_input else 0, empty((blocks, 2, W), dtype), empty((5, W), dtype),
         )  # fmt: skip
-    grad_bias, grad_weight = totals.astype(dtype)
+    grad_bias, grad_weight = np.empty(C, dtype), np.empty(C, dtype)
+    host.copy(0, grad_bias, totals[0])
+    host.copy(0, grad_weight, totals[1])
     return _restored(d, input.shape) if need_input else None, grad_weight if need_weight else None, grad_bias if need_bias else None
 
 

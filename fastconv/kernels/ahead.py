@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from fastconv.kernels import jit
+from fastconv.kernels.host import Host
 
 POLL = 0.005
 """Seconds between two looks for what the other process compiles."""
@@ -57,25 +58,19 @@ class Call(NamedTuple):
 
 @contextlib.contextmanager
 def recorded():
-    """Within, this thread's kernels do not run: the context is a list that gets a `Call` for each of them.
+    """Within, this thread's kernels do not run: the context is a list that gets a `Call` for each of them."""
+    calls = []
 
-    For one thread at a time: whoever is about to compile holds Numba's lock.
-    """
-    calls, here, run = [], threading.get_ident(), jit.Kernel.__call__
-
-    def record(kernel, work, *arguments):
-        if threading.get_ident() != here:
-            return run(kernel, work, *arguments)
+    def record(run, kernel, work, *arguments):
+        if isinstance(kernel, Host):
+            return None
         form = "serial" if work < jit.SERIAL_BELOW else "parallel"
         types = tuple(map(kernel.serial.typeof_pyval, arguments))
         calls.append(Call(kernel.__module__, kernel.__name__, form, types))
         return 0
 
-    jit.Kernel.__call__ = record
-    try:
+    with jit.intercepted(record):
         yield calls
-    finally:
-        jit.Kernel.__call__ = run
 
 
 class Helper:

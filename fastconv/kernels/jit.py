@@ -282,6 +282,11 @@ class Kernel:
         self.serial = dispatcher_of(function, "serial", no_cfunc_wrapper=True)
         self.parallel = dispatcher_of(function, "parallel", parallel=True, no_cfunc_wrapper=True)
 
+    def compiled(self, work, arguments):
+        """The machine code of a call that has been made: it takes arguments of the same types, and does not find out which they are."""
+        dispatcher = self.serial if work < SERIAL_BELOW else self.parallel
+        return dispatcher.overloads[tuple(map(dispatcher.typeof_pyval, arguments))].entry_point
+
     def __call__(self, work, *arguments):
         if work < SERIAL_BELOW or _forked:
             return self.serial(*arguments)
@@ -291,6 +296,45 @@ class Kernel:
             return self.parallel(*arguments)
         with _workqueue_lock:
             return self.parallel(*arguments)
+
+
+def free_to_launch():
+    """Whether this thread may run machine code of the parallel form as it is; the number of threads then is applied."""
+    if _forked:
+        return False
+    if getattr(_applied, "threads", 0) != _num_threads:
+        _enter()
+    return not _needs_lock
+
+
+class Busy(RuntimeError):
+    """Another thread is where only one can be."""
+
+
+_interception = threading.RLock()
+
+
+@contextlib.contextmanager
+def intercepted(call):
+    """Within, a kernel of this thread is called as call(run, kernel, work, *arguments), where run(kernel, work, *arguments) runs it.
+
+    One thread at a time; `Busy` for another one, which may hold a lock that the first one waits for.
+    """
+    if not _interception.acquire(blocking=False):
+        raise Busy("another thread's kernels are being recorded")
+    here, run = threading.get_ident(), Kernel.__call__
+
+    def intercept(kernel, work, *arguments):
+        if threading.get_ident() != here:
+            return run(kernel, work, *arguments)
+        return call(run, kernel, work, *arguments)
+
+    Kernel.__call__ = intercept
+    try:
+        yield
+    finally:
+        Kernel.__call__ = run
+        _interception.release()
 
 
 def kernel(function):

@@ -237,6 +237,7 @@ def _block_gradient_sums(job, step, g, x, fold, factors, low, parts):
 def _sum_gradients(g, x, low, fold, factors, parts, totals):
     """totals (2, C): the sums of g and of g * (x - mean), from those of the blocks."""
     M, C = x.shape
+    totals[:] = 0.0
     for job in range(parts.shape[0]):
         for p in range(fold):
             for c in range(C):
@@ -293,7 +294,7 @@ def backward(g, x, saved, weight, bias, low, training, sums, totals, d, fold, st
     """Reads g, writes d = a * g, a = weight * saved[1], when the statistics are constants; in training + b * (x - saved[0]) + shift, as
     they are those of x, of which the sums tell how they move.
 
-    With `sums`, which training needs, totals (2, C), float64, zeros at first, become the sums of g, which is the bias's gradient, and of
+    With `sums`, which training needs, totals (2, C), float64, become the sums of g, which is the bias's gradient, and of
     g * (x - saved[0]) * saved[1], which is the weight's. d may be empty, with jobs = 0. parts (blocks, 2, fold * C), of RUNS
     runs of `step` wide rows each, and factors (5, fold * C) are scratch."""
     M, C = x.shape

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastconv.kernels import ahead, jit
 from fastconv.nn.dropout import Dropout
-from fastconv.nn.module import recording, running
+from fastconv.nn.module import own, recording, running
 
 log = logging.getLogger("fastconv")
 
@@ -28,23 +28,13 @@ def calls_of(module, input):
     return calls
 
 
-def _own(module):
-    """Whether all of it is fastconv's: a user's code may do what it likes, and would be surprised by a pass in which no kernel runs."""
-
-    def own(part):
-        cls = type(part)
-        return cls.__module__.startswith("fastconv.") and not any(callable(getattr(cls, name, None)) for name in vars(part))
-
-    return all(map(own, module.modules()))
-
-
 def _hear(name):
     """A kernel is about to be compiled; while a network is trained, it is not the last. Whatever is wrong here, training goes on."""
     if not name.endswith((".serial", ".parallel")) or running() is None or not recording():
         return
     module, inputs = running()
     try:
-        if module.training and len(inputs) == 1 and isinstance(inputs[0], np.ndarray) and ahead.can_help() and _own(module):
+        if module.training and len(inputs) == 1 and isinstance(inputs[0], np.ndarray) and ahead.can_help() and own(module):
             ahead.compile_elsewhere(calls_of(module, *inputs))
     except Exception as error:  # what is wrong with the network or its input, the pass that has only begun will say itself
         log.info("nobody helps to compile: %r", error)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from fastconv.errors import ArgumentError, ArgumentTypeError, FastconvError
 from fastconv.functional.activation import add
 from fastconv.functional.arrays import check_shape
-from fastconv.nn import fused
+from fastconv.nn import fused, replay
 from fastconv.nn.activation import ReLU
-from fastconv.nn.module import Module
+from fastconv.nn.module import Module, recording
 from fastconv.nn.normalization import BatchNorm2d
 from fastconv.nn.parameter import Parameter
 
@@ -81,6 +81,13 @@ class Sequential(Module):
     def __getstate__(self):
         return {name: value for name, value in super().__getstate__().items() if name != "_plan"}
 
+    def __call__(self, *inputs):
+        if len(inputs) == 1 and recording():
+            output = replay.forward(self, *inputs)
+            if output is not None:
+                return output
+        return super().__call__(*inputs)
+
     def forward(self, input):
         return self._forward(input, *self._planned())
 
@@ -99,6 +106,8 @@ class Sequential(Module):
         return self._backward(grad_output, *self._planned())
 
     def backward_parameters(self, grad_output):
+        if replay.backward_parameters(self, grad_output):
+            return
         layers, candidates = self._planned()
         first = next((i for i, layer in enumerate(layers) if _has_parameters(layer)), len(layers))
         self._backward(grad_output, layers[first:], candidates[first:], input_gradient=False, last=True)

@@ -49,6 +49,20 @@ def running():
     return _recording.call
 
 
+def own(module):
+    """Whether all of a module is fastconv's and as it was written: a user's code may do what it likes."""
+
+    def as_written(part):
+        cls = type(part)
+        return cls.__module__.startswith("fastconv.") and not any(callable(getattr(cls, name, None)) for name in vars(part))
+
+    return all(map(as_written, module.modules()))
+
+
+_PASSING = {"_saved", "_changes", "_steps"}
+"""Attributes that are no part of a module's state."""
+
+
 class IncompatibleKeys(NamedTuple):
     """What `Module.load_state_dict` did not find, and what it did not need."""
 
@@ -86,7 +100,17 @@ class Module:
 
     training = True
     _saved = None
+    _changes = 0  # how often an attribute has been set since the module was made, but for modes
     _buffers = ()
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name not in _PASSING and name != "training":
+            vars(self)["_changes"] = self._changes + 1
+
+    def __delattr__(self, name):
+        super().__delattr__(name)
+        vars(self)["_changes"] = self._changes + 1
 
     # --- passes
 
@@ -114,7 +138,7 @@ class Module:
     def remember(self, *values):
         """Keep `values` for backward, unless under `no_grad`."""
         if recording():
-            self._saved = values
+            vars(self)["_saved"] = values
 
     def recall(self):
         """The values that the last forward pass has remembered, as a tuple."""
@@ -126,7 +150,7 @@ class Module:
 
     def __getstate__(self):
         # a copy is of the state, not of the activations that happen to be remembered
-        return {name: value for name, value in vars(self).items() if name != "_saved"}
+        return {name: value for name, value in vars(self).items() if name not in _PASSING}
 
     # --- the tree
 
@@ -148,7 +172,7 @@ class Module:
 
     def named_children(self):
         """Yield (name, module) of the modules directly below."""
-        for name, value in vars(self).items():
+        for name, value in list(vars(self).items()):
             if isinstance(value, Module):
                 yield name, value
 

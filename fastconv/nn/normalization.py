@@ -6,6 +6,7 @@ import numpy as np
 
 from fastconv.functional.norm import batch_norm_backward_saved, batch_norm_forward_saved
 from fastconv.functional.options import number
+from fastconv.kernels import host
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter, float_dtype
 from fastconv.shapes import integer
@@ -86,7 +87,7 @@ class BatchNorm2d(Module):
             input, self.running_mean, self.running_var, weight, bias, *options, relu=relu, addend=addend
         )
         if self.training and self.track_running_stats:
-            self.num_batches_tracked[...] = count
+            host.add_to(0, self.num_batches_tracked, 1)
         self.remember(input, statistics, use_batch, relu and addend is None)
         return output
 

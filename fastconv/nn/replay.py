@@ -1,0 +1,303 @@
+"""Training steps of a small network, replayed: its kernels are called again as they were, without the layers' Python between them.
+
+After some steps with inputs of one shape, a twin of the network goes through both passes with random numbers while its kernels are noted.
+It does so again with other numbers, and what `kernels.replay` makes of the notes has to give the same bits: then nothing but kernels lies
+between inputs and gradients. From there on steps are replayed, until something changes: an attribute of a module, a mode, whether
+Winograd's algorithm is allowed. Layers remember what they would have remembered, and every result is a new array, as ever.
+"""
+
+import copy
+import logging
+import math
+import os
+import threading
+from functools import partial
+from operator import attrgetter, is_not
+from types import ModuleType
+
+import numpy as np
+
+from fastconv.functional.arrays import contiguous, nchw
+from fastconv.functional.conv import get_winograd
+from fastconv.kernels.jit import Busy
+from fastconv.kernels.replay import MOST_BYTES, Launches, Unfit, part_of, recorded
+from fastconv.memory import LARGE, empty
+from fastconv.nn.dropout import Dropout
+from fastconv.nn.module import own
+from fastconv.shapes import Conv2d
+
+STEPS = math.inf if os.environ.get("FASTCONV_REPLAY") == "0" else 8
+"""Steps of one shape before the next may be replayed: about as many as it takes to find that out."""
+
+SHAPES = 8
+"""Shapes of input, and modes, that a network's steps are known for at a time."""
+
+CHECKS = 2
+"""Times that a replay has to give the bits of the twin's passes, each with other numbers."""
+
+log = logging.getLogger("fastconv")
+
+_changes, _training, _saved, _data = map(attrgetter, ("_changes", "training", "_saved", "_data"))
+
+
+def _differ(some, others):
+    """Whether they are not the same objects."""
+    return any(map(is_not, some, others))
+
+
+def _arrays(value):
+    """All arrays in what layers remember, as a list."""
+    if isinstance(value, tuple):
+        return [array for element in value for array in _arrays(element)]
+    if isinstance(value, np.ndarray):
+        return [value]
+    if value is None or isinstance(value, (bool, int, float, ModuleType, Conv2d)):
+        return []
+    raise Unfit(f"a layer remembers a {type(value).__name__}")
+
+
+def _memory(array):
+    """An array, or a channels-last one with its axes in the order of memory, as kernels take it; None for others."""
+    if type(array) is not np.ndarray:
+        return None
+    if array.flags.carray:
+        return array
+    pixels = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+    return pixels if pixels.flags.carray else None
+
+
+class Steps:
+    """What is known of the training steps of a Sequential: how often inputs of a shape came, or how their steps are replayed."""
+
+    def __init__(self, model):
+        self.modules = tuple(model.modules())
+        self.changes = self._sum_of_changes()
+        self.known = {}
+        self.last = None  # the key of the last forward pass
+
+    def _sum_of_changes(self):
+        return sum(map(_changes, self.modules))
+
+    def outdated(self):
+        return self.changes != self._sum_of_changes()
+
+    def tape(self, model, input):
+        """The tape for an input, or None. It is made when the time has come."""
+        memory = _memory(input)
+        if memory is None or not input.size:
+            self.last = None
+            return None
+        self.last = key = memory.shape, memory is input, input.dtype, get_winograd(), *map(_training, self.modules)
+        found = self.known.get(key, 0)
+        if found != STEPS:
+            return found if type(found) is Tape else None
+        try:
+            found = Tape(model, self.modules, input)
+            log.info("steps of %s are replayed for inputs of shape %s", type(model).__name__, input.shape)
+        except Busy:
+            found = 0
+        except Exception as error:  # whatever is wrong here, the network can be trained without
+            log.info("steps of %s are not replayed for inputs of shape %s: %s", type(model).__name__, input.shape, error)
+            found = None
+        self.known[key] = found
+        return found or None
+
+    def count(self):
+        """A step has been done, with all its Python."""
+        found = self.known.get(self.last, 0)
+        if type(found) is int:
+            if len(self.known) >= SHAPES:
+                self.known.clear()
+            self.known[self.last] = found + 1
+
+
+def forward(model, input):
+    """The output of a Sequential's forward pass, replayed, or None where that cannot be."""
+    steps = vars(model).get("_steps")
+    if steps is None or steps.outdated():
+        steps = vars(model)["_steps"] = Steps(model)
+    tape = steps.tape(model, input)
+    return None if tape is None else tape.forward(input)
+
+
+def backward_parameters(model, grad_output):
+    """Add up the gradients of a Sequential's parameters by a replay and return True, or return False where that cannot be."""
+    steps = vars(model).get("_steps")
+    if not steps or steps.last is None:
+        return False
+    tape = steps.known.get(steps.last)
+    if type(tape) is Tape and not steps.outdated() and tape.backward(grad_output):
+        return True
+    steps.count()
+    return False
+
+
+class _Twin:
+    """A copy of a network, with random numbers in it, and an input and a gradient of its output."""
+
+    def __init__(self, model, input):
+        self.model = copy.deepcopy(model)
+        self.model.zero_grad()
+        self.modules = tuple(self.model.modules())
+        self.parameters, self.buffers = tuple(self.model.parameters()), tuple(self.model.buffers())
+        self.rng = np.random.default_rng(0)
+        self.input = np.empty_like(input)
+        self.fill()
+
+    def fill(self):
+        """New numbers, that neither vanish nor grow from layer to layer."""
+        self.input[...] = self.rng.standard_normal(self.input.shape)
+        for weight in map(_data, self.parameters):
+            weight[...] = self.rng.standard_normal(weight.shape) / weight[0].size ** 0.5
+        for buffer in self.buffers:
+            if buffer.dtype.kind == "f":
+                buffer[...] = self.rng.uniform(0.5, 1.5, buffer.shape)
+
+    def forward(self):
+        """The output, and what each module remembers."""
+        output = self.model.forward(self.input)
+        self.grad_output = np.empty_like(output)
+        self.grad_output[...] = self.rng.standard_normal(output.shape)
+        return output, tuple(map(_saved, self.modules))
+
+    def backward(self):
+        """The gradient of each parameter that has one; it forgets them."""
+        self.model.backward_parameters(self.grad_output)
+        gradients = [parameter.grad for parameter in self.parameters]
+        self.model.zero_grad()
+        return gradients
+
+
+class Tape:
+    """Both passes of a Sequential for one shape of input."""
+
+    def __init__(self, model, modules, input):
+        if not own(model) or any(type(module) is Dropout and module.training for module in modules):
+            raise Unfit("not all of it is done by kernels")
+        if sum(array.nbytes for array in map(_data, model.parameters())) > MOST_BYTES // 4:
+            raise Unfit("its parameters are too large")
+        self.lock, self.roots, self.seen = threading.Lock(), None, ()
+        twin = _Twin(model, input)
+        self._note(twin)
+        for _ in range(CHECKS):
+            self._check(twin)
+        self.parameters, self.buffers = tuple(model.parameters()), tuple(model.buffers())
+        self.trained = [self.parameters[i] for i in self.trained_places]
+        self.attributes = [vars(modules[i]) for i in self.remembering]
+        self._bind(list(map(_data, self.parameters)))
+
+    def _note(self, twin):
+        """Take down the twin's passes."""
+        with recorded() as calls:
+            output, remembered = twin.forward()
+            count = len(calls)
+            gradients = twin.backward()
+        self.trained_places = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        roots = [*map(_memory, (twin.input, output, twin.grad_output)), *(gradients[i] for i in self.trained_places)]
+        for i, root in enumerate(roots):
+            if root is None or not root.flags.carray or part_of(roots[:i], root):
+                raise Unfit("a result is not an array of its own")
+        self.output_shape, self.output_dtype, self.channels_last = output.shape, output.dtype, roots[1] is not output
+        _, self.new_output, _, *self.new_gradients = map(_maker, roots)
+        fixed = [*map(_data, twin.parameters), *twin.buffers]
+        self.forward_calls, self.backward_calls = Launches(calls[:count], roots, fixed), Launches(calls[count:], roots, fixed)
+        self.remembering = [i for i, value in enumerate(remembered) if value is not None]
+        self.remembered = [remembered[i] for i in self.remembering]
+        if part_of(fixed, tuple(self.remembered)):
+            raise Unfit("a layer remembers a parameter")
+        parts = [part_of(roots, value) for value in self.remembered]
+        self.changing = [(i, part) for i, part in enumerate(parts) if part]
+
+    def _check(self, twin):
+        """See that the replay of other numbers gives the bits that the twin's passes give."""
+        twin.fill()
+        before = [buffer.copy() for buffer in twin.buffers]
+        output, remembered = twin.forward()
+        expected = _bits([output, *_arrays(remembered)])
+        gradients = twin.backward()
+        expected += _bits([gradients[i] for i in self.trained_places] + list(twin.buffers))
+        for buffer, old in zip(twin.buffers, before, strict=True):
+            buffer[...] = old
+        self.buffers = twin.buffers
+        self._bind(list(map(_data, twin.parameters)))
+        roots = [_memory(twin.input), self.new_output(), _memory(twin.grad_output), *(new() for new in self.new_gradients)]
+        for root in [roots[1], *roots[3:]]:
+            root.fill(np.nan)
+        self.forward_calls.run(roots)
+        found = _bits([self._output(roots[1]), *_arrays(tuple(self._remembered(roots)))])
+        self.backward_calls.run(roots)
+        if found + _bits([*roots[3:], *twin.buffers]) != expected:
+            raise Unfit("not all of it is done by kernels")
+
+    def _output(self, memory):
+        return nchw(memory) if self.channels_last else memory
+
+    def _remembered(self, roots):
+        """What layers remember of the forward pass."""
+        values = list(self.remembered)
+        for i, part in self.changing:
+            values[i] = part(roots)
+        return values
+
+    def _bind(self, weights):
+        """Let the kernels work on the parameters' arrays."""
+        self.weights = weights
+        for launches in (self.forward_calls, self.backward_calls):
+            launches.bind([*weights, *self.buffers])
+
+    def _is_bound(self):
+        """Whether the kernels work on the parameters' arrays as they are now; arrays that have been exchanged may have another form."""
+        weights = list(map(_data, self.parameters))
+        if _differ(weights, self.weights):
+            if any((new.shape, new.dtype) != (old.shape, old.dtype) for new, old in zip(weights, self.weights, strict=True)):
+                return False
+            self._bind(weights)
+        return True
+
+    def forward(self, input):
+        """The output, or None where there is no replay."""
+        if not self.lock.acquire(blocking=False):
+            return None  # another thread is in here
+        try:
+            self.roots = None
+            if not self._is_bound():
+                return None
+            roots = [_memory(input), self.new_output()]
+            self.forward_calls.run(roots)
+            self.seen = self._remembered(roots)
+            for attributes, value in zip(self.attributes, self.seen, strict=True):
+                attributes["_saved"] = value
+            self.roots = roots
+            return self._output(roots[1])
+        finally:
+            self.lock.release()
+
+    def backward(self, grad_output):
+        """Add up the gradients of the parameters and return True, or return False where there is no replay."""
+        if type(grad_output) is not np.ndarray or (grad_output.shape, grad_output.dtype) != (self.output_shape, self.output_dtype):
+            return False
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            if self.roots is None or not self._is_bound() or _differ([attributes["_saved"] for attributes in self.attributes], self.seen):
+                return False
+            gradient = contiguous(grad_output.transpose(0, 2, 3, 1) if self.channels_last else grad_output)
+            roots = [*self.roots, gradient, *[new() for new in self.new_gradients]]
+            self.backward_calls.run(roots)
+            for parameter, gradient in zip(self.trained, roots[3:], strict=True):
+                parameter.accumulate(gradient)
+            for attributes in self.attributes:
+                attributes["_saved"] = None
+            self.roots, self.seen = None, ()
+            return True
+        finally:
+            self.lock.release()
+
+
+def _maker(array):
+    """A function that makes arrays of the same form."""
+    return partial(empty if array.nbytes >= LARGE else np.empty, array.shape, array.dtype)
+
+
+def _bits(arrays):
+    return [array.tobytes() for array in arrays]

@@ -1,0 +1,550 @@
+"""Training steps whose kernels are called again without the layers' Python."""
+
+import copy
+import gc
+import math
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import errors, functional, models, nn, optim
+from fastconv.kernels import replay as launches
+from fastconv.kernels.jit import Busy, intercepted
+from fastconv.nn import replay
+
+STEPS = 3
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(replay, "STEPS", STEPS)
+
+
+def images(shape, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def tape(model):
+    """The tape of the model's last step, or None."""
+    found = vars(model)["_steps"].known.get(vars(model)["_steps"].last)
+    return found if type(found) is replay.Tape else None
+
+
+def refused(model):
+    return None in vars(model)["_steps"].known.values()
+
+
+def step(model, x, seed=0):
+    """Forward and backward; the output."""
+    output = model(x)
+    model.backward_parameters(images(output.shape, seed, output.dtype))
+    return output
+
+
+def replayed(model, x):
+    """The model after as many steps as it takes to replay them; its gradients are cleared."""
+    for _ in range(STEPS + 1):
+        step(model, x)
+    assert tape(model)
+    model.zero_grad()
+    return model
+
+
+def gradients(model):
+    return [parameter.grad.copy() for parameter in model.parameters()]
+
+
+def same(some, others):
+    return len(some) == len(others) and all(a.tobytes() == b.tobytes() for a, b in zip(some, others, strict=True))
+
+
+def small():
+    return nn.Sequential(nn.Conv2d(2, 3, 3, seed=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 4, seed=2))
+
+
+INPUT = (5, 2, 8, 8)
+
+NETWORKS = {
+    "lecture": (lambda: models.lecture(seed=0), (32, 1, 6, 6)),
+    "digits_cnn": (lambda: models.digits_cnn(seed=0), (64, 1, 8, 8)),
+    "lenet5": (lambda: models.lenet5(seed=0), (9, 1, 28, 28)),
+    "perceptron": (lambda: nn.Sequential(nn.Linear(6, 7, seed=0), nn.ReLU(), nn.Linear(7, 3, bias=False, seed=1)), (1, 6)),
+    "activations": (
+        lambda: nn.Sequential(
+            nn.Linear(6, 40, seed=0),
+            nn.LeakyReLU(),
+            nn.Linear(40, 40, seed=1),
+            nn.GELU(),
+            nn.Linear(40, 40, seed=2),
+            nn.SiLU(),
+            nn.Linear(40, 40, seed=3),
+            nn.Tanh(),
+            nn.Linear(40, 40, seed=4),
+            nn.Sigmoid(),
+            nn.Linear(40, 8, seed=5),
+            nn.ReLU(),
+        ),
+        (33, 6),
+    ),
+    "no maxima": (
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, seed=0), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(8, 8, 3, groups=8, seed=1)),
+        (4, 3, 12, 12),
+    ),
+    "winograd": (
+        lambda: nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, seed=0), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1, seed=1), nn.Flatten()),
+        (2, 32, 16, 16),
+    ),
+    "im2col and loops": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3, stride=2, algorithm="im2col", seed=0), nn.ReLU(), nn.Conv2d(4, 5, 2, dilation=2, algorithm="loops", seed=1)
+        ),
+        (2, 3, 12, 12),
+    ),
+    "two paths": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1, seed=0),
+            nn.Residual(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, seed=1), nn.ReLU()), nn.Conv2d(4, 4, 1, seed=2), nn.ReLU()),
+            nn.MaxPool2d(3, 2, padding=1),
+            nn.Flatten(),
+            nn.Linear(64, 2, seed=3),
+        ),
+        (4, 1, 8, 8),
+    ),
+    "normalized": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 8, 3, bias=False, seed=0),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Residual(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, seed=1), nn.BatchNorm2d(8, affine=False)), activation=nn.ReLU()),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        ),
+        (4, 1, 8, 8),
+    ),
+    "transposed": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 3, stride=2, seed=0), nn.Sigmoid(), nn.Conv2d(3, 8, 1, stride=2, seed=1)),
+        (3, 2, 5, 5),
+    ),
+    "nested": (lambda: nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(16, 8, seed=0)), nn.Sequential(nn.ReLU())), (3, 1, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_training_gives_the_same_bits(name, dtype, monkeypatch):
+    make, shape = NETWORKS[name]
+    histories = []
+    for steps in (STEPS, math.inf):
+        monkeypatch.setattr(replay, "STEPS", steps)
+        model, history = make().astype(dtype), []
+        optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        for i in range(STEPS + 5):
+            optimizer.zero_grad()
+            history.append(step(model, images(shape, i, dtype), seed=100 + i))
+            history += [parameter.grad for parameter in model.parameters()]  # not copied: they must not change any more
+            optimizer.step()
+        histories.append(history + list(model.state_dict().values()))
+        assert bool(tape(model)) is (steps == STEPS)
+    assert same(*histories)
+
+
+def test_channels_last_inputs_and_outputs():
+    make = NETWORKS["no maxima"][0]
+    model, plain = make(), make()
+    for i in range(STEPS + 3):
+        x = images((4, 12, 12, 3), i).transpose(0, 3, 1, 2)
+        outputs = [model(x), plain.forward(x)]
+        gradient = images(outputs[0].shape) if i % 2 else images((4, 4, 4, 8)).transpose(0, 3, 1, 2)
+        for network in (model, plain):
+            network.zero_grad()
+        model.backward_parameters(gradient)
+        plain.backward(gradient)
+        assert same([outputs[0], *gradients(model)], [outputs[1], *gradients(plain)])
+        assert outputs[0].strides == outputs[1].strides
+    assert tape(model)
+
+
+def test_layers_remember_what_they_would():
+    model, plain = replayed(small(), images(INPUT)), small()
+    x, gradient = images(INPUT, 5), images((5, 4), 6)
+    assert same([model(x)], [plain(x)])
+    assert model[3].recall() == plain[3].recall()
+    assert model[0].recall()[0] is x
+    assert same([model[4].recall()[0]], [plain[4].recall()[0]])
+    assert same([model.backward(gradient)], [plain.backward(gradient)])
+    assert same(gradients(model), gradients(plain))
+
+
+def test_gradients_add_up():
+    model, plain = replayed(small(), images(INPUT)), small()
+    for i in range(3):
+        step(model, images(INPUT, i), i)
+        plain.forward(images(INPUT, i))
+        plain.backward(images((5, 4), i))
+    assert tape(model)
+    assert same(gradients(model), gradients(plain))
+
+
+def test_backward_needs_its_own_forward():
+    model = replayed(small(), images(INPUT))
+    step(model, images(INPUT))
+    with pytest.raises(errors.FastconvError, match="needs a forward pass before it"):
+        model.backward_parameters(images((5, 4)))
+
+
+def test_a_wrong_gradient_is_refused_as_ever():
+    model = replayed(small(), images(INPUT))
+    model(images(INPUT))
+    with pytest.raises(errors.FastconvError, match="grad_output must have shape"):
+        model.backward_parameters(images((5, 3)))
+
+
+def test_backward_is_of_the_last_forward():
+    model, plain = replayed(small(), images(INPUT)), small()
+    model(images(INPUT, 3))
+    with nn.no_grad():
+        model(images(INPUT, 4))
+    first = model(images(INPUT, 5))
+    kept = first.copy()
+    with nn.no_grad():
+        model(images(INPUT, 6))
+    model.backward_parameters(images((5, 4)))
+    assert same([first], [kept])
+    plain.forward(images(INPUT, 5))
+    plain.backward(images((5, 4)))
+    assert same(gradients(model), gradients(plain))
+
+
+def test_a_layer_that_has_seen_something_else_meanwhile():
+    model, plain = replayed(small(), images(INPUT)), small()
+    for network in (model, plain):
+        network(images(INPUT, 3))
+        network[4].forward(images((5, 27), 4))
+        network.backward_parameters(images((5, 4)))
+    assert same(gradients(model), gradients(plain))
+
+
+def change_stride(model):
+    model[0].padding = (1, 1)
+    model[4] = nn.Linear(48, 4, seed=2)
+
+
+def exchange_a_parameter(model):
+    model[0].weight = nn.Parameter(images((3, 2, 3, 3), 9))
+
+
+def remove_the_bias(model):
+    model[0].bias = None
+
+
+def put_another_layer(model):
+    model[1] = nn.LeakyReLU()
+
+
+def another_weight(model):
+    model[0].weight.data = images((3, 2, 3, 3), 9)
+
+
+def write_into_a_weight(model):
+    model[0].weight.data *= 2
+
+
+def load(model):
+    model.load_state_dict({**model.state_dict(), "0.bias": images(3, 9)})
+
+
+def another_forward(model):
+    forward = model[1].forward
+    model[1].forward = lambda input: 2 * forward(input)
+
+
+OF_NUMBERS = [another_weight, write_into_a_weight, load]
+CHANGES = [change_stride, exchange_a_parameter, remove_the_bias, put_another_layer, another_forward, *OF_NUMBERS]
+
+
+@pytest.mark.parametrize(("change", "between"), [(change, False) for change in CHANGES] + [(change, True) for change in OF_NUMBERS])
+def test_changes_are_seen(change, between):
+    """Before a step, or between its passes."""
+    model, plain = replayed(small(), images(INPUT)), small()
+    x = images(INPUT, 7)
+    if between:
+        outputs = [network(x) for network in (model, plain)]
+    for network in (model, plain):
+        change(network)
+    if not between:
+        outputs = [network(x) for network in (model, plain)]
+    for network in (model, plain):
+        network.backward_parameters(images((5, 4), 8))
+    assert same([outputs[0], *gradients(model)], [outputs[1], *gradients(plain)])
+
+
+def test_a_weight_of_another_shape_is_refused_as_ever():
+    model = replayed(small(), images(INPUT))
+    model[4].weight.data = images((4, 26))
+    with pytest.raises(errors.FastconvError, match="in layer 4"):
+        model(images(INPUT))
+
+
+def test_weights_exchanged_at_every_step():
+    model, plain = replayed(small(), images(INPUT)), small()
+    for i in range(3):
+        for network in (model, plain):
+            network.zero_grad()
+            step(network, images(INPUT, i), i)
+            for parameter in network.parameters():
+                parameter.data = parameter.data - 0.1 * parameter.grad
+    assert tape(model)
+    assert same([p.data for p in model.parameters()], [p.data for p in plain.parameters()])
+
+
+def test_modes_are_apart(monkeypatch):
+    model = replayed(small(), images(INPUT))
+    first = tape(model)
+    model.eval()
+    model(images(INPUT))
+    assert tape(model) is None
+    model.train()
+    model(images(INPUT))
+    assert tape(model) is first
+    allowed = fastconv.get_winograd()
+    fastconv.set_winograd(not allowed)
+    model(images(INPUT))
+    fastconv.set_winograd(allowed)
+    assert tape(model) is None
+
+
+def test_shapes_are_apart_and_few():
+    model = small()
+    for i in range(1, 2 * replay.SHAPES):
+        replayed(model, images((i, *INPUT[1:])))
+    assert len(vars(model)["_steps"].known) <= replay.SHAPES
+    step(model, images((0, *INPUT[1:])))
+    assert tape(model) is None
+
+
+@pytest.mark.parametrize("case", ["strided", "read-only", "other type", "evaluation"])
+def test_other_inputs_are_computed_as_ever(case):
+    model, plain, x = replayed(small(), images(INPUT)), small(), images(INPUT, 3)
+    if case == "strided":
+        x = np.repeat(x, 2, 0)[::2]
+    elif case == "read-only":
+        x.flags.writeable = False
+    elif case == "other type":
+        x = x.view(np.matrix.__base__).view(type("Array", (np.ndarray,), {}))
+    if case == "evaluation":
+        with nn.no_grad():
+            assert same([model(x)], [plain(x)])
+    else:
+        assert same([step(model, x)], [step(plain, x)])
+        assert same(gradients(model), gradients(plain))
+
+
+class Twice(nn.Module):
+    def forward(self, input):
+        return 2 * input
+
+    def backward(self, grad_output):
+        return 2 * grad_output
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), Twice()])
+def test_what_is_not_kernels_alone_is_not_replayed(layer):
+    model = small().append(layer)
+    for _ in range(STEPS + 2):
+        step(model, images(INPUT))
+    assert refused(model)
+    assert tape(model) is None
+
+
+def test_a_dropout_that_is_off_is_nothing():
+    model = small().append(nn.Dropout(0.5))
+    model.eval()
+    for _ in range(STEPS + 2):
+        step(model, images(INPUT))
+    assert not refused(model)
+
+
+def test_a_copy_that_numpy_makes_is_found(monkeypatch, caplog):
+    def forward(self, input):
+        self.remember(input.shape, (len(input), 27))
+        return np.array(input).reshape(len(input), 27)
+
+    monkeypatch.setattr(nn.Flatten, "forward", forward)
+    model = small()
+    with caplog.at_level("INFO", "fastconv"):
+        for _ in range(STEPS + 2):
+            step(model, images(INPUT))
+    assert refused(model)
+    assert "are not replayed for inputs of shape (5, 2, 8, 8): not all of it is done by kernels" in caplog.text
+
+
+def test_large_networks_are_left_alone(monkeypatch, caplog):
+    model = small()
+    monkeypatch.setattr(launches, "MOST_BYTES", 1 << 12)
+    with caplog.at_level("INFO", "fastconv"):
+        for _ in range(STEPS + 1):
+            step(model, images(INPUT))
+    assert refused(model)
+    assert "too large" in caplog.text
+
+
+def test_copies_are_independent():
+    model = replayed(small(), images(INPUT))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        x = images(INPUT, 4)
+        assert same([step(other, x)], [step(model, x)])
+        assert same(gradients(other), gradients(model))
+        for network in (model, other):
+            network.zero_grad()
+
+
+def test_nothing_of_the_callers_is_kept():
+    model = replayed(small(), images(INPUT))
+    x = images(INPUT)
+    output = step(model, x)
+    kept = [weakref.ref(array) for array in (x, output, *(parameter.grad for parameter in model.parameters()))]
+    del x, output
+    model.zero_grad()
+    gc.collect()
+    assert not any(reference() is not None for reference in kept)
+
+
+def test_threads_that_share_a_network_get_their_own_outputs():
+    model, plain = replayed(small(), images(INPUT)), small()
+    expected = [plain.forward(images(INPUT, i)).tobytes() for i in range(4)]
+    wrong = []
+
+    def work(i):
+        x = images(INPUT, i)
+        for _ in range(200):
+            if model(x).tobytes() != expected[i]:
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_recording_in_another_thread_is_waited_out():
+    model = small()
+    inside, done = threading.Event(), threading.Event()
+
+    def hold():
+        with intercepted(lambda run, kernel, work, *arguments: run(kernel, work, *arguments)):
+            inside.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(60)
+    for _ in range(STEPS + 2):
+        step(model, images(INPUT))
+    assert tape(model) is None
+    assert not refused(model)
+    done.set()
+    thread.join()
+    for _ in range(STEPS + 1):
+        step(model, images(INPUT))
+    assert tape(model)
+
+
+def test_one_thread_or_two():
+    make, shape = NETWORKS["lenet5"]
+    model, threads = make(), fastconv.get_num_threads()
+    x = images((64, *shape[1:]))
+    replayed(model, x)
+    results = []
+    try:
+        for count in (threads, 1):
+            fastconv.set_num_threads(count)
+            model.zero_grad()
+            results.append([step(model, x), *gradients(model)])
+    finally:
+        fastconv.set_num_threads(threads)
+    assert same(*results)
+
+
+FORK = """
+import os, sys
+import numpy as np
+import fastconv
+from fastconv import models
+from fastconv.nn import replay
+replay.STEPS = 2
+model, x = models.lenet5(seed=0), np.random.default_rng(0).standard_normal((64, 1, 28, 28)).astype(np.float32)
+def step():
+    model.zero_grad()
+    y = model(x)
+    model.backward_parameters(np.ones_like(y))
+    return y.tobytes() + b"".join(p.grad.tobytes() for p in model.parameters())
+for _ in range(4):
+    expected = step()
+assert any(type(found) is replay.Tape for found in vars(model)["_steps"].known.values())
+child = os.fork()
+if child == 0:
+    os._exit(0 if step() == expected else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_replays_too():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("0", "inf"), ("1", "8")])
+def test_the_environment_forbids_it(value, expected):
+    program = "from fastconv.nn import replay; print(replay.STEPS)"
+    environment = {**os.environ, "FASTCONV_REPLAY": value}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [expected]
+
+
+def test_part_of():
+    x, y = np.arange(12.0).reshape(3, 4), np.arange(2.0)
+    new = [x + 100, y + 100]
+    assert launches.part_of([x, y], np.zeros(3)) is None
+    assert launches.part_of([x, y], (1, "x", None, x[:0])) is None
+    assert launches.part_of([x, y], y)(new) is new[1]
+    np.testing.assert_array_equal(launches.part_of([x, y], x[1:, 1].reshape(2))(new), new[0][1:, 1])
+    np.testing.assert_array_equal(launches.part_of([x, y], x.T)(new), new[0].T)
+    first, (second, third) = launches.part_of([x, y], (3, (y[1:], x)))(new)
+    assert first == 3
+    assert second.tolist() == [101]
+    assert third is new[0]
+    with pytest.raises(launches.Unfit, match="only partly"):
+        launches.part_of([x[1:]], x)
+
+
+def test_a_result_that_python_uses_is_not_replayed():
+    with launches.recorded() as calls, pytest.raises(launches.Unfit, match="result of cross_entropy"):
+        functional.cross_entropy(np.zeros((2, 3)), np.array([0, 1]))
+    assert calls == []
+
+
+def test_an_attribute_may_be_set_while_children_are_visited():
+    model = pickle.loads(pickle.dumps(small()))
+    for name, _ in model.named_children():
+        setattr(model, name, nn.Flatten())
+    assert all(type(layer) is nn.Flatten for layer in model)
+
+
+def test_a_recording_is_left_after_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), launches.recorded():
+        raise KeyboardInterrupt
+    try:
+        with launches.recorded() as calls:
+            nn.ReLU()(np.ones(3))
+    except Busy:
+        pytest.fail("the recording was not left")
+    assert len(calls) == 1
