@@ -40,6 +40,13 @@ class Block(np.ndarray):
             self.region[0].returned.append(self.region)
 
 
+def _block(region, shape, dtype):
+    slab, start, _ = region
+    block = Block(shape, dtype, slab.memory, start - slab.address)
+    block.region = region
+    return block
+
+
 class Slab:
     """Memory of many regions."""
 
@@ -100,10 +107,12 @@ class Arena:
         region = self._alone(self._take, size)
         if region is None:
             return np.ndarray(shape, dtype, fresh(size))
-        slab, start, _ = region
-        block = Block(shape, dtype, slab.memory, start - slab.address)
-        block.region = region
-        return block.view(np.ndarray)
+        return _block(region, shape, dtype).view(np.ndarray)
+
+    def claim(self, regions):
+        """A `Block` for each of some `regions`, (slab, start, size) of which none meets another, or None where not all of them are free."""
+        taken = self._alone(self._claim, regions)
+        return [_block(region, (region[2],), np.uint8) for region in regions] if taken else None
 
     def unused(self):
         """Bytes of slabs that no array has."""
@@ -123,6 +132,25 @@ class Arena:
         if found > size:
             self._add(start + size, found - size, slab)
         return slab, start, size
+
+    def _claim(self, regions):
+        around = [self._around(*region) for region in regions]
+        if None in around:
+            return False
+        for slab, start, size in regions:
+            first = self._around(slab, start, size)  # the region before may have been cut from the same one
+            found, _ = self._remove(first)
+            for begin, end in ((first, start), (start + size, first + found)):
+                if begin < end:
+                    self._add(begin, end - begin, slab)
+        return True
+
+    def _around(self, slab, start, size):
+        """Start of the free region that has all of this one, or None."""
+        for first, (found, of) in self._free.items():
+            if of is slab and first <= start and start + size <= first + found:
+                return first
+        return None
 
     def _read_notes(self):
         """Make free what came back, together with its neighbours."""
@@ -162,3 +190,15 @@ class Arena:
             if size == slab.size:
                 self._remove(start)
                 self._total -= size
+
+
+def joined(regions):
+    """The memory of some regions, as few regions that do not meet."""
+    result = []
+    for slab, start, size in sorted(regions, key=lambda region: region[1:]):
+        if result and result[-1][0] is slab and start <= result[-1][1] + result[-1][2]:
+            _, first, length = result[-1]
+            result[-1] = slab, first, max(length, start + size - first)
+        else:
+            result.append((slab, start, size))
+    return result

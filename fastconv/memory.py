@@ -6,6 +6,7 @@ is gone, and the next array of about that size gets it, of the largest any that 
 no vector lies across two.
 """
 
+import contextlib
 import functools
 import math
 
@@ -60,13 +61,32 @@ def release():
     _arena.release()
 
 
+_planning = 0
+
+
+@contextlib.contextmanager
+def planned():
+    """Within, all arrays that are not small are regions of the arena, in few bytes; which they are, `arena.Block` knows."""
+    global _planning
+    _planning += 1
+    try:
+        yield
+    finally:
+        _planning -= 1
+
+
+def claim(regions):
+    """Blocks of regions of the arena, or None where not all of them are free; see `Arena.claim`."""
+    return _arena.claim(regions)
+
+
 def empty(shape, dtype):
     """As np.empty for a tuple `shape` and an np.dtype, in C order."""
     place = _place(shape, dtype.itemsize)
     if place is None:
         return np.empty(shape, dtype)
     size, unused = place
-    if unused is None:
+    if unused is None or _planning:
         return _arena.empty(shape, dtype, size)
     try:
         memory = unused.pop()

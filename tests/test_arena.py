@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastconv import arena
-from fastconv.arena import Arena
+from fastconv.arena import Arena, joined
 
 UINT8 = np.dtype(np.uint8)
 
@@ -292,7 +292,7 @@ def test_a_region_comes_back_while_another_is_looked_for(small, monkeypatch):
 PROGRAM = """
 import os, sys, threading
 import numpy as np
-from fastconv.arena import Arena
+from fastconv.arena import Arena, joined
 arena = Arena(1 << 30)
 first = arena.empty((1 << 20,), np.dtype(np.uint8), 1 << 20)
 thread = threading.Thread(target=arena._lock.acquire)  # as if it were in the middle
@@ -310,3 +310,47 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_does_not_wait_for_a_thread_that_it_does_not_have():
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", PROGRAM], timeout=60, check=False).returncode == 0
+
+
+def test_claimed_regions_are_nobody_elses(small):
+    arrays = [array(small, 256) for _ in range(6)]
+    regions = [a.base.region for a in arrays]
+    arrays = arrays[5:]
+    blocks = small.claim(joined([regions[1], regions[3], regions[2]]))
+    assert [block.nbytes for block in blocks] == [3 * 256]
+    check(small)
+    others = [array(small, 256) for _ in range(4)]
+    assert not set(map(place, others)) & {start for _, start, _ in regions[1:4]}
+    assert small.claim([regions[1]]) is None
+    blocks.clear()
+    check(small)
+    assert place(array(small, 3 * 256)) == regions[1][1]
+
+
+def test_either_all_regions_or_none(small):
+    arrays = [array(small, 128) for _ in range(8)]
+    regions = [a.base.region for a in arrays]
+    arrays = [arrays[4], arrays[7]]
+    free = small.unused()
+    assert small.claim(regions[:4] + regions[5:]) is None
+    assert small.unused() == free
+    blocks = small.claim([regions[0], regions[2], regions[5]])
+    assert list(map(place, blocks)) == [start for _, start, _ in (regions[0], regions[2], regions[5])]
+    assert small.unused() == free - 3 * 128
+    check(small)
+
+
+def test_regions_of_a_slab_that_has_been_given_back_are_gone(small):
+    region = array(small, 256).base.region
+    small.release()
+    assert small.claim([region]) is None
+    assert small.claim([]) == []
+
+
+def test_joined():
+    one, other = arena.Slab(1024, None), arena.Slab(1024, None)
+    place = one.address
+    regions = [(one, place + 256, 64), (one, place, 128), (other, other.address, 64), (one, place + 64, 128), (one, place + 320, 64)]
+    expected = [(one, place, 192), (one, place + 256, 128), (other, other.address, 64)]
+    assert joined(regions) == sorted(expected, key=lambda region: region[1:])
+    assert joined([]) == []

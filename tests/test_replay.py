@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import fastconv
-from fastconv import errors, functional, models, nn, optim
+from fastconv import errors, functional, memory, models, nn, optim
+from fastconv.arena import Arena
 from fastconv.kernels import replay as launches
 from fastconv.kernels.jit import Busy, intercepted
 from fastconv.nn import replay
@@ -385,14 +386,74 @@ def test_a_copy_that_numpy_makes_is_found(monkeypatch, caplog):
     assert "are not replayed for inputs of shape (5, 2, 8, 8): not all of it is done by kernels" in caplog.text
 
 
-def test_large_networks_are_left_alone(monkeypatch, caplog):
+@pytest.mark.parametrize(("module", "limit", "reason"), [(launches, "MOST_BYTES", "too large"), (replay, "MOST_PARAMETERS", "too many")])
+def test_what_would_take_much_memory_is_not_replayed(module, limit, reason, monkeypatch, caplog):
     model = small()
-    monkeypatch.setattr(launches, "MOST_BYTES", 1 << 12)
+    monkeypatch.setattr(module, limit, 1 << 8)
     with caplog.at_level("INFO", "fastconv"):
         for _ in range(STEPS + 1):
             step(model, images(INPUT))
     assert refused(model)
-    assert "too large" in caplog.text
+    assert reason in caplog.text
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """A network counts as large; its arrays lie in an arena of their own."""
+    monkeypatch.setattr(replay, "MOST_BYTES", 0)
+    monkeypatch.setattr(memory, "_arena", Arena(memory.KEEP))
+    return lambda: nn.Sequential(nn.Conv2d(4, 16, 3, padding=1, seed=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3, seed=2))
+
+
+LARGE = (8, 4, 16, 16)
+
+
+def test_a_large_network_has_its_memory_for_a_step_only(large):
+    model = replayed(large(), images(LARGE))
+    assert not tape(model).keeps
+    free = memory._arena.unused()
+    x = images(LARGE)
+    model(x)
+    needed = sum(size for _, _, size in tape(model).regions)
+    assert needed > 3 * 8 * 16 * 16 * 16 * 4
+    assert memory._arena.unused() <= free - needed
+    model(x)  # without backward
+    model.backward_parameters(images((8, 8, 14, 14)))
+    model.zero_grad()
+    assert memory._arena.unused() == free
+    model(x)
+    model(images((3, *LARGE[1:])))  # another shape, and the step before is over
+    assert memory._arena.unused() >= free - needed // 2
+
+
+def test_a_large_network_gives_the_same_bits(large, monkeypatch):
+    states = []
+    for steps in (STEPS, math.inf):
+        monkeypatch.setattr(replay, "STEPS", steps)
+        model = large()
+        optimizer = optim.Adam(model.parameters(), lr=0.01)
+        for i in range(STEPS + 4):
+            optimizer.zero_grad()
+            step(model, images(LARGE, i), i)
+            optimizer.step()
+        states.append(list(model.state_dict().values()))
+    assert same(*states)
+
+
+def test_memory_that_others_have_is_left_to_them(large, monkeypatch):
+    monkeypatch.setattr(replay, "MISSES", 2)
+    model, plain = replayed(large(), images(LARGE)), large()
+    first = tape(model)
+    others = memory._arena.claim(first.regions)
+    for i in range(7 * STEPS):
+        model.zero_grad()
+        plain.zero_grad()
+        assert same([step(model, images(LARGE, i))], [plain.forward(images(LARGE, i))])
+        plain.backward(images((8, 8, 14, 14)))
+        assert same(gradients(model), gradients(plain))
+    assert tape(model) not in (None, first)  # in another place
+    assert tape(model).misses == 0
+    del others
 
 
 def test_copies_are_independent():
@@ -510,20 +571,51 @@ def test_the_environment_forbids_it(value, expected):
     assert run.stdout.split() == [expected]
 
 
-def test_part_of():
-    x, y = np.arange(12.0).reshape(3, 4), np.arange(2.0)
-    new = [x + 100, y + 100]
-    assert launches.part_of([x, y], np.zeros(3)) is None
-    assert launches.part_of([x, y], (1, "x", None, x[:0])) is None
-    assert launches.part_of([x, y], y)(new) is new[1]
-    np.testing.assert_array_equal(launches.part_of([x, y], x[1:, 1].reshape(2))(new), new[0][1:, 1])
-    np.testing.assert_array_equal(launches.part_of([x, y], x.T)(new), new[0].T)
-    first, (second, third) = launches.part_of([x, y], (3, (y[1:], x)))(new)
+def part_of(roots, value):
+    return launches.part_of(launches.noted(tuple(roots)), launches.noted(value))
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_part_of(large):
+    with memory.planned():
+        size = memory.LARGE if large else 4
+        x, y = memory.empty((3, size), np.dtype(np.float64)), memory.empty((size,), np.dtype(np.float64))
+    x[...] = np.arange(3 * size).reshape(3, size)
+    new = [x + 100, np.arange(float(size))]
+    assert part_of([x, y], np.zeros(3)) is None
+    assert part_of([x, y], (1, "x", None, x[:0])) is None
+    assert part_of([x, y], y)(new) is new[1]
+    for view in (lambda x: x[1:, 1].reshape(2), lambda x: x.T, lambda x: x[::-1, 1::2], lambda x: x[1:2].reshape(-1, 1)):
+        np.testing.assert_array_equal(part_of([x, y], view(x))(new), view(new[0]))
+    first, (second, third) = part_of([x, y], (3, (y[1:2], x)))(new)
     assert first == 3
-    assert second.tolist() == [101]
+    assert second.tolist() == [1]
     assert third is new[0]
     with pytest.raises(launches.Unfit, match="only partly"):
-        launches.part_of([x[1:]], x)
+        part_of([x[1:]], x)
+
+
+def test_who_had_the_memory_before_is_somebody_else():
+    with memory.planned():
+        x = memory.empty((memory.LARGE,), np.dtype(np.uint8))
+        before, place = launches.noted(x), x.ctypes.data
+        del x
+        x = memory.empty((memory.LARGE,), np.dtype(np.uint8))
+    assert x.ctypes.data == place == before.array.ctypes.data
+    assert launches.part_of([launches.noted(x)], before) is None
+
+
+def test_a_note_holds_no_region():
+    with memory.planned():
+        x = memory.empty((memory.LARGE,), np.dtype(np.uint8))
+    base = x[1:].reshape(-1, 1).base
+    while type(base) is np.ndarray:
+        base = base.base
+    block = weakref.ref(base)
+    note = launches.noted(x[1:].reshape(-1, 1))
+    del base, x
+    assert block() is None
+    assert note.array.shape == (memory.LARGE - 1, 1)
 
 
 def test_a_result_that_python_uses_is_not_replayed():

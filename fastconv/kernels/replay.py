@@ -1,8 +1,11 @@
 """Calls of kernels, noted once and made again without the Python between them.
 
 What Python does between two kernels, checks and choices and new arrays, depends on shapes alone. For a small network it takes as long as
-the kernels, and leaves the first cache to them cold. Here the same calls are made again, with the same arrays, but for those of the
-caller: these are `roots`, and an argument that lies in the memory of one lies at the same place of the next.
+the kernels, and leaves the caches to them cold. Here the same calls are made again in the same memory, but for arrays of the caller: these
+are `roots`, and an argument that lies in the memory of one lies at the same place of the next.
+
+Memory is taken as it is in any other pass, so that arrays which are not needed at a time share it: a note of an array holds its region of
+the arena, not the array.
 """
 
 import contextlib
@@ -10,58 +13,98 @@ from operator import itemgetter
 
 import numpy as np
 
+from fastconv.arena import Block, joined
 from fastconv.kernels import jit
+from fastconv.memory import planned
 
 MOST_BYTES = 1 << 24
-"""Bytes of all arguments of all calls at most: the arrays are kept."""
+"""Bytes of arrays outside the arena that are kept."""
 
 
 class Unfit(Exception):
     """Why calls cannot be made again."""
 
 
+class Note:
+    """An array, from the byte `first` of memory to `last`; where it lies in a region of the arena, this is not held."""
+
+    __slots__ = ("array", "first", "last", "region")
+
+    def __init__(self, array):
+        owner = array
+        while type(owner) is np.ndarray:
+            owner = owner.base
+        self.region = owner.region if type(owner) is Block else None
+        if self.region is not None:
+            slab = self.region[0]
+            array = np.ndarray(array.shape, array.dtype, slab.memory, array.ctypes.data - slab.address, _strides(array))
+        self.array = array
+        self.first, self.last = np.lib.array_utils.byte_bounds(array)
+
+
+def _strides(array):
+    """Strides of an array; those of axes of one element can be anything, and np.ndarray does not take anything."""
+    return [step if extent > 1 else array.itemsize for step, extent in zip(array.strides, array.shape, strict=True)]
+
+
+def noted(value):
+    """A value, or a tuple, with notes in the places of arrays."""
+    if isinstance(value, tuple):
+        return tuple(map(noted, value))
+    return Note(value) if isinstance(value, np.ndarray) else value
+
+
+def unnoted(value):
+    """The arrays in the places of their notes."""
+    if isinstance(value, tuple):
+        return tuple(map(unnoted, value))
+    return value.array if isinstance(value, Note) else value
+
+
+def notes_in(value):
+    """All notes in a value, or tuple, as a list."""
+    if isinstance(value, tuple):
+        return [note for element in value for note in notes_in(element)]
+    return [value] if isinstance(value, Note) else []
+
+
 @contextlib.contextmanager
 def recorded():
     """Within, this thread's kernels are noted as they run: the context is a list that gets (kernel, work, arguments) of each call."""
-    calls, size = [], 0
+    calls = []
 
     def record(run, kernel, work, *arguments):
-        nonlocal size
-        size += sum(argument.nbytes for argument in arguments if isinstance(argument, np.ndarray))
-        if size > MOST_BYTES:
-            raise Unfit("its arrays are too large to be kept")
         if run(kernel, work, *arguments) is not None:
             raise Unfit(f"the result of {kernel.__name__} is used outside of kernels")
-        calls.append((kernel, work, arguments))
+        calls.append((kernel, work, noted(arguments)))
 
-    with jit.intercepted(record):
+    with jit.intercepted(record), planned():
         yield calls
 
 
 def part_of(roots, value):
     """A function of other roots that gives what `value` is of these; None where it has no part of them.
 
-    `value` is an array or anything else, or a tuple of such; roots are C-contiguous arrays, and others have their shapes.
+    `roots` are notes of C-contiguous arrays, and others have their shapes; `value` is a note or anything else, or a tuple of such.
     """
     if isinstance(value, tuple):
         parts = [part_of(roots, element) for element in value]
         return _tuple(parts, value) if any(parts) else None
-    if not isinstance(value, np.ndarray) or not value.size:
+    if not isinstance(value, Note) or not value.array.size:
         return None
-    first, last = np.lib.array_utils.byte_bounds(value)
+    array = value.array
     for i, root in enumerate(roots):
-        start, stop = np.lib.array_utils.byte_bounds(root)
-        if root.size and first < stop and start < last:
-            if first < start or stop < last:
+        if root.region is value.region and value.first < root.last and root.first < value.last and root.array.size:
+            if value.first < root.first or root.last < value.last:
                 raise Unfit("an array lies only partly in another")
-            if (first, value.shape, value.strides) == (start, root.shape, root.strides):
+            if (value.first, array.shape, array.strides) == (root.first, root.array.shape, root.array.strides):
                 return itemgetter(i)
-            strides = [step if extent > 1 else value.itemsize for step, extent in zip(value.strides, value.shape, strict=True)]
-            return _view(i, value.shape, value.dtype, value.ctypes.data - start, strides)
+            return _view(i, array.shape, array.dtype, array.ctypes.data - root.first, _strides(array))
     return None
 
 
-def _tuple(parts, old):
+def _tuple(parts, notes):
+    old = unnoted(notes)
     return lambda roots: tuple(before if part is None else part(roots) for part, before in zip(parts, old, strict=True))
 
 
@@ -70,19 +113,36 @@ def _view(i, shape, dtype, offset, strides):
 
 
 class Launches:
-    """Calls that `recorded` has noted. `roots` of them change every time; `fixed` ones seldom do, they are given to `bind` before."""
+    """Calls that `recorded` has noted. `roots` of them change every time; `fixed` ones seldom do, they are given to `bind` before.
+
+    Attributes
+    ----------
+    regions : list
+        Of the arena: memory that belongs to these calls while they are made, and to nobody else.
+    """
 
     def __init__(self, calls, roots, fixed):
         self.parallel = any(work >= jit.SERIAL_BELOW for _, work, _ in calls)
-        self.calls, self.bound = [], []
-        for kernel, work, arguments in calls:
-            own, changing = list(arguments), []
-            for i, argument in enumerate(arguments):
-                if part := part_of(roots, argument):
+        self.calls, self.bound, self.regions = [], [], []
+        kept = {}
+        for kernel, work, notes in calls:
+            arguments, changing = list(unnoted(notes)), []
+            compiled = kernel.compiled(work, arguments)
+            for i, note in enumerate(notes):
+                if part := part_of(roots, note):
                     changing.append((i, part))
-                elif part := part_of(fixed, argument):
-                    self.bound.append((own, i, part))
-            self.calls.append((kernel, work, kernel.compiled(work, arguments), own, changing))
+                    arguments[i] = None
+                elif part := part_of(fixed, note):
+                    self.bound.append((arguments, i, part))
+                    arguments[i] = None
+                elif isinstance(note, Note) and note.region is None:
+                    kept[note.array.ctypes.data] = note.array.nbytes
+                elif isinstance(note, Note):
+                    self.regions.append(note.region)
+            self.calls.append((kernel, work, compiled, arguments, changing))
+        self.regions = joined(self.regions)
+        if sum(kept.values()) > MOST_BYTES:
+            raise Unfit("its arrays are too large to be kept")
 
     def bind(self, fixed):
         for arguments, i, part in self.bound:

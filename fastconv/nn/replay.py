@@ -11,17 +11,19 @@ import logging
 import math
 import os
 import threading
+import zlib
 from functools import partial
 from operator import attrgetter, is_not
 from types import ModuleType
 
 import numpy as np
 
+from fastconv.arena import joined
 from fastconv.functional.arrays import contiguous, nchw
 from fastconv.functional.conv import get_winograd
 from fastconv.kernels.jit import Busy
-from fastconv.kernels.replay import MOST_BYTES, Launches, Unfit, part_of, recorded
-from fastconv.memory import LARGE, empty
+from fastconv.kernels.replay import MOST_BYTES, Launches, Unfit, noted, notes_in, part_of, recorded, unnoted
+from fastconv.memory import LARGE, claim, empty
 from fastconv.nn.dropout import Dropout
 from fastconv.nn.module import own
 from fastconv.shapes import Conv2d
@@ -32,8 +34,14 @@ STEPS = math.inf if os.environ.get("FASTCONV_REPLAY") == "0" else 8
 SHAPES = 8
 """Shapes of input, and modes, that a network's steps are known for at a time."""
 
+MOST_PARAMETERS = 1 << 26
+"""Bytes of parameters at most: the twin has as many."""
+
+MISSES = 8
+"""Times that a large network's memory may be somebody else's, before another place is looked for, but later each time."""
+
 CHECKS = 2
-"""Times that a replay has to give the bits of the twin's passes, each with other numbers."""
+"""Times that a replay has to give the bits of the twin's passes, each with other numbers; of a large network, once."""
 
 log = logging.getLogger("fastconv")
 
@@ -74,6 +82,7 @@ class Steps:
         self.changes = self._sum_of_changes()
         self.known = {}
         self.last = None  # the key of the last forward pass
+        self.patience = STEPS  # steps before a tape is made
 
     def _sum_of_changes(self):
         return sum(map(_changes, self.modules))
@@ -87,9 +96,14 @@ class Steps:
         if memory is None or not input.size:
             self.last = None
             return None
-        self.last = key = memory.shape, memory is input, input.dtype, get_winograd(), *map(_training, self.modules)
-        found = self.known.get(key, 0)
-        if found != STEPS:
+        before, key = self.last, (memory.shape, memory is input, input.dtype, get_winograd(), *map(_training, self.modules))
+        if key != before and type(self.known.get(before)) is Tape:
+            self.known[before].leave()
+        self.last, found = key, self.known.get(key, 0)
+        if type(found) is Tape and found.misses > MISSES:
+            self.patience *= 4
+            found = self.known[key] = 0
+        if found != self.patience:
             return found if type(found) is Tape else None
         try:
             found = Tape(model, self.modules, input)
@@ -174,12 +188,12 @@ class Tape:
     def __init__(self, model, modules, input):
         if not own(model) or any(type(module) is Dropout and module.training for module in modules):
             raise Unfit("not all of it is done by kernels")
-        if sum(array.nbytes for array in map(_data, model.parameters())) > MOST_BYTES // 4:
-            raise Unfit("its parameters are too large")
-        self.lock, self.roots, self.seen = threading.Lock(), None, ()
+        if sum(array.nbytes for array in map(_data, model.parameters())) > MOST_PARAMETERS:
+            raise Unfit("it has too many parameters")
+        self.lock, self.roots, self.seen, self.misses = threading.Lock(), None, (), 0
         twin = _Twin(model, input)
         self._note(twin)
-        for _ in range(CHECKS):
+        for _ in range(CHECKS if self.keeps else 1):
             self._check(twin)
         self.parameters, self.buffers = tuple(model.parameters()), tuple(model.buffers())
         self.trained = [self.parameters[i] for i in self.trained_places]
@@ -190,23 +204,40 @@ class Tape:
         """Take down the twin's passes."""
         with recorded() as calls:
             output, remembered = twin.forward()
-            count = len(calls)
+            count, remembered = len(calls), noted(remembered)
             gradients = twin.backward()
         self.trained_places = [i for i, gradient in enumerate(gradients) if gradient is not None]
         roots = [*map(_memory, (twin.input, output, twin.grad_output)), *(gradients[i] for i in self.trained_places)]
-        for i, root in enumerate(roots):
-            if root is None or not root.flags.carray or part_of(roots[:i], root):
-                raise Unfit("a result is not an array of its own")
+        if any(root is None or not root.flags.carray for root in roots):
+            raise Unfit("a result is not an array of its own")
         self.output_shape, self.output_dtype, self.channels_last = output.shape, output.dtype, roots[1] is not output
         _, self.new_output, _, *self.new_gradients = map(_maker, roots)
-        fixed = [*map(_data, twin.parameters), *twin.buffers]
+        roots, fixed = noted(tuple(roots)), noted((*map(_data, twin.parameters), *twin.buffers))
+        if any(part_of(roots[:i], root) for i, root in enumerate(roots)):
+            raise Unfit("a result is not an array of its own")
         self.forward_calls, self.backward_calls = Launches(calls[:count], roots, fixed), Launches(calls[count:], roots, fixed)
         self.remembering = [i for i, value in enumerate(remembered) if value is not None]
-        self.remembered = [remembered[i] for i in self.remembering]
-        if part_of(fixed, tuple(self.remembered)):
+        remembered = tuple(remembered[i] for i in self.remembering)
+        if part_of(fixed, remembered):
             raise Unfit("a layer remembers a parameter")
-        parts = [part_of(roots, value) for value in self.remembered]
+        self.remembered, parts = unnoted(remembered), [part_of(roots, value) for value in remembered]
         self.changing = [(i, part) for i, part in enumerate(parts) if part]
+        regions = [note.region for note in notes_in(remembered) if note.region and not part_of(roots, note)]
+        self.regions = joined([*self.forward_calls.regions, *self.backward_calls.regions, *regions])
+        self.keeps = sum(size for _, _, size in self.regions) <= MOST_BYTES
+        self.blocks = None
+
+    def _claim(self):
+        """Whether the memory between input and gradients is this tape's: a large network's for a step, a small one's for ever."""
+        if self.blocks is None:
+            self.blocks = claim(self.regions)
+        return self.blocks is not None
+
+    def leave(self):
+        """A step is over, with both passes or without."""
+        self.roots, self.seen = None, ()
+        if not self.keeps:
+            self.blocks = None
 
     def _check(self, twin):
         """See that the replay of other numbers gives the bits that the twin's passes give."""
@@ -214,18 +245,23 @@ class Tape:
         before = [buffer.copy() for buffer in twin.buffers]
         output, remembered = twin.forward()
         expected = _bits([output, *_arrays(remembered)])
+        del output, remembered
         gradients = twin.backward()
         expected += _bits([gradients[i] for i in self.trained_places] + list(twin.buffers))
+        del gradients
         for buffer, old in zip(twin.buffers, before, strict=True):
             buffer[...] = old
         self.buffers = twin.buffers
         self._bind(list(map(_data, twin.parameters)))
+        if not self._claim():
+            raise Unfit("another thread takes its memory")
         roots = [_memory(twin.input), self.new_output(), _memory(twin.grad_output), *(new() for new in self.new_gradients)]
         for root in [roots[1], *roots[3:]]:
             root.fill(np.nan)
         self.forward_calls.run(roots)
         found = _bits([self._output(roots[1]), *_arrays(tuple(self._remembered(roots)))])
         self.backward_calls.run(roots)
+        self.leave()
         if found + _bits([*roots[3:], *twin.buffers]) != expected:
             raise Unfit("not all of it is done by kernels")
 
@@ -262,6 +298,9 @@ class Tape:
             self.roots = None
             if not self._is_bound():
                 return None
+            if not self._claim():
+                self.misses += 1
+                return None
             roots = [_memory(input), self.new_output()]
             self.forward_calls.run(roots)
             self.seen = self._remembered(roots)
@@ -288,7 +327,7 @@ class Tape:
                 parameter.accumulate(gradient)
             for attributes in self.attributes:
                 attributes["_saved"] = None
-            self.roots, self.seen = None, ()
+            self.leave()
             return True
         finally:
             self.lock.release()
@@ -300,4 +339,4 @@ def _maker(array):
 
 
 def _bits(arrays):
-    return [array.tobytes() for array in arrays]
+    return [zlib.crc32(array.tobytes()) for array in arrays]
