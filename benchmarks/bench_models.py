@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.side_fastconv import prepare_step
-from benchmarks.workloads import MODELS
+from benchmarks.workloads import MODELS, STEADY
 
 
 class TrainingSteps:
@@ -18,7 +18,7 @@ class TrainingSteps:
 
     def setup(self, model):
         self.step = prepare_step(model)
-        if not math.isfinite(self.step()):
+        if not all(math.isfinite(self.step()) for _ in range(STEADY)):
             raise AssertionError(f"{model}: the loss is not finite")
 
     def time_step(self, model):
@@ -49,5 +49,5 @@ class Memory:
 
     def peakmem_step(self, model):
         step = prepare_step(model)
-        for _ in range(2):
+        for _ in range(STEADY):
             step()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.workloads import STEADY
+
 ROOT = Path(__file__).resolve().parents[1]
 FEWEST, MOST = 3, 2000  # timed calls of one chunk
 
@@ -70,9 +72,14 @@ class Bench:
         self.side.configure(threads)
 
     def prepare(self, kind, variant, save=None, steps=1, **workload):
-        """Keep a workload under `variant` and run it `steps` times; with `save` the results go into that .npy file."""
+        """Keep a workload under `variant` and run it `steps` times; with `save` the results go into that .npy file.
+
+        Training steps go on until they are steady.
+        """
         run = getattr(self.side, f"prepare_{kind}")(variant=variant, **workload)
         results = [self.side.as_numpy(run()) for _ in range(steps)]
+        for _ in range(steps, STEADY if kind == "step" else 0):
+            run()
         if save:
             np.save(save, np.ascontiguousarray(results))
         self.prepared[variant] = run
@@ -99,12 +106,12 @@ class Bench:
         return peak.gflops(self.threads)
 
     def memory(self, name, variant, size=None):
-        """Bytes: (resident before, highest while a model is built and trained for three steps); code is loaded beforehand."""
+        """Bytes: (resident before, highest while a model is built and trained until steps are steady); code is loaded beforehand."""
         small = self.side.prepare_step(name, variant, size=2)
         small()
         before = reset_peak_memory()
         run = self.side.prepare_step(name, variant, size=size)
-        for _ in range(3):
+        for _ in range(STEADY):
             run()
         return before, status_bytes("VmHWM")
 

@@ -178,6 +178,9 @@ class Model(NamedTuple):
     classes: int = 10
 
 
+STEADY = 12
+"""Training steps after which the next ones take the time and the memory of all that follow: fastconv replays from the ninth on."""
+
 MODELS = {
     "lecture": Model((32, 1, 6, 6), 1),
     "digits_cnn": Model((64, 1, 8, 8)),

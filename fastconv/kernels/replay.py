@@ -99,16 +99,27 @@ def part_of(roots, value):
                 raise Unfit("an array lies only partly in another")
             if (value.first, array.shape, array.strides) == (root.first, root.array.shape, root.array.strides):
                 return itemgetter(i)
-            return _view(i, array.shape, array.dtype, array.ctypes.data - root.first, _strides(array))
+            return _view(i, root.array, array)
     return None
 
 
 def _tuple(parts, notes):
-    old = unnoted(notes)
-    return lambda roots: tuple(before if part is None else part(roots) for part, before in zip(parts, old, strict=True))
+    old, changing = unnoted(notes), [(i, part) for i, part in enumerate(parts) if part]
+
+    def other(roots):
+        new = list(old)
+        for i, part in changing:
+            new[i] = part(roots)
+        return tuple(new)
+
+    return other
 
 
-def _view(i, shape, dtype, offset, strides):
+def _view(i, root, array):
+    """A function of roots for `array`, which lies in the one of number i, `root`."""
+    shape, dtype, offset, strides = array.shape, array.dtype, array.ctypes.data - root.ctypes.data, _strides(array)
+    if array.nbytes == root.nbytes and array.flags.c_contiguous and dtype == root.dtype:
+        return lambda roots: roots[i].reshape(shape)  # twice as fast
     return lambda roots: np.ndarray(shape, dtype, roots[i], offset, strides)
 
 

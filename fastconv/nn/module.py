@@ -9,7 +9,7 @@ import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import FLOAT32, FLOAT64
-from fastconv.nn.parameter import Parameter, float_dtype
+from fastconv.nn.parameter import Parameter, changes, float_dtype
 
 
 class _Recording(threading.local):
@@ -105,12 +105,17 @@ class Module:
 
     def __setattr__(self, name, value):
         super().__setattr__(name, value)
-        if name not in _PASSING and name != "training":
-            vars(self)["_changes"] = self._changes + 1
+        if name not in _PASSING:
+            self._count(name)
 
     def __delattr__(self, name):
         super().__delattr__(name)
-        vars(self)["_changes"] = self._changes + 1
+        self._count(name)
+
+    def _count(self, name):
+        changes.count += 1
+        if name != "training":
+            vars(self)["_changes"] = self._changes + 1
 
     # --- passes
 

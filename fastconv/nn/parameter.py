@@ -18,6 +18,18 @@ def float_dtype(dtype):
     return np.dtype(checked)
 
 
+class Changes:
+    """How many attributes of modules, and arrays of parameters, have been set in this process: while it stays, they are the same."""
+
+    __slots__ = ("count",)
+
+    def __init__(self):
+        self.count = 0
+
+
+changes = Changes()
+
+
 class Parameter:
     """An array that training changes, with its gradient.
 
@@ -55,6 +67,7 @@ class Parameter:
         if self.grad is not None and (self.grad.shape, self.grad.dtype) != (array.shape, array.dtype):
             self.grad = None
         self._data = array
+        changes.count += 1
 
     @property
     def shape(self):

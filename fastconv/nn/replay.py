@@ -26,6 +26,7 @@ from fastconv.kernels.replay import MOST_BYTES, Launches, Unfit, noted, notes_in
 from fastconv.memory import LARGE, claim, empty
 from fastconv.nn.dropout import Dropout
 from fastconv.nn.module import own
+from fastconv.nn.parameter import changes
 from fastconv.shapes import Conv2d
 
 STEPS = math.inf if os.environ.get("FASTCONV_REPLAY") == "0" else 8
@@ -75,54 +76,68 @@ def _memory(array):
 
 
 class Steps:
-    """What is known of the training steps of a Sequential: how often inputs of a shape came, or how their steps are replayed."""
+    """What is known of the training steps of a Sequential: how often inputs of a form came, or how their steps are replayed."""
 
     def __init__(self, model):
         self.modules = tuple(model.modules())
-        self.changes = self._sum_of_changes()
-        self.known = {}
-        self.last = None  # the key of the last forward pass
+        self.changes, self.count = self._sum_of_changes(), changes.count
+        self.known = {}  # by form and modes: a number of steps, a Tape, or None for what cannot be replayed
+        self.form, self.key, self.found = None, None, None  # of the last forward pass
         self.patience = STEPS  # steps before a tape is made
 
     def _sum_of_changes(self):
         return sum(map(_changes, self.modules))
 
     def outdated(self):
-        return self.changes != self._sum_of_changes()
+        """Whether an attribute has been set since, other than a mode."""
+        if self.count != changes.count:
+            if self.changes != self._sum_of_changes():
+                return True
+            self.count, self.form = changes.count, None
+        return False
 
     def tape(self, model, input):
         """The tape for an input, or None. It is made when the time has come."""
         memory = _memory(input)
-        if memory is None or not input.size:
-            self.last = None
-            return None
-        before, key = self.last, (memory.shape, memory is input, input.dtype, get_winograd(), *map(_training, self.modules))
-        if key != before and type(self.known.get(before)) is Tape:
-            self.known[before].leave()
-        self.last, found = key, self.known.get(key, 0)
-        if type(found) is Tape and found.misses > MISSES:
+        form = None if memory is None else (memory.shape, memory is input, input.dtype, get_winograd())
+        if form is None or form != self.form:
+            self._turn_to(form)
+        if type(self.found) is Tape:
+            if self.found.misses <= MISSES:
+                return self.found
             self.patience *= 4
-            found = self.known[key] = 0
-        if found != self.patience:
-            return found if type(found) is Tape else None
+            self._find(0)
+        if self.found != self.patience:
+            return None
         try:
-            found = Tape(model, self.modules, input)
+            self._find(Tape(model, self.modules, input))
             log.info("steps of %s are replayed for inputs of shape %s", type(model).__name__, input.shape)
+            return self.found
         except Busy:
-            found = 0
+            self._find(0)
         except Exception as error:  # whatever is wrong here, the network can be trained without
             log.info("steps of %s are not replayed for inputs of shape %s: %s", type(model).__name__, input.shape, error)
-            found = None
-        self.known[key] = found
-        return found or None
+            self._find(None)
+        return None
 
-    def count(self):
-        """A step has been done, with all its Python."""
-        found = self.known.get(self.last, 0)
-        if type(found) is int:
-            if len(self.known) >= SHAPES:
+    def _turn_to(self, form):
+        """An input of another form has come, or modes may have changed."""
+        key = None if form is None or 0 in form[0] else (*form, *map(_training, self.modules))
+        if key != self.key:
+            if type(self.found) is Tape:
+                self.found.leave()
+            if key not in self.known and len(self.known) >= SHAPES:
                 self.known.clear()
-            self.known[self.last] = found + 1
+            self.key, self.found = key, None if key is None else self.known.setdefault(key, 0)
+        self.form = form
+
+    def _find(self, found):
+        self.found = self.known[self.key] = found
+
+    def count_step(self):
+        """A step has been done, with all its Python."""
+        if type(self.found) is int:
+            self._find(self.found + 1)
 
 
 def forward(model, input):
@@ -137,12 +152,11 @@ def forward(model, input):
 def backward_parameters(model, grad_output):
     """Add up the gradients of a Sequential's parameters by a replay and return True, or return False where that cannot be."""
     steps = vars(model).get("_steps")
-    if not steps or steps.last is None:
+    if steps is None:
         return False
-    tape = steps.known.get(steps.last)
-    if type(tape) is Tape and not steps.outdated() and tape.backward(grad_output):
+    if type(steps.found) is Tape and not steps.outdated() and steps.found.backward(grad_output):
         return True
-    steps.count()
+    steps.count_step()
     return False
 
 
@@ -160,9 +174,10 @@ class _Twin:
 
     def fill(self):
         """New numbers, that neither vanish nor grow from layer to layer."""
-        self.input[...] = self.rng.standard_normal(self.input.shape)
+        _draw(self.rng, self.input)
         for weight in map(_data, self.parameters):
-            weight[...] = self.rng.standard_normal(weight.shape) / weight[0].size ** 0.5
+            _draw(self.rng, weight)
+            weight /= weight[0].size ** 0.5
         for buffer in self.buffers:
             if buffer.dtype.kind == "f":
                 buffer[...] = self.rng.uniform(0.5, 1.5, buffer.shape)
@@ -171,7 +186,7 @@ class _Twin:
         """The output, and what each module remembers."""
         output = self.model.forward(self.input)
         self.grad_output = np.empty_like(output)
-        self.grad_output[...] = self.rng.standard_normal(output.shape)
+        _draw(self.rng, self.grad_output)
         return output, tuple(map(_saved, self.modules))
 
     def backward(self):
@@ -190,7 +205,7 @@ class Tape:
             raise Unfit("not all of it is done by kernels")
         if sum(array.nbytes for array in map(_data, model.parameters())) > MOST_PARAMETERS:
             raise Unfit("it has too many parameters")
-        self.lock, self.roots, self.seen, self.misses = threading.Lock(), None, (), 0
+        self.lock, self.roots, self.seen, self.misses, self.count = threading.Lock(), None, (), 0, None
         twin = _Twin(model, input)
         self._note(twin)
         for _ in range(CHECKS if self.keeps else 1):
@@ -283,11 +298,14 @@ class Tape:
 
     def _is_bound(self):
         """Whether the kernels work on the parameters' arrays as they are now; arrays that have been exchanged may have another form."""
+        if self.count == changes.count:
+            return True
         weights = list(map(_data, self.parameters))
         if _differ(weights, self.weights):
             if any((new.shape, new.dtype) != (old.shape, old.dtype) for new, old in zip(weights, self.weights, strict=True)):
                 return False
             self._bind(weights)
+        self.count = changes.count
         return True
 
     def forward(self, input):
@@ -338,5 +356,12 @@ def _maker(array):
     return partial(empty if array.nbytes >= LARGE else np.empty, array.shape, array.dtype)
 
 
+def _draw(rng, array):
+    """Fill an array with normal random numbers."""
+    rng.standard_normal(dtype=array.dtype, out=_memory(array))
+
+
 def _bits(arrays):
-    return [zlib.crc32(array.tobytes()) for array in arrays]
+    """A number for each array that another array's bits would hardly give."""
+    memories = (np.ascontiguousarray(array) if _memory(array) is None else _memory(array) for array in arrays)
+    return [zlib.crc32(memory.data) for memory in memories]
