@@ -51,7 +51,7 @@ class Slab:
     """Memory of many regions."""
 
     def __init__(self, size, returned):
-        self.memory, self.size, self.returned = fresh(size), size, returned
+        self.memory, self.size, self.returned, self.released = fresh(size), size, returned, False
         self.address = self.memory.ctypes.data
 
 
@@ -188,6 +188,7 @@ class Arena:
     def _release(self):
         for start, (size, slab) in list(self._free.items()):
             if size == slab.size:
+                slab.released = True
                 self._remove(start)
                 self._total -= size
 

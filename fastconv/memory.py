@@ -9,6 +9,7 @@ no vector lies across two.
 import contextlib
 import functools
 import math
+import weakref
 
 import numpy as np
 
@@ -48,14 +49,27 @@ def _place(shape, itemsize):
     return size, _unused.setdefault(size, []) if size < HUGE else None
 
 
+holders = weakref.WeakSet()
+"""Who holds memory without an array in it, for later; `release` of each gives up what is not in use."""
+
+
 def _fresh(size):
     if sum(size * len(memories) for size, memories in list(_unused.items())) > KEEP:
-        release()
+        _give_back()
     return fresh(size)
 
 
 def release():
-    """Give memory that no array has back to the system; of huge arrays, where no array is left in a whole slab."""
+    """Give memory that no array has back to the system; of huge arrays, where no array is left in a whole slab.
+
+    What large networks need for their next training step goes too; then they find out anew what they need.
+    """
+    for holder in list(holders):
+        holder.release()
+    _give_back()
+
+
+def _give_back():
     for memories in list(_unused.values()):
         memories.clear()
     _arena.release()

@@ -1,5 +1,6 @@
 """Training steps whose kernels are called again without the layers' Python."""
 
+import contextlib
 import copy
 import gc
 import math
@@ -18,7 +19,7 @@ from fastconv import errors, functional, memory, models, nn, optim
 from fastconv.arena import Arena
 from fastconv.kernels import replay as launches
 from fastconv.kernels.jit import Busy, intercepted
-from fastconv.nn import replay
+from fastconv.nn import passes, replay
 
 STEPS = 3
 
@@ -34,12 +35,12 @@ def images(shape, seed=0, dtype=np.float32):
 
 def tape(model):
     """The tape of the model's last step, or None."""
-    found = vars(model)["_steps"].found
-    return found if type(found) is replay.Tape else None
+    steps = vars(model).get("_steps")
+    return steps and steps.last and steps.last.tape
 
 
 def refused(model):
-    return None in vars(model)["_steps"].known.values()
+    return any(known.steps == -math.inf for known in vars(model)["_steps"].known.values())
 
 
 def step(model, x, seed=0):
@@ -323,9 +324,9 @@ def test_modes_are_apart(monkeypatch):
 
 def test_shapes_are_apart_and_few():
     model = small()
-    for i in range(1, 2 * replay.SHAPES):
+    for i in range(1, 2 * replay.FORMS):
         replayed(model, images((i, *INPUT[1:])))
-    assert len(vars(model)["_steps"].known) <= replay.SHAPES
+    assert len(vars(model)["_steps"].known) <= replay.FORMS
     step(model, images((0, *INPUT[1:])))
     assert tape(model) is None
 
@@ -386,7 +387,7 @@ def test_a_copy_that_numpy_makes_is_found(monkeypatch, caplog):
     assert "are not replayed for inputs of shape (5, 2, 8, 8): not all of it is done by kernels" in caplog.text
 
 
-@pytest.mark.parametrize(("module", "limit", "reason"), [(launches, "MOST_BYTES", "too large"), (replay, "MOST_PARAMETERS", "too many")])
+@pytest.mark.parametrize(("module", "limit", "reason"), [(launches, "MOST_BYTES", "too large"), (passes, "MOST_PARAMETERS", "too many")])
 def test_what_would_take_much_memory_is_not_replayed(module, limit, reason, monkeypatch, caplog):
     model = small()
     monkeypatch.setattr(module, limit, 1 << 8)
@@ -400,7 +401,7 @@ def test_what_would_take_much_memory_is_not_replayed(module, limit, reason, monk
 @pytest.fixture
 def large(monkeypatch):
     """A network counts as large; its arrays lie in an arena of their own."""
-    monkeypatch.setattr(replay, "MOST_BYTES", 0)
+    monkeypatch.setattr(passes, "KEPT_BYTES", 0)
     monkeypatch.setattr(memory, "_arena", Arena(memory.KEEP))
     return lambda: nn.Sequential(nn.Conv2d(4, 16, 3, padding=1, seed=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3, seed=2))
 
@@ -410,11 +411,11 @@ LARGE = (8, 4, 16, 16)
 
 def test_a_large_network_has_its_memory_for_a_step_only(large):
     model = replayed(large(), images(LARGE))
-    assert not tape(model).keeps
+    assert not tape(model).passes.keeps
     free = memory._arena.unused()
     x = images(LARGE)
     model(x)
-    needed = sum(size for _, _, size in tape(model).regions)
+    needed = sum(size for _, _, size in tape(model).passes.regions)
     assert needed > 3 * 8 * 16 * 16 * 16 * 4
     assert memory._arena.unused() <= free - needed
     model(x)  # without backward
@@ -444,7 +445,7 @@ def test_memory_that_others_have_is_left_to_them(large, monkeypatch):
     monkeypatch.setattr(replay, "MISSES", 2)
     model, plain = replayed(large(), images(LARGE)), large()
     first = tape(model)
-    others = memory._arena.claim(first.regions)
+    others = memory._arena.claim(first.passes.regions)
     for i in range(7 * STEPS):
         model.zero_grad()
         plain.zero_grad()
@@ -540,7 +541,7 @@ import os, sys
 import numpy as np
 import fastconv
 from fastconv import models
-from fastconv.nn import replay
+from fastconv.nn import passes, replay
 replay.STEPS = 2
 model, x = models.lenet5(seed=0), np.random.default_rng(0).standard_normal((64, 1, 28, 28)).astype(np.float32)
 def step():
@@ -550,7 +551,7 @@ def step():
     return y.tobytes() + b"".join(p.grad.tobytes() for p in model.parameters())
 for _ in range(4):
     expected = step()
-assert any(type(found) is replay.Tape for found in vars(model)["_steps"].known.values())
+assert vars(model)["_steps"].last.tape
 child = os.fork()
 if child == 0:
     os._exit(0 if step() == expected else 1)
@@ -563,7 +564,236 @@ def test_a_forked_child_replays_too():
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=120)
 
 
-@pytest.mark.parametrize(("value", "expected"), [("0", "inf"), ("1", "8")])
+def test_threads_with_inputs_of_two_forms():
+    """Also while a tape is made, which belongs to one of them."""
+    model, stop, wrong = small(), threading.Event(), []
+    inputs = [images(INPUT), images((2, *INPUT[1:]))]
+    expected = [small().forward(x).tobytes() for x in inputs]
+
+    def work(i):
+        while not stop.is_set():
+            if model(inputs[i]).tobytes() != expected[i]:
+                wrong.append(i)
+
+    thread = threading.Thread(target=work, args=(1,))
+    thread.start()
+    try:
+        for _ in range(100):
+            output = model(inputs[0])
+            if output.tobytes() != expected[0]:
+                wrong.append(0)
+            with contextlib.suppress(errors.FastconvError):  # what layers remember may be the other thread's
+                model.backward_parameters(np.ones_like(output))
+    finally:
+        stop.set()
+        thread.join()
+    assert wrong == []
+
+
+def test_two_threads_in_a_large_network(large):
+    model, wrong = large(), []
+    inputs = [images(LARGE), images((4, *LARGE[1:]))]
+    for x in inputs:
+        replayed(model, x)
+    expected = [large().forward(x).tobytes() for x in inputs]
+
+    def work(i):
+        kept = [model(inputs[i]) for _ in range(100)]
+        wrong.extend(i for output in kept if output.tobytes() != expected[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_gradient_that_does_not_fit_is_refused_before_anything_is_lost():
+    model, plain = replayed(small(), images(INPUT)), small()
+    for network in (model, plain):
+        network(images(INPUT, 3))
+        network[4].weight.grad = np.zeros(7, np.float32)
+        with pytest.raises(ValueError, match="broadcast"):
+            network.backward_parameters(images((5, 4)))
+        network.zero_grad()
+        network.backward_parameters(images((5, 4)))
+    assert same(gradients(model), gradients(plain))
+
+
+def test_who_tries_again_after_ctrl_c_gets_an_error(monkeypatch):
+    model = replayed(small(), images(INPUT))
+    model(images(INPUT))
+    run = launches.Launches.run
+
+    def interrupted(self, roots):
+        run(self, roots)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launches.Launches, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.backward_parameters(images((5, 4)))
+    monkeypatch.undo()
+    with pytest.raises(errors.FastconvError, match="needs a forward pass before it"):
+        model.backward_parameters(images((5, 4)))
+    assert model[4].weight.grad is None
+
+
+def test_a_signal_in_the_middle_has_a_step_of_its_own(monkeypatch):
+    model, run, inner = replayed(small(), images(INPUT)), launches.Launches.run, []
+
+    def interrupted(self, roots):
+        if not inner:
+            inner.append(None)
+            inner.append(model(images(INPUT, 4)))
+        run(self, roots)
+
+    monkeypatch.setattr(launches.Launches, "run", interrupted)
+    assert same([model(images(INPUT, 3)), inner[1]], [small().forward(images(INPUT, 3)), small().forward(images(INPUT, 4))])
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], np.zeros((2, 5, 8, 8), np.float32)])
+@pytest.mark.parametrize("change", [False, True])
+def test_a_forward_that_fails_leaves_the_one_before(change, wrong, large):
+    model, plain = replayed(large(), images(LARGE)), large()
+    for network in (model, plain):
+        network(images(LARGE, 3))
+        if change:
+            network[2].note = "x"
+        with pytest.raises(errors.FastconvError):
+            network(wrong)
+        others = [memory.empty((1 << 20,), np.dtype(np.float32)) for _ in range(3)]
+        for other in others:
+            other.fill(np.nan)
+        network.backward_parameters(images((8, 8, 14, 14)))
+    assert same(gradients(model), gradients(plain))
+
+
+@pytest.mark.parametrize("count", [0, 100_000])
+def test_an_average_of_all_batches_is_not_replayed(count):
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, momentum=None))
+    model[1].num_batches_tracked[...] = count
+    for _ in range(STEPS + 1):
+        step(model, images(INPUT))
+    assert refused(model)
+
+
+def test_buffers_in_a_users_table_are_his():
+    table = np.ones((4, 2), np.float32)
+    model, plain = (nn.Sequential(nn.Conv2d(2, 4, 3, seed=0), nn.BatchNorm2d(4)) for _ in range(2))
+    model[1].running_mean, model[1].running_var = table[:, 0], table[:, 1]
+    plain[1].running_var[...] = plain[1].running_mean[...] = 1
+    for i in range(STEPS + 3):
+        for network in (model, plain):
+            step(network, images(INPUT, i))
+    assert refused(model)
+    assert same([table[:, 0], table[:, 1]], [plain[1].running_mean, plain[1].running_var])
+
+
+def test_statistics_that_may_not_be_written():
+    model = replayed(nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4)), images(INPUT))
+    model[1].running_mean.flags.writeable = False
+    with pytest.raises(errors.FastconvError, match="running_mean must be writable"):
+        model(images(INPUT))
+
+
+class Constant:
+    """A weight that is not trained."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def accumulate(self, gradient):
+        pass
+
+
+def test_weights_of_a_users_own_kind_are_not_replayed():
+    model = small()
+    model[0].weight = Constant(images((3, 2, 3, 3)))
+    for _ in range(STEPS + 1):
+        step(model, images(INPUT))
+    assert refused(model)
+
+
+def test_winograd_forbidden_between_the_passes():
+    make, shape = NETWORKS["winograd"]
+    model, plain = replayed(make(), images(shape)), make()
+    allowed = fastconv.get_winograd()
+    for network in (model, plain):
+        fastconv.set_winograd(True)
+        output = network(images(shape, 3))
+        fastconv.set_winograd(False)
+        network.backward_parameters(images(output.shape))
+    fastconv.set_winograd(allowed)
+    assert same(gradients(model), gradients(plain))
+
+
+@pytest.mark.parametrize("steps", [0, STEPS + 2])
+def test_a_network_goes_with_its_last_user(steps):
+    model = small()
+    for _ in range(steps):
+        step(model, images(INPUT))
+    model(images(INPUT))
+    gc.collect()
+    gc.disable()
+    try:
+        weight, network = weakref.ref(model[0].weight.data), weakref.ref(model)
+        del model
+        assert network() is None
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
+def test_a_plain_backward_ends_the_step_too(large):
+    model, free = replayed(large(), images(LARGE)), memory._arena.unused()
+    x = images(LARGE)
+    output = model(x)
+    model[2].note = "x"
+    model.backward_parameters(np.ones_like(output))
+    kept = weakref.ref(x), weakref.ref(output)
+    del x, output
+    assert [reference() for reference in kept] == [None, None]
+    model.zero_grad()
+    assert memory._arena.unused() == free
+
+
+def test_memory_goes_back_to_the_system(large):
+    model, plain = replayed(large(), images(LARGE)), large()
+    slab = weakref.ref(tape(model).passes.regions[0][0])
+    model.zero_grad()
+    memory.release()
+    assert slab() is None
+    for i in range(3 * STEPS):
+        for network in (model, plain):
+            network.zero_grad()
+            step(network, images(LARGE, i), i)
+        assert same(gradients(model), gradients(plain))
+    assert tape(model)
+
+
+def test_memory_of_a_step_that_is_not_over_stays(large):
+    model, plain = replayed(large(), images(LARGE)), large()
+    for network in (model, plain):
+        network(images(LARGE, 3))
+        memory.release()
+        network.backward_parameters(images((8, 8, 14, 14)))
+    assert same(gradients(model), gradients(plain))
+
+
+def test_a_gradient_refused_does_not_count():
+    model = small()
+    for _ in range(STEPS):
+        model(images(INPUT))
+        for _ in range(2):
+            with pytest.raises(errors.FastconvError):
+                model.backward_parameters(images((5, 3)))
+        model.backward_parameters(images((5, 4)))
+    model(images(INPUT))
+    assert tape(model)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("0", "inf"), ("1", "16")])
 def test_the_environment_forbids_it(value, expected):
     program = "from fastconv.nn import replay; print(replay.STEPS)"
     environment = {**os.environ, "FASTCONV_REPLAY": value}

@@ -18,7 +18,7 @@ from fastconv.kernels import jit
 from fastconv.memory import planned
 
 MOST_BYTES = 1 << 24
-"""Bytes of arrays outside the arena that are kept."""
+"""Bytes of arrays that are kept, being no regions of the arena; those of more are not replayed."""
 
 
 class Unfit(Exception):
@@ -40,6 +40,30 @@ class Note:
             array = np.ndarray(array.shape, array.dtype, slab.memory, array.ctypes.data - slab.address, _strides(array))
         self.array = array
         self.first, self.last = np.lib.array_utils.byte_bounds(array)
+
+    def meets(self, other):
+        """Whether some of their memory is the same."""
+        return self.region is other.region and self.first < other.last and other.first < self.last and self.array.size > 0
+
+    def is_same(self, other):
+        mine, its = self.array, other.array
+        return (self.first, mine.shape, mine.strides, mine.dtype) == (other.first, its.shape, its.strides, its.dtype)
+
+
+class Space(Note):
+    """A region of the arena, or some that lie side by side; arrays that were made in it are parts of it."""
+
+    def __init__(self, region):
+        slab, start, size = region
+        super().__init__(np.ndarray((size,), np.uint8, slab.memory, start - slab.address))
+        self.region = region
+
+    def meets(self, other):
+        inside = other.region is not None and other.region[0] is self.region[0]
+        return inside and self.first < other.last and other.first < self.last
+
+    def is_same(self, other):
+        return False
 
 
 def _strides(array):
@@ -92,14 +116,11 @@ def part_of(roots, value):
         return _tuple(parts, value) if any(parts) else None
     if not isinstance(value, Note) or not value.array.size:
         return None
-    array = value.array
     for i, root in enumerate(roots):
-        if root.region is value.region and value.first < root.last and root.first < value.last and root.array.size:
+        if root.meets(value):
             if value.first < root.first or root.last < value.last:
                 raise Unfit("an array lies only partly in another")
-            if (value.first, array.shape, array.strides) == (root.first, root.array.shape, root.array.strides):
-                return itemgetter(i)
-            return _view(i, root.array, array)
+            return itemgetter(i) if root.is_same(value) else _view(i, root.array, value.array)
     return None
 
 

@@ -113,6 +113,7 @@ class Sequential(Module):
         self._backward(grad_output, layers[first:], candidates[first:], input_gradient=False, last=True)
         for layer in layers[:first]:
             layer._saved = None
+        replay.count(self)
 
     def _backward(self, grad_output, layers, candidates, input_gradient=True, last=False):
         left = len(layers)

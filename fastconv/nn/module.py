@@ -113,9 +113,9 @@ class Module:
         self._count(name)
 
     def _count(self, name):
-        changes.count += 1
         if name != "training":
             vars(self)["_changes"] = self._changes + 1
+        changes.count += 1  # after it: whoever sees that something has changed, sees what
 
     # --- passes
 
@@ -146,7 +146,8 @@ class Module:
             vars(self)["_saved"] = values
 
     def recall(self):
-        """The values that the last forward pass has remembered, as a tuple."""
+        """The values that the last forward pass has remembered, as a tuple. Its arrays are this pass's until the next one, or until
+        `backward_parameters`, which may write to them."""
         if self._saved is None:
             raise ArgumentError(
                 f"{type(self).__name__}.backward needs a forward pass before it, outside of no_grad; backward_parameters forgets it"
