@@ -17,6 +17,7 @@ import pytest
 import fastconv
 from fastconv import errors, functional, memory, models, nn, optim
 from fastconv.arena import Arena
+from fastconv.kernels import jit
 from fastconv.kernels import replay as launches
 from fastconv.kernels.jit import Busy, intercepted
 from fastconv.nn import passes, replay
@@ -536,6 +537,31 @@ def test_one_thread_or_two():
     assert same(*results)
 
 
+def test_kernels_that_need_a_lock_get_it(monkeypatch):
+    make, shape = NETWORKS["lenet5"]
+    model, plain, x = make(), make(), images((64, *shape[1:]))
+    replayed(model, x)
+
+    class Counted:
+        entered = 0
+
+        def __enter__(self):
+            self.entered += 1
+
+        def __exit__(self, *exception):
+            pass
+
+    lock = Counted()
+    monkeypatch.setattr(jit, "_needs_lock", True)
+    monkeypatch.setattr(jit, "_workqueue_lock", lock)
+    assert same([step(model, x)], [model[:].forward(x)])
+    plain.forward(x)
+    plain.backward(images((64, 10)))
+    assert tape(model)
+    assert same(gradients(model), gradients(plain))
+    assert lock.entered >= 9
+
+
 FORK = """
 import os, sys
 import numpy as np
@@ -823,6 +849,19 @@ def test_part_of(large):
     assert third is new[0]
     with pytest.raises(launches.Unfit, match="only partly"):
         part_of([x[1:]], x)
+
+
+def test_an_array_in_a_space_is_an_array_that_holds_it():
+    with memory.planned():
+        array = memory.empty((memory.LARGE,), np.dtype(np.uint8))
+    region = array.base.region
+    (note,) = launches.noted((array,))
+    del array
+    (block,) = memory.claim([region])
+    array = launches.part_of([launches.Space(region)], note)([block])
+    assert type(array) is np.ndarray
+    assert array.base is block
+    assert array.ctypes.data == region[1]
 
 
 def test_who_had_the_memory_before_is_somebody_else():

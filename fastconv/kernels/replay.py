@@ -120,7 +120,7 @@ def part_of(roots, value):
         if root.meets(value):
             if value.first < root.first or root.last < value.last:
                 raise Unfit("an array lies only partly in another")
-            return itemgetter(i) if root.is_same(value) else _view(i, root.array, value.array)
+            return itemgetter(i) if root.is_same(value) else _view(i, root, value.array)
     return None
 
 
@@ -137,9 +137,9 @@ def _tuple(parts, notes):
 
 
 def _view(i, root, array):
-    """A function of roots for `array`, which lies in the one of number i, `root`."""
-    shape, dtype, offset, strides = array.shape, array.dtype, array.ctypes.data - root.ctypes.data, _strides(array)
-    if array.nbytes == root.nbytes and array.flags.c_contiguous and dtype == root.dtype:
+    """A function of roots for `array`, which lies in the one of number i, noted as `root`."""
+    shape, dtype, offset, strides = array.shape, array.dtype, array.ctypes.data - root.array.ctypes.data, _strides(array)
+    if type(root) is Note and (array.nbytes, dtype) == (root.array.nbytes, root.array.dtype) and array.flags.c_contiguous:
         return lambda roots: roots[i].reshape(shape)  # twice as fast
     return lambda roots: np.ndarray(shape, dtype, roots[i], offset, strides)
 
