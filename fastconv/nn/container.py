@@ -112,7 +112,7 @@ class Sequential(Module):
         first = next((i for i, layer in enumerate(layers) if _has_parameters(layer)), len(layers))
         self._backward(grad_output, layers[first:], candidates[first:], input_gradient=False, last=True)
         for layer in layers[:first]:
-            layer._saved = None
+            layer.forget()
         replay.count(self)
 
     def _backward(self, grad_output, layers, candidates, input_gradient=True, last=False):
@@ -126,7 +126,7 @@ class Sequential(Module):
                 left -= count
                 if last:
                     for layer in layers[left : left + count]:
-                        layer._saved = None
+                        layer.forget()
         except FastconvError as error:
             self._locate(error, layers[left - 1])
             raise
@@ -271,7 +271,7 @@ class Residual(Module):
         for path in (self.main, self.shortcut):
             if path is not None and _has_parameters(path):
                 path.backward_parameters(grad_output)
-                path._saved = None
+                path.forget()
 
 
 _CONTAINERS = Sequential, Residual
@@ -288,5 +288,5 @@ def _last_backward(module, grad_output):
         grad_input = module._backward(grad_output, *module._planned(), last=True)
     else:
         grad_input = module._backward(grad_output, _last_backward)
-    module._saved = None
+    module.forget()
     return grad_input

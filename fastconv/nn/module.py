@@ -154,6 +154,10 @@ class Module:
             )
         return self._saved
 
+    def forget(self):
+        """Give up what the last forward pass has remembered."""
+        vars(self)["_saved"] = None
+
     def __getstate__(self):
         # a copy is of the state, not of the activations that happen to be remembered
         return {name: value for name, value in vars(self).items() if name not in _PASSING}
@@ -262,7 +266,7 @@ class Module:
         """
         dtype = float_dtype(dtype)
         for module in self.modules():
-            module._saved = None
+            module.forget()
             for parameter in module.parameters(recurse=False):
                 parameter.grad = None
                 if parameter.dtype != dtype:
