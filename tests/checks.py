@@ -1,5 +1,7 @@
 """How the tests make data and compare: small integers for equality, distinct values for differentiation, bounds from magnitudes."""
 
+import threading
+
 import numpy as np
 
 
@@ -41,3 +43,12 @@ def assert_same_bits(actual, expected, what=""):
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
     assert actual.dtype == expected.dtype, f"{what}: {actual.dtype}, expected {expected.dtype}"
     assert actual.tobytes() == expected.tobytes(), f"{what}: {np.sum(actual != expected)} of {actual.size} differ"
+
+
+def in_threads(work, count):
+    """work(0), work(1), ... at the same time; it returns when all of them have."""
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

@@ -13,7 +13,7 @@ from fastconv import errors, models, nn
 from fastconv.kernels import ahead, jit
 from fastconv.kernels.host import Host
 from fastconv.nn.ahead import calls_of
-from fastconv.nn.module import running
+from fastconv.nn.recording import running
 
 
 def made(monkeypatch, step):

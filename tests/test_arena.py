@@ -5,11 +5,11 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import weakref
 
 import numpy as np
 import pytest
+from checks import in_threads
 
 from fastconv import arena
 from fastconv.arena import Arena, joined
@@ -152,11 +152,7 @@ def test_two_threads_never_share_memory(small):
                 if (b != number).any():
                     wrong.append(number)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 4)
     assert not wrong
     check(small)
     assert small.unused() == small._total

@@ -3,10 +3,10 @@
 import copy
 import importlib
 import pickle
-import threading
 
 import numpy as np
 import pytest
+from checks import in_threads
 
 from fastconv import functional as F
 from fastconv import memory
@@ -150,11 +150,7 @@ def test_threads_never_share_living_memory():
             if any((array != 1000 * number + 10 * i).any() for i, array in enumerate(arrays)):
                 wrong.append((number, round_))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 6)
     assert not wrong
 
 

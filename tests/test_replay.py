@@ -13,6 +13,7 @@ import weakref
 
 import numpy as np
 import pytest
+from checks import in_threads
 
 import fastconv
 from fastconv import errors, functional, memory, models, nn, optim
@@ -490,11 +491,7 @@ def test_threads_that_share_a_network_get_their_own_outputs():
             if model(x).tobytes() != expected[i]:
                 wrong.append(i)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 4)
     assert wrong == []
 
 
@@ -627,11 +624,7 @@ def test_two_threads_in_a_large_network(large):
         kept = [model(inputs[i]) for _ in range(100)]
         wrong.extend(i for output in kept if output.tobytes() != expected[i])
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(work, 2)
     assert wrong == []
 
 

@@ -13,7 +13,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from fastconv.arena import Block, joined
+from fastconv.arena import Block
 from fastconv.kernels import jit
 from fastconv.memory import planned
 
@@ -150,7 +150,7 @@ class Launches:
     Attributes
     ----------
     regions : list
-        Of the arena: memory that belongs to these calls while they are made, and to nobody else.
+        Of the arena, for each array that lies in one: memory that must be nobody else's while these calls are made.
     """
 
     def __init__(self, calls, roots, fixed):
@@ -172,7 +172,6 @@ class Launches:
                 elif isinstance(note, Note):
                     self.regions.append(note.region)
             self.calls.append((kernel, work, compiled, arguments, changing))
-        self.regions = joined(self.regions)
         if sum(kept.values()) > MOST_BYTES:
             raise Unfit("its arrays are too large to be kept")
 

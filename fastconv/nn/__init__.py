@@ -8,10 +8,11 @@ from fastconv.nn.dropout import Dropout
 from fastconv.nn.init import manual_seed
 from fastconv.nn.linear import Flatten, Linear
 from fastconv.nn.loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
-from fastconv.nn.module import Module, no_grad
+from fastconv.nn.module import Module
 from fastconv.nn.normalization import BatchNorm2d
 from fastconv.nn.parameter import Parameter
 from fastconv.nn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from fastconv.nn.recording import no_grad
 
 __all__ = [
     "GELU",

@@ -7,7 +7,8 @@ import numpy as np
 
 from fastconv.kernels import ahead, jit
 from fastconv.nn.dropout import Dropout
-from fastconv.nn.module import own, recording, running
+from fastconv.nn.module import own
+from fastconv.nn.recording import recording, running
 
 log = logging.getLogger("fastconv")
 

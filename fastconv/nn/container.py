@@ -8,9 +8,10 @@ from fastconv.functional.activation import add
 from fastconv.functional.arrays import check_shape
 from fastconv.nn import fused, replay
 from fastconv.nn.activation import ReLU
-from fastconv.nn.module import Module, recording
+from fastconv.nn.module import Module
 from fastconv.nn.normalization import BatchNorm2d
 from fastconv.nn.parameter import Parameter
+from fastconv.nn.recording import recording
 
 
 def refuse_repeats(container):

@@ -3,7 +3,8 @@
 from fastconv import functional as F
 from fastconv.functional.options import number
 from fastconv.nn import init
-from fastconv.nn.module import Module, recording
+from fastconv.nn.module import Module
+from fastconv.nn.recording import recording
 
 
 class Dropout(Module):

@@ -13,9 +13,9 @@ from fastconv.functional.pool import relu_max_pool2d
 from fastconv.nn.activation import ReLU
 from fastconv.nn.conv import Conv2d
 from fastconv.nn.linear import Linear
-from fastconv.nn.module import recording
 from fastconv.nn.normalization import BatchNorm2d
 from fastconv.nn.pooling import MaxPool2d
+from fastconv.nn.recording import recording
 
 
 def _halves(pool):

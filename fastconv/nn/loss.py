@@ -6,7 +6,8 @@ from fastconv.functional.arrays import plain
 from fastconv.functional.cross_entropy import CrossEntropy
 from fastconv.functional.loss import BinaryCrossEntropy, BinaryCrossEntropyWithLogits, SquaredError
 from fastconv.functional.options import choice, number
-from fastconv.nn.module import Module, recording
+from fastconv.nn.module import Module
+from fastconv.nn.recording import recording
 from fastconv.shapes import integer
 
 

@@ -1,7 +1,5 @@
 """What every layer is: parameters and buffers by name, a memory of its last forward pass, a place in a tree of modules."""
 
-import contextlib
-import threading
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,43 +8,7 @@ import numpy as np
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import FLOAT32, FLOAT64
 from fastconv.nn.parameter import Parameter, changes, float_dtype
-
-
-class _Recording(threading.local):
-    paused = 0
-    call = None
-
-
-_recording = _Recording()
-
-
-class no_grad(contextlib.ContextDecorator):
-    """Context manager or decorator under which forward passes of this thread remember nothing.
-
-    For evaluation: no activation outlives its use. `backward` then still refers to the last pass outside of it.
-
-    Examples
-    --------
-    >>> from fastconv import nn
-    >>> with nn.no_grad():
-    ...     y = nn.ReLU()(np.ones((1, 2)))
-    """
-
-    def __enter__(self):
-        _recording.paused += 1
-
-    def __exit__(self, *exception):
-        _recording.paused -= 1
-
-
-def recording():
-    """Whether forward passes of this thread remember what backward needs."""
-    return not _recording.paused
-
-
-def running():
-    """(module, its inputs) of the call that this thread is in, or None."""
-    return _recording.call
+from fastconv.nn.recording import recording, this_thread
 
 
 def own(module):
@@ -134,11 +96,11 @@ class Module:
         self.backward(grad_output)
 
     def __call__(self, *inputs):
-        _recording.call = self, inputs
+        this_thread.call = self, inputs
         try:
             return self.forward(*inputs)
         finally:
-            _recording.call = None
+            this_thread.call = None
 
     def remember(self, *values):
         """Keep `values` for backward, unless under `no_grad`."""

@@ -3,7 +3,8 @@
 from fastconv import functional as F
 from fastconv.functional.arrays import check_shape, plain
 from fastconv.functional.pool import max_pool2d_backward_argmax, max_pool2d_forward_argmax
-from fastconv.nn.module import Module, recording
+from fastconv.nn.module import Module
+from fastconv.nn.recording import recording
 from fastconv.shapes import adaptive_output, pair
 
 
