@@ -15,16 +15,17 @@ from fastconv.memory import empty
 NONE = {dtype: np.empty(0, dtype) for dtype in (FLOAT32, FLOAT64)}
 """An array that is not wanted, as kernels take it."""
 
-PARTS = 16
-"""A sum over a long batch is cut into at most so many parts, so that many threads can share it; its order depends on shape only."""
+PARTS, SPLIT_ROWS = 16, 512
+"""A sum over a long batch is cut into at most so many parts, of so many rows, so that many threads can share it; its order depends on
+shape only."""
 
 
 ALIGNED = 1 << 10
 """Rows of a multiple of so many bytes fall on a few lines of the first cache: then a weight is packed also for a short product."""
 
 
-FEW = 8
-"""So few rows read a weight too seldom for packing it to pay."""
+FEW, DEEP = 8, 256
+"""So few rows read a weight too seldom for packing it to pay; sums of more than DEEP terms of more rows often enough."""
 
 
 PART_NUMBERS, PART_ROWS = 1 << 16, 32
@@ -78,7 +79,7 @@ def times(g, weight, output=None):
 
 def _short_given(M, N, K, itemsize):
     """How `times` gives a product of up to dense.ROWS rows its right factor."""
-    apart = M > FEW and (K > dense.DEPTH or N * itemsize % ALIGNED == 0)
+    apart = M > FEW and (K > DEEP or N * itemsize % ALIGNED == 0)
     return dense.APART if apart else dense.TOGETHER
 
 
@@ -131,7 +132,7 @@ def _cut_over_rows(M, N, K, itemsize):
     row_blocks, column_blocks = -(-M // dense.TALL), -(-N // (dense.SMALL_COLUMNS if in_place else dense.WIDE))
     pack = row_blocks > 2 and not in_place
     chunk = max(CHUNK_ROWS, CHUNK_BYTES // (N * itemsize)) if pack else max(1, K)
-    splits = max(1, min(PARTS // (row_blocks * column_blocks), min(K, chunk) // (2 * dense.DEPTH)))
+    splits = max(1, min(PARTS // (row_blocks * column_blocks), min(K, chunk) // SPLIT_ROWS))
     return pack, chunk, splits, row_blocks, column_blocks
 
 

@@ -13,20 +13,20 @@ from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, select, splat
 from fastconv.kernels.vector_memory import copy, flat, load, store, zero
 
-ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 256
-"""A job's block of the result, and how much of the sum it takes at once: a tile's rows of A stay in L1, COLUMNS of B in L2."""
-
-PRODUCT_DEPTH = 512 if MAX_ROWS <= 8 else DEPTH
-"""The same in `product`: low tiles read B from L2 as fast as they multiply, and add to C half as often (2 to 5 %)."""
+ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 512
+"""A job's block of the result, and how much of the sum it takes at once: COLUMNS of B stay in L2, and C is not added to too often."""
 
 STRIP = MAX_ROWS if MAX_ROWS > 8 else ROWS
 """Rows of a block that meet all its columns before the next: low tiles read B so often that it had better be two vectors of it in L1."""
 
-CROWDED, LINE = 1 << 12 if MAX_ROWS > 8 else 0, PRODUCT_DEPTH + 16
+CROWDED, LINE = 1 << 12 if MAX_ROWS > 8 else 0, DEPTH + 16
 """Rows of A of a multiple of so many bytes (0: no rows) share the 8 to 12 lines of one set of L1: a strip is copied to rows of LINE."""
 
-TALL, WIDE = ROWS if MAX_ROWS > 8 else 128, 512
-"""Rows and columns of a block of `product_over_rows`, whose rows of A are copied once for each block."""
+IN_PLACE, AHEAD = MAX_ROWS > 8, 16
+"""Whether `product_over_rows` reads A where it is, as high tiles take most of each line; and how many rows before it asks for one."""
+
+TALL, WIDE, CHUNK = (196, 512, 512) if IN_PLACE else (128, 512, 256)
+"""Rows and columns of a block of `product_over_rows`, which copies what it needs of B, and rows of A and B that it takes at once."""
 
 SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
 """A result of up to so many numbers is cut into smaller blocks: a batch of 64 is one, so that each column of B is read once."""
@@ -91,12 +91,12 @@ def _block(job, a, b, c, gate, M, N, K, given, start, row_blocks, block_columns)
     (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
     n1, wide, strips = min(N, n0 + block_columns), 2 * size, (m1 - m0 + STRIP - 1) // STRIP
     pairs, packs = (n1 - n0 + wide - 1) // wide, given == TRANSPOSED or given == APART
-    near = scratch(pairs * wide * min(K, PRODUCT_DEPTH) if packs else 0, b.dtype)
+    near = scratch(pairs * wide * min(K, DEPTH) if packs else 0, b.dtype)
     row, column = (N, size) if given == TOGETHER else (size, K * size)
     crowded = CROWDED > 0 and K * itemsize(a) % CROWDED == 0
     left, line = scratch(STRIP * LINE, a.dtype) if crowded else a, LINE if crowded else K
-    for k in range(0, K, PRODUCT_DEPTH):
-        depth = min(PRODUCT_DEPTH, K - k)
+    for k in range(0, K, DEPTH):
+        depth = min(DEPTH, K - k)
         if packs:
             pack_block(b, given, k, depth, n0, n1, N, K, near)
         over = (1, 0, 0, 1, 0, 0, depth, 1, row)
@@ -183,8 +183,6 @@ def _copy_rows(b, corner, row, cols, depth, right, across):
 def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more):
     """Job `job` of `product_over_rows`."""
     length, size = (K + splits - 1) // splits, lanes(a)
-    most = min(DEPTH, length)
-    line = most + 16  # without the 16, rows of a copy may fall on the same few lines of the cache
     s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
     m, m1 = part(block // column_blocks, row_blocks, M)
     v, v1 = part(block % column_blocks, column_blocks, (N + size - 1) // size)
@@ -198,26 +196,30 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
         for i in range(rows):
             zero(c, corner + i * N, cols)
     near = row == size or (row % size == 0 and row * itemsize(b) < FAR)  # the first where B is packed
-    across = (cols + size - 1) // size * size + 16
-    left, right = scratch((rows + size) * line, a.dtype), b if near else scratch(most * across, b.dtype)
-    for k in range(first, last, DEPTH):
-        depth = min(DEPTH, last - k)
-        _copy_columns(a, k * M + m, M, rows, depth, left, line)
+    most, across = min(CHUNK, length), (cols + size - 1) // size * size + 16
+    line = most + 16  # without the 16, rows of a copy may fall on the same few lines of the cache
+    left, right = a if IN_PLACE else scratch((rows + size) * line, a.dtype), b if near else scratch(most * across, b.dtype)
+    am, a_k, ahead = (1, M, (AHEAD * M + MAX_ROWS - 1, M)) if IN_PLACE else (line, 1, (0, 0))
+    for k in range(first, last, CHUNK):
+        depth, origin = min(CHUNK, last - k), k * M + m
+        if not IN_PLACE:
+            _copy_columns(a, origin, M, rows, depth, left, line)
+            origin = 0
         source, vector, along = k * row + v * column, column, row
         if not near:
             _copy_rows(b, k * row + v * size, row, cols, depth, right, across)
             source, vector, along = 0, size, across
-        over = (1, 0, 0, 1, 0, 0, depth, 1, along)
-        tiles(rows, left, 0, line, right, source, vector, c, corner, N, size, v1 - v, cols, start, 0, more + k - first, over)
+        over, adds = (1, 0, 0, 1, 0, 0, depth, a_k, along), more + k - first
+        tiles_ahead(rows, left, origin, am, right, source, vector, c, corner, N, size, v1 - v, cols, start, 0, adds, over, ahead)
 
 
 @kernel
 def product_over_rows(a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more):
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B; adds it if `more` is 1.
 
-    All are flat, `row` and `column` as in `product`. Parallel over splits and blocks of C; a job copies its columns of DEPTH rows of A at
-    a time, transposed, so that a tile reads whole lines, and those of B where its rows are FAR from each other, which would share few
-    lines of the cache.
+    All are flat, `row` and `column` as in `product`. Parallel over splits and blocks of C. A job takes CHUNK rows at a time; of A it copies
+    its columns, transposed, so that low tiles read whole lines, and of B its part of each row where these are FAR from each other, and
+    would share few lines of the cache.
     """
     for job in prange(splits * row_blocks * column_blocks):
         _over_rows(np.int64(job), a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more)
