@@ -23,7 +23,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.scratch import scratch
-from fastconv.kernels.tiles import tiles
+from fastconv.kernels.tiles import OUTPUT_FIRST, tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store, zero
@@ -169,14 +169,15 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, phase
                             f, c = filters + low * kh_size, target + n * image_size + oh * row_size
                             if DW == 1:
                                 over = (CB, block_size, filter_size, high - low, kh_row, kh_size, kernel_columns * BC, 1, L)
-                                tiles(across, panel, a, SW * BC, w, f, CB * filter_size, y, c, step, L, wide, cols, b, channel, 0, over)
+                                tiles_ahead(across, panel, a, SW * BC, w, f, CB * filter_size, y, c, step, L, wide, cols, b, channel, 0,
+                                            over, OUTPUT_FIRST)
                                 continue
                             at = 0
                             while at < across:
                                 end, left, right = alike(at, W, own, own_taps)
                                 over = (high - low, kh_row, kh_size, right - left, DW * BC, BC * L, BC, 1, L)
-                                tiles(end - at, panel, a + (at * SW + left * DW) * BC, SW * BC, w, f + left * BC * L, CB * filter_size,
-                                      y, c + at * step, step, L, wide, cols, b, channel, block0, over)
+                                tiles_ahead(end - at, panel, a + (at * SW + left * DW) * BC, SW * BC, w, f + left * BC * L,
+                                            CB * filter_size, y, c + at * step, step, L, wide, cols, b, channel, block0, over, OUTPUT_FIRST)
                                 at = end
 
 

@@ -13,7 +13,7 @@ from fastconv.kernels.jit import kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.scratch import scratch
-from fastconv.kernels.tiles import tiles
+from fastconv.kernels.tiles import OUTPUT_FIRST, tiles_ahead
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat
 
@@ -50,7 +50,8 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, windo
                         a = ((oh * SH - PT + low * DH) * W + ow * SW - PL + left) * BC
                         f, c = first + (low * KW + left) * BC * L, origin + n0 * image_size + oh * row_size + ow * step + channel
                         over = (b1 - b0, block_size, filter_size, high - low, DH * W * BC, KW * BC * L, (right - left) * BC, 1, L)
-                        tiles(n1 - n0, panel, a, stride, w, f, CB * filter_size, y, c, image_size, L, wide, cols, b, channel, b0, over)
+                        tiles_ahead(n1 - n0, panel, a, stride, w, f, CB * filter_size, y, c, image_size, L, wide, cols, b, channel, b0,
+                                    over, OUTPUT_FIRST)
 
 
 @kernel

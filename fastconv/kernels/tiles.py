@@ -17,6 +17,9 @@ from fastconv.kernels.simd import (
     tile_picked,
 )
 
+OUTPUT_FIRST = 0, 1
+"""`ahead` of tiles whose results are likely to be in no cache: they ask for these lines first, and else for none that they do not read."""
+
 
 def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k, distance, step):
     lanes = VECTOR_BYTES // itemsize(A)
