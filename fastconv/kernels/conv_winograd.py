@@ -86,16 +86,14 @@ def convolve(X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, s
 
 
 @device
-def add_products(V, v, v_step, stride, D, d, g_stride, count, p, vector, e, d_step, IC, first, last, start, accumulate, L):
-    """Sums over `count` tiles of products of V[v] (count, IC) and vectors first .. last of D[d], into, or added to, element e of p.
+def add_products(V, v, v_step, stride, D, d, g_stride, count, p, target, d_step, IC, vectors, start, accumulate, L):
+    """Sums over `count` tiles of products of V[v] (count, IC) and `vectors` vectors of D[d], into, or added to, the same element of each
+    vector of p, the first at p[target].
 
     What lies v_step further in V, the next element, is asked for.
     """
-    over = (1, 0, 0, 1, 0, 0, count, stride, g_stride)
-    for w in range(first, last, 2):
-        wide = min(2, last - w)
-        tiles_ahead(IC, V, v, 1, D, d + w * L, L, p, ((vector + w) * ELEMENTS + e) * d_step, L, ELEMENTS * d_step, wide, wide * L,
-                    start, 0, accumulate, over, (v_step, stride))
+    over, ahead = (1, 0, 0, 1, 0, 0, count, stride, g_stride), (v_step, stride, 0)
+    tiles_ahead(IC, V, v, 1, D, d, L, p, target, L, ELEMENTS * d_step, vectors, vectors * L, start, 0, accumulate, over, ahead)
 
 
 @apart
@@ -108,7 +106,7 @@ def _split(s, X, G, parts, tiling, group, block):
     v_step, g_step = block * stride + LINE, block * g_stride + LINE
     first, last = part(s, splits, total)
     V, D = scratch_pair(ELEMENTS * v_step, ELEMENTS * g_step, p.dtype)
-    start = np.zeros(2 * L, p.dtype)
+    start = np.zeros(vectors * L, p.dtype)
     for t0 in range(first, max(last, first + 1), block):
         t1 = min(last, t0 + block)
         input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, stride, v_step)
@@ -117,8 +115,8 @@ def _split(s, X, G, parts, tiling, group, block):
         for e in range(ELEMENTS):
             prefetch_part(x, ahead[0], ahead[1], e, ELEMENTS)
             prefetch_part(g, g_ahead[0], g_ahead[1], e, ELEMENTS)
-            add_products(V, e * v_step, v_step, stride, D, e * g_step, g_stride, t1 - t0, p, s * vectors, e, d_step, IC, 0, vectors,
-                         start, t0 - first, L)
+            add_products(V, e * v_step, v_step, stride, D, e * g_step, g_stride, t1 - t0, p, (s * vectors * ELEMENTS + e) * d_step, d_step,
+                         IC, vectors, start, t0 - first, L)
 
 
 @kernel
@@ -139,6 +137,6 @@ def sum_products(V, D, part, count, IC, OC, accumulate):
     v, d, p, L = flat(V), flat(D), flat(part), lanes(V)
     shares = (vectors + BLOCK - 1) // BLOCK
     for job in prange(ELEMENTS * shares):
-        e, first, start = job // shares, job % shares * BLOCK, np.zeros(2 * L, p.dtype)
-        add_products(v, e * V.shape[1], V.shape[1], padded(IC, L), d, e * D.shape[1], padded(OC, L), count, p, 0, e, d_step, IC,
-                     first, min(vectors, first + BLOCK), start, accumulate, L)
+        e, first, start = job // shares, job % shares * BLOCK, np.zeros(BLOCK * L, p.dtype)
+        add_products(v, e * V.shape[1], V.shape[1], padded(IC, L), d, e * D.shape[1] + first * L, padded(OC, L), count,
+                     p, (first * ELEMENTS + e) * d_step, d_step, IC, min(vectors - first, BLOCK), start, accumulate, L)

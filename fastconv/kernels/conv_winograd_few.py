@@ -46,7 +46,7 @@ def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input,
         over = (1, 0, 0, 1, 0, 0, last - first, 1, L)
         for e in range(ELEMENTS):
             tiles_ahead(total, values, (block * ELEMENTS + e) * v_step, padded(depth, L), U, e * u_step, ELEMENTS * u_step,
-                        M, e * m_step, 2 * L, L, wide, wide * L, start, 0, block, over, (v_step, LINE))
+                        M, e * m_step, 2 * L, L, wide, wide * L, start, 0, block, over, (v_step, LINE, 0))
     if pooled:
         pooled_outputs(M, m_step, 2 * L, 0, total, v, wide, tiling, Y, argmax, group, bias)
     else:
@@ -73,13 +73,11 @@ def _block_of_filters(job, V, D, grad_weight, count, depth):
     first, vectors = block * depth, min(WIDE, (OC + L - 1) // L - v)
     last, p_step = min(IC, first + depth), depth * L + LINE
     stride, d_stride = padded(depth, L), padded(WIDE * L, L)
-    p, start = scratch(vectors * ELEMENTS * p_step, V.dtype), np.zeros(2 * L, V.dtype)
+    p, start = scratch(vectors * ELEMENTS * p_step, V.dtype), np.zeros(vectors * L, V.dtype)
     over = (1, 0, 0, 1, 0, 0, count, stride, d_stride)
     for e in range(ELEMENTS):
-        for w in range(0, vectors, 2):
-            wide = min(2, vectors - w)
-            tiles_ahead(last - first, values, (block * ELEMENTS + e) * v_step, 1, d, (job // blocks * ELEMENTS + e) * d_step + w * L, L,
-                        p, (w * ELEMENTS + e) * p_step, L, ELEMENTS * p_step, wide, wide * L, start, 0, 0, over, (v_step, stride))
+        tiles_ahead(last - first, values, (block * ELEMENTS + e) * v_step, 1, d, (job // blocks * ELEMENTS + e) * d_step, L,
+                    p, e * p_step, L, ELEMENTS * p_step, vectors, vectors * L, start, 0, 0, over, (v_step, stride, 0))
     for w in range(vectors):
         for c in range(first, last, L):
             filters_back(p, w * ELEMENTS * p_step + (c - first) * L, p_step, 1, 0, v + w, c, grad_weight)

@@ -8,7 +8,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import prefetch_part
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
-from fastconv.kernels.tiles import tiles, tiles_ahead
+from fastconv.kernels.tiles import OUTPUT_FIRST, tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, select, splat
 from fastconv.kernels.vector_memory import copy, flat, load, store, zero
@@ -90,7 +90,7 @@ def _block(job, a, b, c, gate, M, N, K, given, start, row_blocks, block_columns)
     column_blocks, size = (N + block_columns - 1) // block_columns, lanes(a)
     (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
     n1, wide, strips = min(N, n0 + block_columns), 2 * size, (m1 - m0 + STRIP - 1) // STRIP
-    pairs, packs = (n1 - n0 + wide - 1) // wide, given == TRANSPOSED or given == APART
+    pairs, vectors, packs = (n1 - n0 + wide - 1) // wide, (n1 - n0 + size - 1) // size, given == TRANSPOSED or given == APART
     near = scratch(pairs * wide * min(K, DEPTH) if packs else 0, b.dtype)
     row, column = (N, size) if given == TOGETHER else (size, K * size)
     crowded = CROWDED > 0 and K * itemsize(a) % CROWDED == 0
@@ -103,25 +103,21 @@ def _block(job, a, b, c, gate, M, N, K, given, start, row_blocks, block_columns)
         for strip in range(strips):
             first, last = part(strip, strips, m1 - m0)
             rows, m = last - first, m0 + first
-            corner, distance = m * K + k, rows * K
-            requests = max(1, depth // REQUEST)
+            corner, requests = m * K + k, max(1, depth // REQUEST)
             step = min(MAX_ROWS, rows) * K // (pairs * requests)  # all tiles of a strip together ask for the strip after it
             if STRIP > MAX_ROWS and (n1 < N or depth < K):  # other jobs, or later steps of this one, read the same rows first
                 step = 0
+            ahead = (rows * K, step, requests * step)
             if crowded:
                 for i in range(rows):
                     copy(a, corner + i * K, left, i * LINE, depth)
-                corner, distance, step = 0, 0, 0  # the copy reads in order, nothing need be asked for
-            for pair in range(pairs):
-                n = n0 + pair * wide
-                cols, ahead = min(wide, n1 - n), (distance + pair * requests * step, step)
-                vectors = (cols + size - 1) // size
-                if packs:
-                    tiles_ahead(rows, left, corner, line, near, pair * wide * depth, depth * size, c, m * N + n, N, size,
-                                vectors, cols, start, n, k, over, ahead)
-                else:
-                    tiles_ahead(rows, left, corner, line, b, n // size * column + k * row, column, c, m * N + n, N, size,
-                                vectors, cols, start, n, k, over, ahead)
+                corner, ahead = 0, OUTPUT_FIRST  # the copy reads in order, nothing need be asked for
+            if packs:
+                tiles_ahead(rows, left, corner, line, near, 0, depth * size, c, m * N + n0, N, size, vectors, n1 - n0,
+                            start, n0, k, over, ahead)
+            else:
+                tiles_ahead(rows, left, corner, line, b, n0 // size * column + k * row, column, c, m * N + n0, N, size, vectors, n1 - n0,
+                            start, n0, k, over, ahead)
     if gate.size > 0:
         rectify_block(c, gate, m0 * N + n0, m1 - m0, n1 - n0, N)
 
@@ -199,7 +195,7 @@ def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, sp
     most, across = min(CHUNK, length), (cols + size - 1) // size * size + 16
     line = most + 16  # without the 16, rows of a copy may fall on the same few lines of the cache
     left, right = a if IN_PLACE else scratch((rows + size) * line, a.dtype), b if near else scratch(most * across, b.dtype)
-    am, a_k, ahead = (1, M, (AHEAD * M + MAX_ROWS - 1, M)) if IN_PLACE else (line, 1, (0, 0))
+    am, a_k, ahead = (1, M, (AHEAD * M + MAX_ROWS - 1, M, 0)) if IN_PLACE else (line, 1, (0, 0, 0))
     for k in range(first, last, CHUNK):
         depth, origin = min(CHUNK, last - k), k * M + m
         if not IN_PLACE:

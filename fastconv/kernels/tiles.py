@@ -17,20 +17,20 @@ from fastconv.kernels.simd import (
     tile_picked,
 )
 
-OUTPUT_FIRST = 0, 1
+OUTPUT_FIRST = 0, 1, 0
 """`ahead` of tiles whose results are likely to be in no cache: they ask for these lines first, and else for none that they do not read."""
 
 
-def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k, distance, step):
+def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k, distance, step, turn):
     lanes = VECTOR_BYTES // itemsize(A)
-    over, ahead = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k), (distance, step)
+    over = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k)
     count = (M + MAX_ROWS - 1) // MAX_ROWS
     height, whole = M // max(count, 1), cols // lanes  # rows of a tile, or one more; vectors without a tail
     short = count * (height + 1) - M  # how many are not one higher: 16 rows are 8 + 8, not 14 + 2, which would wait for its own sums
     v = 0
     while v < vectors:
         wide = v + 2 <= whole
-        a, b, c, rest = 0, v * bn, v * cn, cols - v * lanes
+        a, b, c, rest, ahead = 0, v * bn, v * cn, cols - v * lanes, (distance + v // 2 * turn, step)
         if wide:
             for part in range(count):
                 rows = height if part < short else height + 1
@@ -83,7 +83,7 @@ def _tiles_picked(M, cols, values, picks, step, count, B, bm, C, cm):
         m += rows
 
 
-TILES = Apart(_tiles, "ipipipiiiipi" + "i" * 11)
+TILES = Apart(_tiles, "ipipipiiiipi" + "i" * 12)
 TILES_ELEMENTWISE = Apart(_tiles_elementwise, "ipippiipi" + "i" * 6)
 TILES_PICKED = Apart(_tiles_picked, "iipniipipi")
 
@@ -121,14 +121,15 @@ def tiles(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i
     Arguments are those of `simd.tile`; the last vector is cut off at `cols`.
     """
     n = types.intp
-    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), A, (0, 0))
+    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), A, (0, 0, 0))
 
 
 @intrinsic
 def tiles_ahead(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i, accumulate, over, ahead):
-    """`tiles` that ask for memory of A that will be read later, as `simd.tile` says."""
+    """`tiles` that ask for memory of A that will be read later, as `simd.tile` says; `ahead` = (distance, step, turn), and for each two
+    vectors of columns the distance is `turn` larger."""
     n = types.intp
-    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9), types.UniTuple(n, 2)), A)
+    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9), types.UniTuple(n, 3)), A)
 
 
 @intrinsic
