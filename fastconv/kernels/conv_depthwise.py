@@ -24,7 +24,7 @@ from fastconv.kernels.vector_memory import flat, load, store, zero
 HALF_LINES = VECTOR_BYTES == 32
 """Whether four pixels take two vectors at a time: else pixels that lie in the same set of the cache fetch each line twice."""
 
-FAR = 1 << 11
+FAR = 1 << (12 if VECTOR_BYTES == 64 else 11)
 """Bytes from one pixel to the next from which on it is no use to ask for others: they push each other out of the first cache."""
 
 
