@@ -84,6 +84,12 @@ def rectify_block(c, gate, corner, rows, cols, N):
             store(c, i, select(load(gate, i, own) <= 0.0, 0.0, load(c, i, own)), own)
 
 
+@device
+def is_crowded(a, K):
+    """Whether rows of K numbers of A are copied."""
+    return CROWDED > 0 and K * itemsize(a) % CROWDED == 0
+
+
 @apart
 def _block(job, a, b, c, gate, M, N, K, given, start, row_blocks, block_columns):
     """Job `job` of `product`."""
@@ -93,7 +99,7 @@ def _block(job, a, b, c, gate, M, N, K, given, start, row_blocks, block_columns)
     pairs, vectors, packs = (n1 - n0 + wide - 1) // wide, (n1 - n0 + size - 1) // size, given == TRANSPOSED or given == APART
     near = scratch(pairs * wide * min(K, DEPTH) if packs else 0, b.dtype)
     row, column = (N, size) if given == TOGETHER else (size, K * size)
-    crowded = CROWDED > 0 and K * itemsize(a) % CROWDED == 0
+    crowded = is_crowded(a, K)
     left, line = scratch(STRIP * LINE, a.dtype) if crowded else a, LINE if crowded else K
     for k in range(0, K, DEPTH):
         depth = min(DEPTH, K - k)
@@ -123,11 +129,11 @@ def _block(job, a, b, c, gate, M, N, K, given, start, row_blocks, block_columns)
 
 
 @device
-def blocks_of(M, N, given):
-    """(row blocks, columns of a block) of `product`."""
+def blocks_of(a, M, N, K, given):
+    """(row blocks, columns of a block) of `product`: of more columns where each copies rows of A."""
     small = M * N <= SMALL
     rows = SMALL_ROWS if small and (given == PACKED or given == TOGETHER) else ROWS
-    return (M + rows - 1) // rows, SMALL_COLUMNS if small else COLUMNS
+    return (M + rows - 1) // rows, SMALL_COLUMNS if small else 2 * COLUMNS if is_crowded(a, K) else COLUMNS
 
 
 @kernel
@@ -139,7 +145,7 @@ def product(a, b, c, gate, M, N, K, given, start):
     `given` says how B is given: PACKED as (ceil(N / lanes), K, lanes); or as it is, read where it is, TOGETHER; or APART, or its
     TRANSPOSED (N, K), and then each job packs what it needs, which had better be read by one block of rows only: M up to ROWS.
     """
-    row_blocks, block_columns = blocks_of(M, N, given)
+    row_blocks, block_columns = blocks_of(a, M, N, K, given)
     for job in prange(row_blocks * ((N + block_columns - 1) // block_columns)):
         _block(np.int64(job), a, b, c, gate, M, N, K, given, start, row_blocks, block_columns)
 
@@ -305,7 +311,7 @@ def _gradients(job, jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start):
     """Job `job` of `jobs` of `gradients`: its part of the blocks of each gradient."""
     (M, O), I = G.shape, W.shape[1]
     g, x, w = flat(G), flat(X), flat(W)
-    row_blocks, block_columns = blocks_of(M, I, given)
+    row_blocks, block_columns = blocks_of(g, M, I, O, given)
     first, last = part(job, jobs, row_blocks * ((I + block_columns - 1) // block_columns) if grad_x.size else 0)
     for block in range(first, last):
         _block(block, g, w, grad_x, gate, M, I, O, given, start, row_blocks, block_columns)
