@@ -43,8 +43,8 @@ BLOCK_BYTES = 2048 if LOW_TILES else 512
 """Channels of a panel's block: a long one is copied as memory lies and its sums lose less at their ends, but the pixels of a tall tile
 share lines of the cache.
 
-AVX2 gains 5 to 20 % against blocks of 128 bytes, and these gained 3 to 8 % against one vector; AVX-512 gains 2 % against blocks of 256 bytes,
-4 with strides, and these gained 2 to 10 % against one vector.
+AVX2 gains 5 to 20 % against blocks of 128 bytes, and these gained 3 to 8 % against one vector; AVX-512 gains 2 % against blocks of 256
+bytes, 4 with strides, and these gained 2 to 10 % against one vector.
 """
 
 

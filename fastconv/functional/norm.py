@@ -72,7 +72,11 @@ def _cut(M, C, itemsize):
     return fold, W, step, -(-(M // (runs * fold)) // step), -(-M // (fold * max(1, kernels.ELEMENTS // W)))
 
 
-def _forward(x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, wanted=True):
+NO_BATCHES = np.empty(0, np.int64)
+"""A number of batches that nobody counts, as the kernel takes it."""
+
+
+def _forward(x, other, training, running_mean, running_var, batches, momentum, eps, weight, bias, low, wanted=True):
     """(normalized rows like x, statistics) of kernels.norm.forward; without the rows unless they are `wanted`."""
     (M, C), dtype = x.shape, x.dtype
     y = empty(x.shape if wanted else (0, C), dtype)
@@ -80,9 +84,11 @@ def _forward(x, other, training, running_mean, running_var, momentum, eps, weigh
     if M:
         fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
         kernels.forward(
-            4 * x.size, x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, saved, y, fold, step,
+            4 * x.size, x, other, training, running_mean, running_var, batches, momentum, eps, weight, bias, low, saved, y, fold, step,
             jobs if wanted else 0, empty((blocks, 3, W), dtype), np.empty((2, C)), empty((3, W), dtype),
         )  # fmt: skip
+    else:
+        batches += 1
     return y, saved
 
 
@@ -105,10 +111,11 @@ def _check_batch(x):
 
 
 def batch_norm_forward_saved(
-    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, *, relu=False, addend=None
-):
+    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
+    *, relu=False, addend=None, batches=None,
+):  # fmt: skip
     """As `batch_norm`, plus `addend`, an array of its shape, and with `relu` ReLU of that; returns (output, saved), saved opaque and what
-    `batch_norm_backward_saved` needs."""
+    `batch_norm_backward_saved` needs. In training `batches`, an int64 array of no axes, is counted up."""
     input = _checked(input)
     x = _rows(input)
     momentum, eps = number("momentum", momentum), number("eps", eps, 0)
@@ -118,10 +125,12 @@ def batch_norm_forward_saved(
         mean, var = _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
         _check_writable("running_mean", running_mean)
         _check_writable("running_var", running_var)
+        _check_writable("num_batches_tracked", batches)
         _check_batch(x)
     else:
         mean, var = _constants(running_mean, running_var, x)
-    y, saved = _forward(x, other, bool(training), mean, var, momentum, eps, weight, bias, 0.0 if relu else -np.inf)
+    count = NO_BATCHES if batches is None else batches.reshape(1)
+    y, saved = _forward(x, other, bool(training), mean, var, count, momentum, eps, weight, bias, 0.0 if relu else -np.inf)
     if training:
         for array, moved in ((running_mean, mean), (running_var, var)):
             if array is not None and moved is not array:
@@ -178,16 +187,14 @@ def batch_norm_backward_saved(
     weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
     g = _like("grad_output", grad_output, input, x)
     (M, C), dtype, (need_input, need_weight, need_bias) = x.shape, x.dtype, three("output_mask", output_mask)
-    totals, d = np.zeros((2, C)), empty(x.shape if need_input else (0, C), dtype)
+    grad_weight, grad_bias, d = np.zeros(C, dtype), np.zeros(C, dtype), empty(x.shape if need_input else (0, C), dtype)
     if M:
         fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
         kernels.backward(
             4 * x.size, g, x, saved, weight, bias, 0.0 if relu else np.nan, bool(training), bool(training) or need_weight or need_bias,
-            totals, d, fold, step, jobs if need_input else 0, empty((blocks, 2, W), dtype), empty((5, W), dtype),
+            grad_weight, grad_bias, d, fold, step, jobs if need_input else 0, empty((blocks, 2, W), dtype), np.empty((2, C)),
+            empty((5, W), dtype),
         )  # fmt: skip
-    grad_bias, grad_weight = np.empty(C, dtype), np.empty(C, dtype)
-    host.copy(0, grad_bias, totals[0])
-    host.copy(0, grad_weight, totals[1])
     return _restored(d, input.shape) if need_input else None, grad_weight if need_weight else None, grad_bias if need_bias else None
 
 
@@ -233,5 +240,5 @@ def batch_norm_backward(
     else:
         mean, var = _constants(running_mean, running_var, x)
     none = np.empty(0, x.dtype)
-    _, saved = _forward(x, none.reshape(0, 0), bool(training), mean, var, 0.0, eps, none, none, 0.0, wanted=False)
+    _, saved = _forward(x, none.reshape(0, 0), bool(training), mean, var, NO_BATCHES, 0.0, eps, none, none, 0.0, wanted=False)
     return batch_norm_backward_saved(grad_output, input, saved, weight, None, training, output_mask=output_mask)

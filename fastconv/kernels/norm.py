@@ -152,14 +152,14 @@ def _normalize_block(job, x, other, factors, low, y):
 
 
 @kernel
-def forward(x, other, training, running_mean, running_var, momentum, eps, weight, bias, low, saved, y, fold, step, jobs, parts, totals,
-            factors):
+def forward(x, other, training, running_mean, running_var, batches, momentum, eps, weight, bias, low, saved, y, fold, step, jobs, parts,
+            totals, factors):
     """Reads x, writes its mean and 1 / sqrt(variance + eps) to saved (2, C), and y = (x - saved[0]) * saved[1] * weight + bias + other, at
     least `low`: 0 is ReLU, -inf nothing.
 
-    In training mean and variance are those of x, and running_mean and running_var (C,) are moved unless they are empty; otherwise these
-    are the mean and the variance. weight, bias (C,) and other may be empty, and y with jobs = 0. parts (blocks, 3, fold * C), of
-    RUNS runs of `step` wide rows each, totals (2, C), float64, and factors (3, fold * C) are scratch."""
+    In training mean and variance are those of x, and running_mean and running_var (C,) are moved and batches (1,) counted unless they are
+    empty; otherwise these are the mean and the variance. weight, bias (C,) and other may be empty, and y with jobs = 0. parts
+    (blocks, 3, fold * C), of RUNS runs of `step` wide rows each, totals (2, C), float64, and factors (3, fold * C) are scratch."""
     M, C = x.shape
     if training:
         for job in prange(parts.shape[0]):
@@ -172,6 +172,8 @@ def forward(x, other, training, running_mean, running_var, momentum, eps, weight
                 running_mean[c] += momentum * (totals[0, c] - running_mean[c])
             if running_var.size > 0:
                 running_var[c] += momentum * (totals[1, c] / (M - 1) - running_var[c])
+        for i in range(batches.size):
+            batches[i] += 1
     else:
         for c in range(C):
             saved[0, c] = running_mean[c]
@@ -290,13 +292,13 @@ def _block_gradient(job, g, x, factors, low, training, d):
 
 
 @kernel
-def backward(g, x, saved, weight, bias, low, training, sums, totals, d, fold, step, jobs, parts, factors):
+def backward(g, x, saved, weight, bias, low, training, sums, grad_weight, grad_bias, d, fold, step, jobs, parts, totals, factors):
     """Reads g, writes d = a * g, a = weight * saved[1], when the statistics are constants; in training + b * (x - saved[0]) + shift, as
     they are those of x, of which the sums tell how they move.
 
-    With `sums`, which training needs, totals (2, C), float64, become the sums of g, which is the bias's gradient, and of
-    g * (x - saved[0]) * saved[1], which is the weight's. d may be empty, with jobs = 0. parts (blocks, 2, fold * C), of RUNS
-    runs of `step` wide rows each, and factors (5, fold * C) are scratch."""
+    With `sums`, which training needs, grad_bias (C,) becomes the sum of g, and grad_weight (C,) that of g * (x - saved[0]) * saved[1].
+    d may be empty, with jobs = 0. parts (blocks, 2, fold * C), of RUNS runs of `step` wide rows each, totals (2, C), float64, and factors
+    (5, fold * C) are scratch."""
     M, C = x.shape
     for c in range(factors.shape[1]):
         inverse = saved[1, c % C]
@@ -309,9 +311,11 @@ def backward(g, x, saved, weight, bias, low, training, sums, totals, d, fold, st
         _sum_gradients(g, x, low, fold, factors, parts, totals)
         for c in range(C):
             totals[1, c] *= saved[1, c]
-    for c in range(factors.shape[1]):
-        a = factors[0, c]
-        factors[2, c] = -a * saved[1, c % C] * (totals[1, c % C] / M)
-        factors[3, c] = -a * (totals[0, c % C] / M)
+            grad_bias[c], grad_weight[c] = totals[0, c], totals[1, c]
+    if training:
+        for c in range(factors.shape[1]):
+            a = factors[0, c]
+            factors[2, c] = -a * saved[1, c % C] * (totals[1, c % C] / M)
+            factors[3, c] = -a * (totals[0, c % C] / M)
     for job in prange(jobs):
         _block_gradient(job, g, x, factors, low, training, d)

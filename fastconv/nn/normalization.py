@@ -6,7 +6,6 @@ import numpy as np
 
 from fastconv.functional.norm import batch_norm_backward_saved, batch_norm_forward_saved
 from fastconv.functional.options import number
-from fastconv.kernels import host
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter, float_dtype
 from fastconv.shapes import integer
@@ -78,16 +77,14 @@ class BatchNorm2d(Module):
     def _forward(self, input, relu, addend=None):
         use_batch = self.training or not self.track_running_stats
         momentum = self.momentum
-        if self.training and self.track_running_stats:
-            count = int(self.num_batches_tracked) + 1
-            momentum = 1 / count if momentum is None else momentum
+        batches = self.num_batches_tracked if self.training else None
+        if momentum is None and batches is not None:
+            momentum = 1 / (int(batches) + 1)
         weight, bias = self._arrays()
         options = use_batch, momentum or 0.0, self.eps
         output, statistics = batch_norm_forward_saved(
-            input, self.running_mean, self.running_var, weight, bias, *options, relu=relu, addend=addend
+            input, self.running_mean, self.running_var, weight, bias, *options, relu=relu, addend=addend, batches=batches
         )
-        if self.training and self.track_running_stats:
-            host.add_to(0, self.num_batches_tracked, 1)
         self.remember(input, statistics, use_batch, relu and addend is None)
         return output
 
