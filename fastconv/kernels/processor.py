@@ -1,5 +1,7 @@
 """The processor that code is generated for: how long its vectors are, how many registers hold them, and whether it has masks."""
 
+from pathlib import Path
+
 import llvmlite.binding as llvm
 from numba.core import config
 
@@ -23,6 +25,17 @@ def _vector_shape():
 
 
 VECTOR_BYTES, VECTOR_REGISTERS = _vector_shape()
+
+
+def _second_cache():
+    """Bytes of L2 of one processor, 0 where Linux does not say."""
+    try:
+        return int(Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip().removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return 0
+
+
+L2_BYTES = _second_cache()
 
 MASK_REGISTERS = VECTOR_BYTES == 64
 """Whether an access to the first few lanes of a vector costs as much as one to all."""
