@@ -34,7 +34,7 @@ IMAGES, ROWS, LANES = "conv_images.convolve", "conv_direct.convolve", "conv_lane
 FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise_weight.backward_weight"
 FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct.backward_weight"
 LANES_WEIGHT = "conv_lanes_weight.backward_weight"
-PATCHES, PATCHES_INPUT = "conv_im2col.im2col", "conv_im2col.col2im"
+PATCHES, PATCHES_INPUT, PRODUCT = "conv_im2col.im2col", "conv_im2col.col2im", "dense.product"
 CASES = {
     "small images": ((27, 5, 8, 8), (17, 5, 3, 3), {"padding": 1}, (IMAGES, LANES, FEW_WEIGHT)),
     "8 small images": ((8, 33, 7, 7), (100, 33, 3, 3), {"padding": 1}, (IMAGES, ROWS, WEIGHT)),
@@ -63,7 +63,9 @@ CASES = {
     "strided, inputs that no window reads": ((3, 20, 17, 16), (33, 20, 2, 1), {"stride": (3, 2)}, (ROWS, ROWS, WEIGHT)),
     "strided, dilated, in groups": ((2, 40, 23, 20), (66, 20, 3, 3), {"stride": 2, "dilation": (2, 3), "groups": 2}, (ROWS, ROWS, WEIGHT)),
     "1x1 strided": ((3, 67, 8, 10), (130, 67, 1, 1), {"stride": (2, 3), "padding": (1, 0)}, (PATCHES, PATCHES_INPUT, PATCHES)),
-    "1x1 strided, fewer filters": ((3, 37, 12, 13), (30, 37, 1, 1), {"stride": 2}, (PATCHES, PATCHES_INPUT, WEIGHT)),
+    "1x1 strided, fewer filters": ((3, 37, 12, 13), (30, 37, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, WEIGHT)),
+    "1x1 strided, crowded rows": ((2, 512, 8, 29), (40, 512, 1, 1), {"stride": (4, 2)}, (PRODUCT, PATCHES_INPUT, PATCHES)),
+    "1x1 strided, one image": ((1, 20, 25, 29), (33, 20, 1, 1), {"stride": (2, 3)}, (PRODUCT, PATCHES_INPUT, WEIGHT)),
     "strided far": ((2, 20, 30, 31), (20, 20, 3, 2), {"stride": (5, 4), "padding": (1, 3)}, (ROWS, ROWS, WEIGHT)),
     "small images strided, many channels": ((27, 40, 9, 11), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (IMAGES, IMAGES, WEIGHT)),
     "few channels strided": ((3, 2, 39, 35), (8, 2, 7, 7), {"stride": 2, "padding": 3}, (ROWS, FEW_INPUT, "")),
@@ -123,8 +125,8 @@ CASES = {
     "depthwise narrow, dilated": ((2, 16, 9, 6), (16, 1, 3, 3), {"dilation": 2, "padding": 2, "groups": 16}, (DEPTHWISE, DEPTHWISE, "")),
     "depthwise, three vectors": ((2, 24, 7, 13), (24, 1, 3, 3), {"padding": 1, "groups": 24}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
     "depthwise strided, lines": ((2, 56, 9, 20), (56, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 56}, (FOUR, "", DEPTHWISE_WEIGHT)),
-    "depthwise, far pixels": ((1, 520, 4, 9), (520, 1, 3, 3), {"padding": 1, "groups": 520}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
-    "depthwise strided, far pixels": ((1, 513, 5, 11), (513, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 513}, (FOUR, "", "")),
+    "depthwise, far pixels": ((1, 1030, 4, 9), (1030, 1, 3, 3), {"padding": 1, "groups": 1030}, (FOUR, FOUR, DEPTHWISE_WEIGHT)),
+    "depthwise strided, far pixels": ((1, 1027, 5, 11), (1027, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 1027}, (FOUR, "", "")),
     "depthwise wide": ((2, 37, 11, 15), (37, 1, 5, 5), {"padding": 2, "groups": 37}, (DEPTHWISE, DEPTHWISE, DEPTHWISE_WEIGHT)),
     "depthwise wide, blocks of rows": ((1, 17, 83, 61), (17, 1, 7, 9), {"padding": (3, 4), "groups": 17}, (DEPTHWISE, DEPTHWISE, "")),
     "depthwise wide, strided": ((2, 9, 44, 67), (9, 1, 5, 4), {"stride": 2, "padding": ((0, 3), (2, 1)), "groups": 9}, (DEPTHWISE, "", "")),
@@ -385,3 +387,20 @@ def test_gradients_behind_maxima_where_it_pays(name, allowed, rng, kernels_calle
     for result, alone, wanted in zip(results, masked, expected, strict=True):
         np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
         assert_same_bits(alone, result)
+
+
+@pytest.mark.parametrize(
+    ("input_shape", "options", "evenly"),
+    [
+        ((3, 9, 12, 14), {"stride": 2}, True),
+        ((1, 9, 13, 13), {"stride": (3, 2)}, True),
+        ((2, 9, 12, 30), {"stride": (1, 4)}, True),
+        ((2, 9, 13, 14), {"stride": 2}, False),
+        ((2, 9, 12, 12), {"stride": 2}, False),
+        ((2, 9, 14, 14), {"stride": 2, "padding": 1}, False),
+    ],
+)
+def test_strided_products_copy_no_pixels_that_lie_evenly(input_shape, options, evenly, rng, kernels_called):
+    x, w = small_integers(rng, input_shape, np.float32), small_integers(rng, (20, 9, 1, 1), np.float32)
+    assert_same_bits(F.conv2d(x, w, **options, algorithm="direct"), reference.conv2d(x, w, **options))
+    assert (PATCHES in kernels_called) == (conv_tiles.LOW_TILES or not evenly)

@@ -83,10 +83,15 @@ def _short_given(M, N, K, itemsize):
     return dense.APART if apart else dense.TOGETHER
 
 
-def _product(x, factor, given, start, y, gate):
-    """start + x (M, K) times a right factor (K, N), which is given as dense.product says, into y (M, N)."""
-    (M, K), N = x.shape, y.shape[1]
-    dense.product(2 * M * N * K, x.ravel(), factor.ravel(), y.ravel(), gate.ravel(), M, N, K, given, start)
+def pixels_times_transposed(x, rows, weight, bias, y):
+    """Those rows of x (pixels, K) that `rows` says as dense.product does, @ weight.T (K, N) + bias, into y (M, N)."""
+    return _product(x, _packed(weight, len(weight), dense.pack_transposed), dense.PACKED, bias, y, NONE[x.dtype], rows)
+
+
+def _product(x, factor, given, start, y, gate, rows=None):
+    """start + x (M, K), or the rows of x that `rows` says, times a right factor (K, N), given as dense.product says, into y (M, N)."""
+    (M, N), K = y.shape, x.shape[1]
+    dense.product(2 * M * N * K, x.ravel(), factor.ravel(), y.ravel(), gate.ravel(), M, N, K, rows or (M, K, 0), given, start)
     return y
 
 

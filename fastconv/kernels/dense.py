@@ -85,69 +85,73 @@ def rectify_block(c, gate, corner, rows, cols, N):
 
 
 @device
-def is_crowded(a, K):
-    """Whether rows of K numbers of A are copied."""
-    return CROWDED > 0 and K * itemsize(a) % CROWDED == 0
+def is_crowded(a, line):
+    """Whether rows of A that lie `line` numbers apart are copied."""
+    return CROWDED > 0 and line * itemsize(a) % CROWDED == 0
 
 
 @apart
-def _block(job, a, b, c, gate, M, N, K, given, start, row_blocks, block_columns):
+def _block(job, a, b, c, gate, M, N, K, rows, given, start, row_blocks, block_columns):
     """Job `job` of `product`."""
-    column_blocks, size = (N + block_columns - 1) // block_columns, lanes(a)
+    (run, between, far), column_blocks, size = rows, (N + block_columns - 1) // block_columns, lanes(a)
     (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
-    n1, wide, strips = min(N, n0 + block_columns), 2 * size, (m1 - m0 + STRIP - 1) // STRIP
+    n1, wide = min(N, n0 + block_columns), 2 * size
     pairs, vectors, packs = (n1 - n0 + wide - 1) // wide, (n1 - n0 + size - 1) // size, given == TRANSPOSED or given == APART
     near = scratch(pairs * wide * min(K, DEPTH) if packs else 0, b.dtype)
     row, column = (N, size) if given == TOGETHER else (size, K * size)
-    crowded = is_crowded(a, K)
-    left, line = scratch(STRIP * LINE, a.dtype) if crowded else a, LINE if crowded else K
+    crowded = is_crowded(a, between)
+    left, line = scratch(STRIP * LINE, a.dtype) if crowded else a, LINE if crowded else between
     for k in range(0, K, DEPTH):
         depth = min(DEPTH, K - k)
         if packs:
             pack_block(b, given, k, depth, n0, n1, N, K, near)
         over = (1, 0, 0, 1, 0, 0, depth, 1, row)
-        for strip in range(strips):
-            first, last = part(strip, strips, m1 - m0)
-            rows, m = last - first, m0 + first
-            corner, requests = m * K + k, max(1, depth // REQUEST)
-            step = min(MAX_ROWS, rows) * K // (pairs * requests)  # all tiles of a strip together ask for the strip after it
+        m = m0
+        while m < m1:
+            rest = min(m1, (m // run + 1) * run) - m
+            height = rest // ((rest + STRIP - 1) // STRIP)
+            corner, requests = m // run * far + m % run * between + k, max(1, depth // REQUEST)
+            step = min(MAX_ROWS, height) * between // (pairs * requests)  # all tiles of a strip together ask for the strip after it
             if STRIP > MAX_ROWS and (n1 < N or depth < K):  # other jobs, or later steps of this one, read the same rows first
                 step = 0
-            ahead = (rows * K, step, requests * step)
+            ahead = (height * between, step, requests * step)
             if crowded:
-                for i in range(rows):
-                    copy(a, corner + i * K, left, i * LINE, depth)
+                for i in range(height):
+                    copy(a, corner + i * between, left, i * LINE, depth)
                 corner, ahead = 0, OUTPUT_FIRST  # the copy reads in order, nothing need be asked for
             if packs:
-                tiles_ahead(rows, left, corner, line, near, 0, depth * size, c, m * N + n0, N, size, vectors, n1 - n0,
+                tiles_ahead(height, left, corner, line, near, 0, depth * size, c, m * N + n0, N, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
             else:
-                tiles_ahead(rows, left, corner, line, b, n0 // size * column + k * row, column, c, m * N + n0, N, size, vectors, n1 - n0,
+                tiles_ahead(height, left, corner, line, b, n0 // size * column + k * row, column, c, m * N + n0, N, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
+            m += height
     if gate.size > 0:
         rectify_block(c, gate, m0 * N + n0, m1 - m0, n1 - n0, N)
 
 
 @device
-def blocks_of(a, M, N, K, given):
-    """(row blocks, columns of a block) of `product`: of more columns where each copies rows of A."""
+def blocks_of(a, M, N, line, given):
+    """(row blocks, columns of a block) of `product`: of more columns where each copies rows of A, which lie `line` numbers apart."""
     small = M * N <= SMALL
     rows = SMALL_ROWS if small and (given == PACKED or given == TOGETHER) else ROWS
-    return (M + rows - 1) // rows, SMALL_COLUMNS if small else 2 * COLUMNS if is_crowded(a, K) else COLUMNS
+    return (M + rows - 1) // rows, SMALL_COLUMNS if small else 2 * COLUMNS if is_crowded(a, line) else COLUMNS
 
 
 @kernel
-def product(a, b, c, gate, M, N, K, given, start):
+def product(a, b, c, gate, M, N, K, rows, given, start):
     """Reads A (M, K) and B (K, N), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C.
+
+    `rows` = (run, between, far): `run` rows of A lie `between` numbers apart, and the next ones `far` from these; M, K and 0 for a matrix.
 
     With a `gate` that is not empty C is 0 where the gate is 0 or less, NaN lets pass: ReLU if it is C, ReLU's gradient if it is its output.
 
     `given` says how B is given: PACKED as (ceil(N / lanes), K, lanes); or as it is, read where it is, TOGETHER; or APART, or its
     TRANSPOSED (N, K), and then each job packs what it needs, which had better be read by one block of rows only: M up to ROWS.
     """
-    row_blocks, block_columns = blocks_of(a, M, N, K, given)
+    row_blocks, block_columns = blocks_of(a, M, N, rows[1], given)
     for job in prange(row_blocks * ((N + block_columns - 1) // block_columns)):
-        _block(np.int64(job), a, b, c, gate, M, N, K, given, start, row_blocks, block_columns)
+        _block(np.int64(job), a, b, c, gate, M, N, K, rows, given, start, row_blocks, block_columns)
 
 
 @device
@@ -314,7 +318,7 @@ def _gradients(job, jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start):
     row_blocks, block_columns = blocks_of(g, M, I, O, given)
     first, last = part(job, jobs, row_blocks * ((I + block_columns - 1) // block_columns) if grad_x.size else 0)
     for block in range(first, last):
-        _block(block, g, w, grad_x, gate, M, I, O, given, start, row_blocks, block_columns)
+        _block(block, g, w, grad_x, gate, M, I, O, (M, O, 0), given, start, row_blocks, block_columns)
     row_blocks, column_blocks = (O + ROWS - 1) // ROWS, (I + SMALL_COLUMNS - 1) // SMALL_COLUMNS
     first, last = part(job, jobs, row_blocks * column_blocks if grad_w.size else 0)
     for block in range(first, last):
