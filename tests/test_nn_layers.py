@@ -185,6 +185,25 @@ def test_batch_norm_that_raises_leaves_its_count():
     assert norm.num_batches_tracked == 0
 
 
+@pytest.mark.parametrize("count", [3, np.array(0, ">i8"), np.array(0, np.float32), np.zeros(2, np.int64)])
+def test_batch_norm_counts_in_an_array_of_one_integer(count):
+    norm = nn.BatchNorm2d(2)
+    norm.num_batches_tracked = count
+    with pytest.raises(ArgumentTypeError, match="num_batches_tracked must be an int64 array"):
+        norm(np.ones((2, 2, 2, 2), np.float32))
+
+
+def test_batch_norm_counts_only_what_it_tracks(rng):
+    norm, images = nn.BatchNorm2d(2), rng.standard_normal((3, 2, 4, 4), np.float32)
+    norm(images)
+    norm(np.empty((0, 2, 4, 4), np.float32))
+    norm.eval()(images)
+    assert norm.num_batches_tracked == 2
+    norm.train().track_running_stats = False
+    norm(images)
+    assert norm.num_batches_tracked == 2
+
+
 # --- dropout
 
 

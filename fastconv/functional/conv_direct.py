@@ -71,7 +71,7 @@ def _is_product(g):
 
 
 def _is_strided_product(g):
-    """A product of the pixels that it sees: 20 instead of 26 ms for ResNet's 256 to 512 channels."""
+    """A product of the pixels that it sees, even if these are copied together first: 20 instead of 26 ms for 256 to 512 channels."""
     return (g.KH, g.KW, g.groups) == (1, 1, 1) and g.SH * g.SW > 1
 
 

@@ -87,7 +87,7 @@ def _forward(x, other, training, running_mean, running_var, batches, momentum, e
             4 * x.size, x, other, training, running_mean, running_var, batches, momentum, eps, weight, bias, low, saved, y, fold, step,
             jobs if wanted else 0, empty((blocks, 3, W), dtype), np.empty((2, C)), empty((3, W), dtype),
         )  # fmt: skip
-    else:
+    elif training:
         batches += 1
     return y, saved
 
@@ -103,6 +103,12 @@ def _constants(running_mean, running_var, x):
 def _check_writable(name, array):
     if array is not None and not array.flags.writeable:
         raise ArgumentError(f"{name} must be writable: training moves it")
+
+
+def _check_count(batches):
+    if batches is not None and not (isinstance(batches, np.ndarray) and batches.dtype == np.int64 and batches.size == 1):
+        raise ArgumentTypeError(f"num_batches_tracked must be an int64 array of no axes, got {batches!r}")
+    _check_writable("num_batches_tracked", batches)
 
 
 def _check_batch(x):
@@ -125,7 +131,7 @@ def batch_norm_forward_saved(
         mean, var = _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
         _check_writable("running_mean", running_mean)
         _check_writable("running_var", running_var)
-        _check_writable("num_batches_tracked", batches)
+        _check_count(batches)
         _check_batch(x)
     else:
         mean, var = _constants(running_mean, running_var, x)

@@ -14,13 +14,15 @@ from fastconv.kernels.vector import lanes, select, splat
 from fastconv.kernels.vector_memory import copy, flat, load, store, zero
 
 ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 512
-"""A job's block of the result, and how much of the sum it takes at once: COLUMNS of B stay in L2, and C is not added to too often."""
+"""A job's block of the result, of twice the columns where it copies rows of A, and how much of the sum it takes at once: its columns of B
+stay in L2, and C is not added to too often."""
 
 STRIP = MAX_ROWS if MAX_ROWS > 8 else ROWS
 """Rows of a block that meet all its columns before the next: low tiles read B so often that it had better be two vectors of it in L1."""
 
 CROWDED, LINE = 1 << 12 if MAX_ROWS > 8 else 0, DEPTH + 16
-"""Rows of A of a multiple of so many bytes (0: no rows) share the 8 to 12 lines of one set of L1: a strip is copied to rows of LINE."""
+"""Rows of A that lie a multiple of so many bytes apart (0: no rows) share the 8 to 12 lines of one set of L1: a strip is copied to rows of
+LINE."""
 
 IN_PLACE, AHEAD = MAX_ROWS > 8, 16
 """Whether `product_over_rows` reads A where it is, as high tiles take most of each line; and how many rows before it asks for one."""
@@ -110,22 +112,23 @@ def _block(job, a, b, c, gate, M, N, K, rows, given, start, row_blocks, block_co
         while m < m1:
             rest = min(m1, (m // run + 1) * run) - m
             height = rest // ((rest + STRIP - 1) // STRIP)
-            corner, requests = m // run * far + m % run * between + k, max(1, depth // REQUEST)
-            step = min(MAX_ROWS, height) * between // (pairs * requests)  # all tiles of a strip together ask for the strip after it
+            after, requests = m + height, max(1, depth // REQUEST)
+            corner, distance = m // run * far + m % run * between, after // run * far + after % run * between
+            step = max(1, min(MAX_ROWS, height) * between // (pairs * requests))  # all tiles of a strip together ask for the strip after it
             if STRIP > MAX_ROWS and (n1 < N or depth < K):  # other jobs, or later steps of this one, read the same rows first
                 step = 0
-            ahead = (height * between, step, requests * step)
+            corner, ahead = corner + k, (distance - corner, step, requests * step)
             if crowded:
                 for i in range(height):
                     copy(a, corner + i * between, left, i * LINE, depth)
-                corner, ahead = 0, OUTPUT_FIRST  # the copy reads in order, nothing need be asked for
+                corner, ahead = 0, OUTPUT_FIRST  # the copy reads in order, nothing of A need be asked for
             if packs:
                 tiles_ahead(height, left, corner, line, near, 0, depth * size, c, m * N + n0, N, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
             else:
                 tiles_ahead(height, left, corner, line, b, n0 // size * column + k * row, column, c, m * N + n0, N, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
-            m += height
+            m = after
     if gate.size > 0:
         rectify_block(c, gate, m0 * N + n0, m1 - m0, n1 - n0, N)
 
@@ -156,7 +159,7 @@ def product(a, b, c, gate, M, N, K, rows, given, start):
 
 @device
 def reads_in_place(M, N, K):
-    """Whether `product_over_rows` reads K rows where they are."""
+    """Whether `product_over_rows` reads K rows of both factors where they are."""
     return K <= SHORT and M * N <= SHORT_RESULT
 
 

@@ -77,7 +77,7 @@ class BatchNorm2d(Module):
     def _forward(self, input, relu, addend=None):
         use_batch = self.training or not self.track_running_stats
         momentum = self.momentum
-        batches = self.num_batches_tracked if self.training else None
+        batches = self.num_batches_tracked if self.training and self.track_running_stats else None
         if momentum is None and batches is not None:
             momentum = 1 / (int(batches) + 1)
         weight, bias = self._arrays()
