@@ -92,14 +92,21 @@ def is_crowded(a, line):
     return CROWDED > 0 and line * itemsize(a) % CROWDED == 0
 
 
+@device
+def place(m, rows):
+    """Where row m of A begins; `rows` as in `product`."""
+    run, between, far = rows
+    return m // run * far + m % run * between
+
+
 @apart
 def _block(job, a, b, c, gate, M, N, K, rows, given, start, row_blocks, block_columns):
     """Job `job` of `product`."""
-    (run, between, far), column_blocks, size = rows, (N + block_columns - 1) // block_columns, lanes(a)
+    (run, between, _), column_blocks, size = rows, (N + block_columns - 1) // block_columns, lanes(a)
     (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
-    n1, wide = min(N, n0 + block_columns), 2 * size
-    pairs, vectors, packs = (n1 - n0 + wide - 1) // wide, (n1 - n0 + size - 1) // size, given == TRANSPOSED or given == APART
-    near = scratch(pairs * wide * min(K, DEPTH) if packs else 0, b.dtype)
+    n1 = min(N, n0 + block_columns)
+    vectors, packs = (n1 - n0 + size - 1) // size, given == TRANSPOSED or given == APART
+    pairs, near = (vectors + 1) // 2, scratch(vectors * size * min(K, DEPTH) if packs else 0, b.dtype)
     row, column = (N, size) if given == TOGETHER else (size, K * size)
     crowded = is_crowded(a, between)
     left, line = scratch(STRIP * LINE, a.dtype) if crowded else a, LINE if crowded else between
@@ -112,12 +119,11 @@ def _block(job, a, b, c, gate, M, N, K, rows, given, start, row_blocks, block_co
         while m < m1:
             rest = min(m1, (m // run + 1) * run) - m
             height = rest // ((rest + STRIP - 1) // STRIP)
-            after, requests = m + height, max(1, depth // REQUEST)
-            corner, distance = m // run * far + m % run * between, after // run * far + after % run * between
+            after, corner, requests = m + height, place(m, rows) + k, max(1, depth // REQUEST)
             step = max(1, min(MAX_ROWS, height) * between // (pairs * requests))  # all tiles of a strip together ask for the strip after it
             if STRIP > MAX_ROWS and (n1 < N or depth < K):  # other jobs, or later steps of this one, read the same rows first
                 step = 0
-            corner, ahead = corner + k, (distance - corner, step, requests * step)
+            ahead = (place(after, rows) + k - corner, step, requests * step)
             if crowded:
                 for i in range(height):
                     copy(a, corner + i * between, left, i * LINE, depth)
