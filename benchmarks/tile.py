@@ -20,8 +20,8 @@ from benchmarks import peak  # noqa: E402
 from fastconv.kernels.processor import VECTOR_BYTES  # noqa: E402
 from fastconv.kernels.simd import MAX_ROWS  # noqa: E402
 from fastconv.kernels.tiles import tiles  # noqa: E402
-from fastconv.kernels.winograd_blocks import ELEMENTS  # noqa: E402
 from fastconv.kernels.winograd_tile import input_tile, output_tile  # noqa: E402
+from fastconv.kernels.winograd_tiling import ELEMENTS  # noqa: E402
 
 LANES, TURNS = VECTOR_BYTES // 4, 15
 CHANNELS, TILES, COLUMNS = 64, 56, 34

@@ -10,7 +10,8 @@ from fastconv import nn, reference, shapes
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional import conv, conv_direct, conv_winograd
 from fastconv.functional.conv import conv2d_relu_max_pool2d
-from fastconv.kernels import winograd_tile as kernels
+from fastconv.kernels import winograd_strided, winograd_tile
+from fastconv.kernels.processor import VECTOR_BYTES
 
 EPS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 GROWTH = 20  # of the error by the transforms, in terms of the bound of a plain sum; docs/algorithms.md
@@ -41,6 +42,19 @@ SHAPES = {
     "groups of large filters": ((3, 140, 9, 7), 130, 3, {"padding": 1, "groups": 2}),
     "groups, filters larger than tiles": ((1, 540, 5, 9), 522, 3, {"padding": 1, "groups": 2}),
     "filters larger than tiles": ((2, 270, 5, 9), 261, 3, {"padding": 1}),
+    "stride 2, whole tiles": ((2, 8, 9, 17), 16, 3, {"stride": 2}),
+    "stride 2, tiles over the border": ((3, 17, 16, 19), 21, 3, {"stride": 2, "padding": 1}),
+    "stride 2, one pixel": ((3, 5, 1, 1), 3, 3, {"stride": 2, "padding": 1}),
+    "stride 2, asymmetric": ((2, 9, 13, 14), 33, 3, {"stride": 2, "padding": ((0, 2), (1, 3))}),
+    "stride 2, even above and odd left": ((2, 30, 20, 18), 17, 3, {"stride": 2, "padding": ((2, 1), (1, 0))}),
+    "stride 2, padding beyond the filter": ((2, 6, 5, 4), 9, 3, {"stride": 2, "padding": 5}),
+    "stride 2, as small as the filter": ((2, 3, 3, 3), 5, 3, {"stride": 2}),
+    "stride 2, rows that no filter reaches": ((2, 18, 10, 12), 20, 3, {"stride": 2}),
+    "stride 2, many tiles": ((5, 33, 40, 41), 34, 3, {"stride": 2, "padding": 1}),
+    "stride 2, large filters": ((5, 140, 17, 15), 150, 3, {"stride": 2, "padding": 1}),
+    "stride 2, filters larger than tiles": ((2, 270, 9, 17), 261, 3, {"stride": 2, "padding": 1}),
+    "stride 2, groups": ((2, 10, 9, 16), 42, 3, {"stride": 2, "padding": 1, "groups": 2}),
+    "stride 2, groups, filters larger than tiles": ((1, 540, 9, 12), 522, 3, {"stride": 2, "padding": 1, "groups": 2}),
 }
 
 
@@ -82,12 +96,24 @@ def test_every_pass_within_its_bound(name, dtype, rng):
 
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize(
-    "name", ["tiles over the border", "large filters", "many tiles", "filters larger than tiles", "dilated", "five", "groups"]
+    "name",
+    [
+        "tiles over the border",
+        "large filters",
+        "many tiles",
+        "filters larger than tiles",
+        "dilated",
+        "five",
+        "groups",
+        "stride 2, many tiles",
+        "stride 2, large filters",
+        "stride 2, filters larger than tiles",
+    ],
 )
 def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
     shape, OC, size, options = SHAPES[name]
     IC = shape[1] // options.get("groups", 1)
-    images = 5 if name == "filters larger than tiles" else 17  # no more tiles than FEW
+    images = 5 if "filters larger than tiles" in name else 17  # no more tiles than FEW
     x, w = (
         rng.standard_normal((images, *shape[1:]), np.float32),
         rng.standard_normal((OC, IC, size, size), np.float32),
@@ -102,33 +128,53 @@ def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
 
 
 @pytest.mark.parametrize("cut", [(1, 2, 2), (3, 4, 2), (3, 10, 6), (40, 40, 40)])
-def test_how_tiles_are_cut_changes_no_bit_of_forward(cut, monkeypatch, rng):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_how_tiles_are_cut_changes_no_bit_of_forward(cut, stride, monkeypatch, rng):
     x, w = rng.standard_normal((10, 19, 9, 9), np.float32), rng.standard_normal((70, 19, 3, 3), np.float32)
-    expected = F.conv2d(x, w, padding=1, algorithm="winograd")
+    expected = F.conv2d(x, w, padding=1, stride=stride, algorithm="winograd")
     monkeypatch.setattr(conv_winograd, "_cut", lambda *arguments: cut)
-    assert_same_bits(F.conv2d(x, w, padding=1, algorithm="winograd"), expected)
+    assert_same_bits(F.conv2d(x, w, padding=1, stride=stride, algorithm="winograd"), expected)
 
 
-def test_few_tiles_or_many_change_no_bit_of_forward(monkeypatch, rng):
-    x, w = rng.standard_normal((2, 270, 5, 9), np.float32), rng.standard_normal((261, 270, 3, 3), np.float32)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_few_tiles_or_many_change_no_bit_of_forward(stride, monkeypatch, rng):
+    x, w = rng.standard_normal((2, 270, 5 * stride, 9 * stride), np.float32), rng.standard_normal((261, 270, 3, 3), np.float32)
+    options = {"padding": 1, "stride": stride, "algorithm": "winograd"}
     results = []
     for few in (0, 12):
         monkeypatch.setattr(conv_winograd, "FEW", few)
-        y = F.conv2d(x, w, padding=1, algorithm="winograd")
-        results.append((y, F.conv2d_backward(y, x, w, padding=1, algorithm="winograd", output_mask=(True, False, False))[0]))
+        y = F.conv2d(x, w, **options)
+        results.append((y, F.conv2d_backward(y, x, w, **options, output_mask=(True, False, False))[0]))
     for one, other in zip(*results, strict=True):
         assert_same_bits(one, other)
 
 
-@pytest.mark.parametrize("small", [0, 1 << 40])
-def test_both_ways_to_the_weight_gradient(small, monkeypatch, rng):
-    x, w = rng.standard_normal((37, 19, 9, 9), np.float32), np.zeros((21, 19, 3, 3), np.float32)
-    grad_output = rng.standard_normal((37, 21, 9, 9), np.float32)
-    expected = reference.conv2d_backward_weight(grad_output.astype(np.float64), x.astype(np.float64), w.shape, padding=1)
-    monkeypatch.setattr(conv_winograd, "SMALL", small)
-    monkeypatch.setattr(conv_winograd, "CHUNK_BYTES", 1)
-    result = F.conv2d_backward(grad_output, x, w, padding=1, algorithm="winograd", output_mask=(False, True, False))[1]
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("cut", [(1, 1, 16, 1), (1, 40, 32, 2), (3, 5, 16, 1), (7, 2, 32, 2)])
+def test_how_a_weight_gradient_is_cut(cut, stride, monkeypatch, rng):
+    splits, block, depth, wide = cut
+    lanes = VECTOR_BYTES // 4
+    x, w = rng.standard_normal((7, 39, 9, 9), np.float32), np.zeros((41, 39, 3, 3), np.float32)
+    options = {"padding": 1, "stride": stride}
+    grad_output = rng.standard_normal(F.conv2d(x, w, **options).shape, np.float32)
+    expected = reference.conv2d_backward_weight(grad_output.astype(np.float64), x.astype(np.float64), w.shape, **options)
+    monkeypatch.setattr(conv_winograd, "_weight_cut", lambda *arguments: (splits, block, depth * lanes // 16, wide))
+    result = F.conv2d_backward(grad_output, x, w, **options, algorithm="winograd", output_mask=(False, True, False))[1]
     assert np.abs(result - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_large_batches_are_split_evenly():
+    """For two threads and more, but not so often that the way back from the transform would count."""
+
+    def splits(T, IC, OC, rows=36):
+        return conv_winograd._weight_cut(T, rows, IC, OC, 4)[0]
+
+    assert splits(8 * 196, 16, 16) == 4
+    assert splits(64 * 64, 16, 16) == 12
+    assert splits(200, 64, 64) == 2
+    assert splits(200, 512, 512) == 1
+    assert splits(1 << 20, 256, 256) == 4
+    assert splits(0, 8, 8) == 1
 
 
 def test_transposed(rng):
@@ -187,8 +233,24 @@ def test_empty_batch(rng):
     assert not gradients[1].any()
 
 
+@pytest.fixture
+def matrices(monkeypatch):
+    """The matrix of a one-dimensional transform, by its module, name and how many numbers it takes."""
+    helpers = {name: getattr(winograd_tile, name).py_func for name in ("zero_at_p_and_q", "zero_but_at", "gradient_row")}
+    transforms = {
+        (module, name): value.py_func
+        for module in (winograd_tile, winograd_strided)
+        for name, value in vars(module).items()
+        if hasattr(value, "py_func")
+    }
+    for module in (winograd_tile, winograd_strided):
+        for name, function in {"fma": lambda a, b, c: a * b + c, **helpers}.items():
+            monkeypatch.setattr(module, name, function)
+    return lambda module, name, size: np.array(transforms[module, name](*np.eye(size)))
+
+
 @pytest.mark.parametrize(("outputs", "taps", "two", "five"), [(4, 3, "", ""), (2, 5, "_of_two", "_of_five")])
-def test_transforms_are_those_of_cook_and_toom(outputs, taps, two, five):
+def test_transforms_are_those_of_cook_and_toom(outputs, taps, two, five, matrices):
     """The one-dimensional transforms, multiplied out, are the convolution: so many outputs by so many taps."""
     rows = {
         "B": ("input_row", 6),
@@ -197,17 +259,27 @@ def test_transforms_are_those_of_cook_and_toom(outputs, taps, two, five):
         "A^T": (f"output_row{two}", 6),
         "G^T": (f"weight_gradient_row{five}", 6),
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "fma", lambda a, b, c: a * b + c)
-        for name in ("zero_at_p_and_q", "zero_but_at"):
-            patch.setattr(kernels, name, getattr(kernels, name).py_func)
-        B, G, A, AT, GT = (np.array(getattr(kernels, name).py_func(*np.eye(size))) for name, size in rows.values())
+    B, G, A, AT, GT = (matrices(winograd_tile, *row) for row in rows.values())
     assert np.allclose(AT, A.T)
     assert np.allclose(GT, G.T)
     for output in range(outputs):
         for tap in range(taps):
             for place in range(6):
                 assert np.isclose((AT[output] * G[:, tap] * B[:, place]).sum(), place == output + tap, atol=1e-12)
+
+
+def test_transforms_of_stride_2(matrices):
+    """Multiplied out, those of the points are the convolution with the outer taps of every other input; the middle tap stays what it is."""
+    rows = [("points_row", 5), ("weight_row_of_stride_2", 3), ("values_row", 4), ("outputs_row", 5), ("weight_gradient_row_of_stride_2", 6)]
+    B, G, A, AT, GT = (matrices(winograd_strided, *row) for row in rows)
+    assert np.allclose(AT, A.T)
+    assert np.allclose(GT, G.T)
+    assert np.array_equal(G[5], [0, 1, 0])
+    assert not G[:5, 1].any()
+    for output in range(4):
+        for tap in (0, 2):
+            for place in range(5):
+                assert np.isclose((AT[output] * G[:5, tap] * B[:, place]).sum(), 2 * place == 2 * output + tap, atol=1e-12)
 
 
 # --- choosing and forbidding ---------------------------------------------------------------------------------------------------
@@ -231,9 +303,10 @@ def test_auto_takes_it_where_it_pays(chosen, rng):
     F.conv2d(x, w, padding=1)
     F.conv2d(x[:, :3], w[:, :3], padding=1)
     F.conv2d(x, w, padding=1, stride=2)
+    F.conv2d(x, w, padding=1, stride=3)
     F.conv2d(x, w, padding=2, dilation=2)
     F.conv2d(x.astype(np.float64), w.astype(np.float64), padding=1)
-    assert chosen == ["winograd", "direct", "direct", "winograd", "direct"]
+    assert chosen == ["winograd", "direct", "winograd", "direct", "winograd", "direct"]
 
 
 def test_it_can_be_forbidden(chosen, rng):
@@ -257,7 +330,10 @@ def test_it_can_be_forbidden(chosen, rng):
 @pytest.mark.parametrize(
     ("weight", "options"),
     [
-        ((4, 4, 3, 3), {"stride": 2}),
+        ((4, 4, 3, 3), {"stride": 3}),
+        ((4, 4, 3, 3), {"stride": (1, 2)}),
+        ((4, 4, 3, 3), {"stride": 2, "dilation": 2}),
+        ((4, 4, 5, 5), {"stride": 2}),
         ((4, 4, 3, 1), {}),
         ((4, 4, 5, 3), {}),
         ((4, 4, 7, 7), {}),
@@ -271,9 +347,9 @@ def test_what_it_cannot_take(weight, options):
 def test_the_rule_counts_what_is_left(rng):
     """Many channels and many tiles pay; one tile does not, as all filters would be transformed for it."""
 
-    def pays(N, C, size, filter_size=3, groups=1):
+    def pays(N, C, size, filter_size=3, groups=1, stride=1):
         weight = C, C // groups, filter_size, filter_size
-        return conv_winograd.pays(shapes.conv2d((N, C, size, size), weight, 1, filter_size // 2, 1, groups))
+        return conv_winograd.pays(shapes.conv2d((N, C, size, size), weight, stride, filter_size // 2, 1, groups))
 
     assert pays(64, 16, 32)
     assert pays(16, 512, 8)
@@ -285,5 +361,9 @@ def test_the_rule_counts_what_is_left(rng):
     assert not pays(64, 6, 28, 5)
     assert pays(8, 128, 28, groups=4)
     assert not pays(8, 128, 28, groups=8)
+    assert pays(16, 128, 56, stride=2)
+    assert not pays(16, 64, 28, stride=2)  # tiles beyond the border
+    assert not pays(64, 16, 32, stride=2)
+    assert not pays(1, 512, 8, stride=2)
     assert not pays(64, 2048, 32)  # four times the memory of the filters
     assert conv_direct.unfit(shapes.conv2d((1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)) is None

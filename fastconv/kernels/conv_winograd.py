@@ -19,22 +19,13 @@ from fastconv.kernels.scratch import scratch_pair
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat
-from fastconv.kernels.winograd_blocks import (
-    BLOCK,
-    ELEMENTS,
-    LINE,
-    count_tiles,
-    gradient_tiles,
-    input_tiles,
-    memory_of_tiles,
-    padded,
-    plain_outputs,
-    pooled_outputs,
-)
+from fastconv.kernels.winograd_blocks import gradient_tiles, input_tiles, plain_outputs, pooled_outputs
+from fastconv.kernels.winograd_filters import filters_back
+from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, count_rows, count_tiles, element, memory_of_tiles, padded
 
 
 @device
-def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, line, start, L, x, ahead):
+def multiply(V, stride, v_step, count, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, x, ahead):
     """Element by element, the products of `count` tiles (count, IC) and vectors v .. v + wide of the weights, into M (count, line).
 
     The input x[ahead[0] .. ahead[1]], which the next job reads, is asked for: until then memory would have nothing to do.
@@ -42,7 +33,8 @@ def multiply(V, stride, v_step, count, IC, u, v, wide, u_step, M, m_step, line, 
     over = (1, 0, 0, 1, 0, 0, IC, 1, L)
     for e in range(ELEMENTS):
         prefetch_part(x, ahead[0], ahead[1], e, ELEMENTS)
-        tiles(count, V, e * v_step, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, e * m_step, line, L,
+        before, rows = element(e, strided)
+        tiles(rows * count, V, before * v_step, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, before * m_step, line, L,
               wide, wide * L, start, 0, 0, over)
 
 
@@ -59,15 +51,17 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     v0 = job % shares * share
     v1 = min(vectors, v0 + share)
     alone = v1 - v0 <= 2 and line == stride  # a row's products replace the row once they all are there, in the first cache
-    V, M = scratch_pair(ELEMENTS * v_step, 0 if alone else ELEMENTS * m_step, y.dtype)
+    rows = count_rows(tiling)
+    V, M = scratch_pair(rows * v_step, 0 if alone else rows * m_step, y.dtype)
     if alone:
         M = V
     start = np.zeros(span * L, y.dtype)
     ahead = memory_of_tiles(X, IC, t1, most, tiling)
-    input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, stride, v_step)
+    input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, 0, stride, v_step)
     for v in range(v0, v1, span):
         wide = min(span, v1 - v)
-        multiply(V, stride, v_step, t1 - t0, IC, u, v, wide, u_step, M, m_step, line, start, L, x, ahead if v + span >= v1 else (0, 0))
+        multiply(V, stride, v_step, t1 - t0, IC, rows > ELEMENTS, u, v, wide, u_step, M, m_step, line, start, L, x,
+                 ahead if v + span >= v1 else (0, 0))
         if pooled:
             pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias)
         else:
@@ -85,58 +79,43 @@ def convolve(X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, s
         _job(np.int64(job), X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, span)
 
 
-@device
-def add_products(V, v, v_step, stride, D, d, g_stride, count, p, target, d_step, IC, vectors, start, accumulate, L):
-    """Sums over `count` tiles of products of V[v] (count, IC) and `vectors` vectors of D[d], into, or added to, the same element of each
-    vector of p, the first at p[target].
-
-    What lies v_step further in V, the next element, is asked for.
-    """
-    over, ahead = (1, 0, 0, 1, 0, 0, count, stride, g_stride), (v_step, stride, 0)
-    tiles_ahead(IC, V, v, 1, D, d, L, p, target, L, ELEMENTS * d_step, vectors, vectors * L, start, 0, accumulate, over, ahead)
-
-
 @apart
-def _split(s, X, G, parts, tiling, group, block):
-    """Split `s` of `backward_weight`."""
-    N, (ic, IC, oc, OC) = X.shape[0], group
-    splits, vectors, _, d_step = parts.shape
-    x, g, p, total, L = flat(X), flat(G), flat(parts), count_tiles(N, tiling), lanes(X)
-    stride, g_stride = padded(IC, L), padded(OC, L)
-    v_step, g_step = block * stride + LINE, block * g_stride + LINE
-    first, last = part(s, splits, total)
-    V, D = scratch_pair(ELEMENTS * v_step, ELEMENTS * g_step, p.dtype)
-    start = np.zeros(vectors * L, p.dtype)
+def _filters_gradient(job, X, G, parts, tiling, group, block, depth, wide):
+    """Job `job` of `backward_weight`."""
+    (ic, IC, oc, OC), L, rows = group, lanes(X), count_rows(tiling)
+    inputs, outputs = (IC + depth - 1) // depth, (OC + wide * L - 1) // (wide * L)
+    s, v, c = job // (inputs * outputs), job // inputs % outputs * wide, job % inputs * depth
+    c1, o, o1 = min(IC, c + depth), v * L, min(OC, (v + wide) * L)
+    vectors, stride, g_stride = (o1 - o + L - 1) // L, padded(c1 - c, L), padded(o1 - o, L)
+    v_step, g_step, p_step = block * stride + LINE, block * g_stride + LINE, (c1 - c) * L + LINE
+    V, rest = scratch_pair(rows * v_step, rows * g_step + vectors * ELEMENTS * p_step, X.dtype)
+    D, p = rest[: rows * g_step], rest[rows * g_step :]
+    x, g, start = flat(X), flat(G), np.zeros(vectors * L, X.dtype)
+    first, last = part(s, parts.shape[0], count_tiles(X.shape[0], tiling))
     for t0 in range(first, max(last, first + 1), block):
         t1 = min(last, t0 + block)
-        input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, stride, v_step)
-        gradient_tiles(G, t0, t1, oc, oc + OC, tiling, D, 0, g_stride, g_step)
-        ahead, g_ahead = memory_of_tiles(X, IC, t1, block, tiling), memory_of_tiles(G, OC, t1, block, tiling)
+        input_tiles(X, t0, t1, ic + c, ic + c1, tiling, V, 0, 0, stride, v_step)
+        gradient_tiles(G, t0, t1, oc + o, oc + o1, tiling, D, 0, 0, g_stride, g_step)
+        ahead, g_ahead = memory_of_tiles(X, c1 - c, t1, block, tiling), memory_of_tiles(G, o1 - o, t1, block, tiling)
         for e in range(ELEMENTS):
             prefetch_part(x, ahead[0], ahead[1], e, ELEMENTS)
             prefetch_part(g, g_ahead[0], g_ahead[1], e, ELEMENTS)
-            add_products(V, e * v_step, v_step, stride, D, e * g_step, g_stride, t1 - t0, p, (s * vectors * ELEMENTS + e) * d_step, d_step,
-                         IC, vectors, start, t0 - first, L)
+            before, own = element(e, rows > ELEMENTS)
+            over = (1, 0, 0, 1, 0, 0, own * (t1 - t0), stride, g_stride)
+            tiles_ahead(c1 - c, V, before * v_step, 1, D, before * g_step, L, p, e * p_step, L, ELEMENTS * p_step,
+                        vectors, vectors * L, start, 0, t0 - first, over, (own * v_step, stride, 0))
+    for w in range(vectors):
+        for k in range(c, c1, L):
+            filters_back(p, w * ELEMENTS * p_step + (k - c) * L, p_step, rows > ELEMENTS, v + w, k, min(k + L, c1), parts[s])
 
 
 @kernel
-def backward_weight(X, G, parts, tiling, group, block):
-    """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, vectors, 36, IC * lanes + LINE), whose sum over splits
-    is the gradient of the transformed weights. Parallel over splits of the tiles, which a job takes `block` at a time.
-    """
-    for s in prange(parts.shape[0]):
-        _split(np.int64(s), X, G, parts, tiling, group, block)
+def backward_weight(X, G, parts, tiling, group, block, depth, wide):
+    """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, OC, IC, K, K), whose sum over splits is the gradient.
 
-
-@kernel
-def sum_products(V, D, part, count, IC, OC, accumulate):
-    """Reads `count` transformed tiles of the input and of the gradient; writes the sums of their products to part, or adds them:
-    (vectors, 36, IC * lanes + LINE). Parallel over elements and blocks of vectors of output channels.
+    Parallel over splits of the tiles, of which a job takes `block` at a time, blocks of `depth` input channels and of `wide` vectors of
+    output channels.
     """
-    vectors, _, d_step = part.shape
-    v, d, p, L = flat(V), flat(D), flat(part), lanes(V)
-    shares = (vectors + BLOCK - 1) // BLOCK
-    for job in prange(ELEMENTS * shares):
-        e, first, start = job // shares, job % shares * BLOCK, np.zeros(BLOCK * L, p.dtype)
-        add_products(v, e * V.shape[1], V.shape[1], padded(IC, L), d, e * D.shape[1] + first * L, padded(OC, L), count,
-                     p, (first * ELEMENTS + e) * d_step, d_step, IC, min(vectors - first, BLOCK), start, accumulate, L)
+    blocks = ((group[1] + depth - 1) // depth) * ((group[3] + wide * lanes(X) - 1) // (wide * lanes(X)))
+    for job in prange(parts.shape[0] * blocks):
+        _filters_gradient(np.int64(job), X, G, parts, tiling, group, block, depth, wide)

@@ -1,0 +1,113 @@
+"""Filters and their gradients, into Winograd's transform and out of it; see conv_winograd."""
+
+import numpy as np
+from numba import prange
+
+from fastconv.kernels.apart import apart
+from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.scratch import scratch
+from fastconv.kernels.transpose import transpose
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import flat
+from fastconv.kernels.winograd_strided import weight_gradient_row_of_stride_2, weight_row_of_stride_2
+from fastconv.kernels.winograd_tile import (
+    load_five,
+    load_six,
+    load_three,
+    store_five,
+    store_six,
+    store_three,
+    weight_gradient_row,
+    weight_gradient_row_of_five,
+    weight_row,
+    weight_row_of_five,
+)
+from fastconv.kernels.winograd_tiling import ELEMENTS
+
+
+@device
+def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step):
+    """Filters of vector `v` and of the summed channels first .. last: element e of channel first + c goes to u[o + e * u_step + c * L]."""
+    OC, IC, K, _ = weight.shape
+    w, L, n = flat(weight), lanes(weight), K * K
+    j0 = v * L
+    cols = min(L, (IC if by_input else OC) - j0)
+    taps, half = scratch(n * L * L, w.dtype), scratch(6 * K * L, w.dtype)  # (summed channel, tap, lane)
+    for r0 in range(first, last, L):
+        own = min(L, last - r0)
+        if by_input:
+            for r in range(own):
+                for e in range(0, n, L):
+                    transpose(w, ((r0 + r) * IC + j0) * n + e, n, cols, min(L, n - e), taps, (r * n + e) * L, L, L)
+        else:
+            for e in range(0, own * n, L):
+                transpose(w, (j0 * IC + r0) * n + e, IC * n, cols, min(L, own * n - e), taps, e * L, L, L)
+        tap, step = (n - 1, -L) if by_input else (0, L)
+        for r in range(own):
+            i, e = (r * n + tap) * L, o + (r0 - first + r) * L
+            if strided:
+                for column in range(3):
+                    store_six(weight_row_of_stride_2(*load_three(taps, i + column * step, 3 * step, L)), half, column * L, 3 * L)
+                for k in range(6):
+                    store_six(weight_row_of_stride_2(*load_three(half, k * 3 * L, L, L)), u, e + 6 * k * u_step, u_step)
+            elif K == 3:
+                for column in range(3):
+                    store_six(weight_row(*load_three(taps, i + column * step, 3 * step, L)), half, column * L, 3 * L)
+                for k in range(6):
+                    store_six(weight_row(*load_three(half, k * 3 * L, L, L)), u, e + 6 * k * u_step, u_step)
+            else:
+                for column in range(5):
+                    store_six(weight_row_of_five(*load_five(taps, i + column * step, 5 * step, L)), half, column * L, 5 * L)
+                for k in range(6):
+                    store_six(weight_row_of_five(*load_five(half, k * 5 * L, L, L)), u, e + 6 * k * u_step, u_step)
+
+
+@apart
+def _transform_vector(v, weight, by_input, strided, u, u_step):
+    """Vector `v` of `transform_weight`."""
+    transform_filters(v, weight, 0, weight.shape[0 if by_input else 1], by_input, strided, u, v * ELEMENTS * u_step, u_step)
+
+
+@kernel
+def transform_weight(weight, U, by_input, strided):
+    """Reads weight (OC, IC, K, K), writes U, G w G^T, the lanes output channels, elements in the order of a product.
+
+    With `by_input` the lanes are input channels, what is summed are output channels, and filters are turned by 180 degrees. `strided` says
+    whether the stride is 2.
+    Parallel over vectors.
+    """
+    vectors, _, u_step = U.shape
+    u = flat(U)
+    for v in prange(vectors):
+        _transform_vector(np.int64(v), weight, by_input, strided, u, u_step)
+
+
+@device
+def filters_back(p, source, p_step, strided, v, c0, c1, grad_weight):
+    """G^T m G of vector `v` of output channels and input channels c0 .. c1, as many as lanes at most, into grad_weight (OC, IC, K, K).
+
+    Element e of channel c0 + r is p[source + e * p_step + r * L].
+    """
+    OC, IC, K, _ = grad_weight.shape
+    d, L, n, own = flat(grad_weight), lanes(p), K * K, c1 - c0
+    half, taps = scratch(6 * K * L, p.dtype), scratch(n * L * L, p.dtype)  # (input channel, tap, lane)
+    for r in range(own):
+        i, t = source + r * L, r * n * L
+        if strided:
+            for column in range(6):
+                store_three(weight_gradient_row_of_stride_2(*load_six(p, i + column * p_step, 6 * p_step, L)), half, column * L, 6 * L)
+            for k in range(3):
+                store_three(weight_gradient_row_of_stride_2(*load_six(half, k * 6 * L, L, L)), taps, t + 3 * k * L, L)
+        elif K == 3:
+            for column in range(6):
+                store_three(weight_gradient_row(*load_six(p, i + column * p_step, 6 * p_step, L)), half, column * L, 6 * L)
+            for k in range(3):
+                store_three(weight_gradient_row(*load_six(half, k * 6 * L, L, L)), taps, t + 3 * k * L, L)
+        else:
+            for column in range(6):
+                store_five(weight_gradient_row_of_five(*load_six(p, i + column * p_step, 6 * p_step, L)), half, column * L, 6 * L)
+            for k in range(5):
+                store_five(weight_gradient_row_of_five(*load_six(half, k * 6 * L, L, L)), taps, t + 5 * k * L, L)
+    for e in range(0, own * n, L):
+        count = min(L, own * n - e)
+        transpose(taps, e * L, L, count, min(L, OC - v * L), d, (v * L * IC + c0) * n + e, IC * n, count)
