@@ -169,11 +169,12 @@ def test_large_batches_are_split_evenly():
     def splits(T, IC, OC, rows=36):
         return conv_winograd._weight_cut(T, rows, IC, OC, 4)[0]
 
-    assert splits(8 * 196, 16, 16) == 4
-    assert splits(64 * 64, 16, 16) == 12
-    assert splits(200, 64, 64) == 2
-    assert splits(200, 512, 512) == 1
-    assert splits(1 << 20, 256, 256) == 4
+    assert splits(800, 16, 16) == 4
+    assert splits(64 * 64, 16, 16) == 8
+    assert splits(100, 128, 128) == 2
+    assert splits(40, 64, 64) == 1
+    assert splits(1000, 512, 512) == 1
+    assert splits(1 << 20, 256, 256) == 2
     assert splits(0, 8, 8) == 1
 
 

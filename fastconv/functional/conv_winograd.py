@@ -44,8 +44,8 @@ WEIGHT_CHANNELS, WEIGHT_BYTES, MOST_WEIGHT = 128, 5 << 19, 112
 
 More channels are transformed less often, more tiles change the sums less often."""
 
-WEIGHT_JOBS, SPLIT = 16, 320
-"""Jobs that there are from splits of the tiles, where these are large enough that the sums' way back takes a thirtieth of a job."""
+WEIGHT_JOBS, SPLIT = 8, 192
+"""Jobs that splits of the tiles make, and tiles from which on they do: a split's sums take as long on their way back as some ten tiles."""
 
 
 def unfit(g):
