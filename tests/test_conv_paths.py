@@ -34,7 +34,7 @@ IMAGES, ROWS, LANES = "conv_images.convolve", "conv_direct.convolve", "conv_lane
 FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise_weight.backward_weight"
 FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct.backward_weight"
 LANES_WEIGHT = "conv_lanes_weight.backward_weight"
-PATCHES, PATCHES_INPUT, PRODUCT = "conv_im2col.im2col", "conv_im2col.col2im", "dense.product"
+PATCHES, PATCHES_INPUT, PRODUCT, PRODUCT_WEIGHT = "conv_im2col.im2col", "conv_im2col.col2im", "dense.product", "dense.product_over_rows"
 CASES = {
     "small images": ((27, 5, 8, 8), (17, 5, 3, 3), {"padding": 1}, (IMAGES, LANES, FEW_WEIGHT)),
     "8 small images": ((8, 33, 7, 7), (100, 33, 3, 3), {"padding": 1}, (IMAGES, ROWS, WEIGHT)),
@@ -64,7 +64,10 @@ CASES = {
     "strided, dilated, in groups": ((2, 40, 23, 20), (66, 20, 3, 3), {"stride": 2, "dilation": (2, 3), "groups": 2}, (ROWS, ROWS, WEIGHT)),
     "1x1 strided": ((3, 67, 8, 10), (130, 67, 1, 1), {"stride": (2, 3), "padding": (1, 0)}, (PATCHES, PATCHES_INPUT, PATCHES)),
     "1x1 strided, fewer filters": ((3, 37, 12, 13), (30, 37, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, WEIGHT)),
-    "1x1 strided, crowded rows": ((2, 512, 8, 29), (40, 512, 1, 1), {"stride": (4, 2)}, (PRODUCT, PATCHES_INPUT, PATCHES)),
+    "1x1 strided, crowded rows": ((2, 512, 8, 29), (40, 512, 1, 1), {"stride": (4, 2)}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
+    "1x1 strided, many pixels": ((5, 96, 28, 31), (130, 96, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
+    "1x1 strided, a sum in parts": ((17, 100, 16, 16), (90, 100, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
+    "1x1 strided, chunks": ((9, 400, 16, 26), (530, 400, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
     "1x1 strided, one image": ((1, 20, 25, 29), (33, 20, 1, 1), {"stride": (2, 3)}, (PRODUCT, PATCHES_INPUT, WEIGHT)),
     "strided far": ((2, 20, 30, 31), (20, 20, 3, 2), {"stride": (5, 4), "padding": (1, 3)}, (ROWS, ROWS, WEIGHT)),
     "small images strided, many channels": ((27, 40, 9, 11), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (IMAGES, IMAGES, WEIGHT)),
@@ -400,7 +403,13 @@ def test_gradients_behind_maxima_where_it_pays(name, allowed, rng, kernels_calle
         ((2, 9, 14, 14), {"stride": 2, "padding": 1}, False),
     ],
 )
-def test_strided_products_copy_no_pixels_that_lie_evenly(input_shape, options, evenly, rng, kernels_called):
+def test_strided_products_copy_no_pixels_that_lie_evenly(input_shape, options, evenly, rng, kernels_called, monkeypatch):
+    monkeypatch.setattr(conv_direct, "STRIDED_FILTERS", 1)
     x, w = small_integers(rng, input_shape, np.float32), small_integers(rng, (20, 9, 1, 1), np.float32)
-    assert_same_bits(F.conv2d(x, w, **options, algorithm="direct"), reference.conv2d(x, w, **options))
+    y = F.conv2d(x, w, **options, algorithm="direct")
+    assert_same_bits(y, reference.conv2d(x, w, **options))
+    assert (PATCHES in kernels_called) == (conv_tiles.LOW_TILES or not evenly)
+    kernels_called.clear()
+    grad_weight = F.conv2d_backward(y, x, w, **options, algorithm="direct", output_mask=(False, True, False))[1]
+    assert np.array_equal(grad_weight, reference.conv2d_backward(y, x, w, **options)[1])
     assert (PATCHES in kernels_called) == (conv_tiles.LOW_TILES or not evenly)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from fastconv.functional import conv_depthwise, conv_few, conv_grouped, conv_im2col, conv_lanes
-from fastconv.functional.arrays import zeros
+from fastconv.functional.arrays import c_order, zeros
 from fastconv.functional.conv_tiles import (
     LOW_TILES,
     PANEL_BYTES,
@@ -22,10 +22,18 @@ from fastconv.functional.conv_tiles import (
     packed,
     packed_channels,
 )
-from fastconv.functional.linear import PARTS, pixels_times_transposed, times, times_transposed, transposed_times
+from fastconv.functional.linear import (
+    PARTS,
+    pixels_times_transposed,
+    times,
+    times_transposed,
+    transposed_pixels_times,
+    transposed_times,
+)
 from fastconv.functional.pool import relu_max_halves
 from fastconv.kernels import conv_direct, conv_images
 from fastconv.kernels.conv_direct import ROW
+from fastconv.kernels.dense import CHUNK
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
@@ -75,12 +83,21 @@ def _is_strided_product(g):
     return (g.KH, g.KW, g.groups) == (1, 1, 1) and g.SH * g.SW > 1
 
 
-def _strided_product(g, x, weight, bias):
-    """`forward` of a strided product. Pixels are read where they are if high tiles find enough of them in a row, else copied together."""
+def _pixels(g):
+    """The pixels that a strided product sees, as `rows` of dense.product, or None where they had better be copied together: low tiles, and
+    high ones that find few of them in a row."""
     padded, even = g.PT or g.PB or g.PL or g.PR, g.N == 1 or g.H == g.OH * g.SH  # from image to image as from row to row
     if LOW_TILES or g.OW < FEWEST_PIXELS or padded or not even:
+        return None
+    return g.OW, g.SW * g.IC, g.SH * g.W * g.IC
+
+
+def _strided_product(g, x, weight, bias):
+    """`forward` of a strided product."""
+    rows = _pixels(g)
+    if not rows:
         return conv_im2col.forward(g, x, weight, bias)
-    y, rows = empty((g.N * g.OH * g.OW, g.OC), x.dtype), (g.OW, g.SW * g.IC, g.SH * g.W * g.IC)
+    y = empty((g.N * g.OH * g.OW, g.OC), x.dtype)
     return pixels_times_transposed(x.reshape(-1, g.IC), rows, weight.reshape(g.OC, g.IC), bias, y).reshape(g.N, g.OH, g.OW, g.OC)
 
 
@@ -183,6 +200,10 @@ def backward_weight(g, x, grad_output):
         x, grad_output = x.reshape(g.N, 1, g.H, g.IC), grad_output.reshape(g.N, 1, g.OH, g.OC)
         return backward_weight(lying, x, grad_output).reshape(g.weight_shape)
     if _is_strided_product(g) and g.IC * g.OC >= STRIDED_FILTERS:
+        rows = _pixels(g)
+        if rows and g.OW <= CHUNK:
+            product = transposed_pixels_times(x.reshape(-1, g.IC), rows, grad_output.reshape(-1, g.OC))
+            return c_order(product.T).reshape(g.weight_shape)
         return conv_im2col.backward_weight(g, x, grad_output)
     if conv_depthwise.fits(g):
         return conv_depthwise.backward_weight(g, x, grad_output)

@@ -116,15 +116,26 @@ def transposed_times(g, x):
         return product
     if K >= CHUNK_ROWS and M > N <= (dense.TALL if M <= dense.WIDE else dense.ROWS):
         return c_order(transposed_times(x, g).T)
-    pack, chunk, splits, row_blocks, column_blocks = _cut_over_rows(M, N, K, x.itemsize)
-    parts = empty((splits, M, N), g.dtype)
+    return _sum_over_rows(g, (max(1, K), M, 0), x)
+
+
+def transposed_pixels_times(x, rows, g):
+    """Those rows of x (pixels, M) that `rows` says as dense.product does, up to dense.CHUNK a run, transposed, @ g (K, N)."""
+    return _sum_over_rows(x, rows, g)
+
+
+def _sum_over_rows(a, rows, b):
+    """a.T @ b, of those rows of a that `rows` says; b is packed where several blocks of rows read it."""
+    (K, N), M, (run, between, far) = b.shape, a.shape[1], rows
+    pack, chunk, splits, row_blocks, column_blocks = _cut_over_rows(M, N, K, b.itemsize)
+    chunk, parts, a = max(1, chunk // run) * run if far else chunk, empty((splits, M, N), b.dtype), a.ravel()
     for first in range(0, max(1, K), chunk):
-        rows, values = g[first : first + chunk], x[first : first + chunk]
-        count, row, column = len(values), N, VECTOR_BYTES // x.itemsize
+        values, origin = b[first : first + chunk], first // run * far + first % run * between
+        count, row, column = len(values), N, VECTOR_BYTES // b.itemsize
         if pack:
             values, row, column = _packed(values, N, dense.pack), column, count * column
         dense.product_over_rows(
-            2 * M * N * count, rows.ravel(), values.ravel(), parts.ravel(), M, N, count, row, column, row_blocks, column_blocks, splits,
+            2 * M * N * count, a[origin:], values.ravel(), parts.ravel(), M, N, count, rows, row, column, row_blocks, column_blocks, splits,
             min(first, 1),
         )  # fmt: skip
     return sum_parts(parts)
@@ -132,7 +143,7 @@ def transposed_times(g, x):
 
 @functools.lru_cache(maxsize=1024)
 def _cut_over_rows(M, N, K, itemsize):
-    """(whether x is packed, rows of a chunk, splits, row blocks, column blocks) of `transposed_times`."""
+    """(whether b is packed, rows of a chunk, splits, row blocks, column blocks) of `_sum_over_rows`."""
     in_place = dense.reads_in_place.py_func(M, N, K)
     row_blocks, column_blocks = -(-M // dense.TALL), -(-N // (dense.SMALL_COLUMNS if in_place else dense.WIDE))
     pack = row_blocks > 2 and not in_place

@@ -195,49 +195,57 @@ def _copy_rows(b, corner, row, cols, depth, right, across):
 
 
 @apart
-def _over_rows(job, a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more):
+def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_blocks, splits, more):
     """Job `job` of `product_over_rows`."""
-    length, size = (K + splits - 1) // splits, lanes(a)
+    (run, between, far), size = rows, lanes(a)
+    whole = run if run < K else 1  # rows of A that are taken together or not at all
+    length = (K // whole + splits - 1) // splits * whole
     s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
     m, m1 = part(block // column_blocks, row_blocks, M)
     v, v1 = part(block % column_blocks, column_blocks, (N + size - 1) // size)
-    rows, cols, corner = m1 - m, min(N, v1 * size) - v * size, (s * M + m) * N + v * size
+    height, cols, corner = m1 - m, min(N, v1 * size) - v * size, (s * M + m) * N + v * size
     start, first, last = np.zeros(cols + size, a.dtype), min(K, s * length), min(K, (s + 1) * length)
     if reads_in_place(M, N, K) and splits == 1:  # in several, a last chunk of a few rows
-        over = (1, 0, 0, 1, 0, 0, K, M, row)
-        tiles(rows, a, m, 1, b, v * column, column, c, corner, N, size, v1 - v, cols, start, 0, more, over)
+        inner = run if whole > 1 else K
+        over = (1, 0, 0, K // max(1, inner), far, inner * row, inner, between, row)
+        tiles(height, a, m, 1, b, v * column, column, c, corner, N, size, v1 - v, cols, start, 0, more, over)
         return
     if first == last and not more:
-        for i in range(rows):
+        for i in range(height):
             zero(c, corner + i * N, cols)
     near = row == size or (row % size == 0 and row * itemsize(b) < FAR)  # the first where B is packed
-    most, across = min(CHUNK, length), (cols + size - 1) // size * size + 16
+    chunk, across = CHUNK // whole * whole, (cols + size - 1) // size * size + 16
+    most = min(chunk, length)
     line = most + 16  # without the 16, rows of a copy may fall on the same few lines of the cache
-    left, right = a if IN_PLACE else scratch((rows + size) * line, a.dtype), b if near else scratch(most * across, b.dtype)
-    am, a_k, ahead = (1, M, (AHEAD * M + MAX_ROWS - 1, M, 0)) if IN_PLACE else (line, 1, (0, 0, 0))
-    for k in range(first, last, CHUNK):
-        depth, origin = min(CHUNK, last - k), k * M + m
+    left, right = a if IN_PLACE else scratch((height + size) * line, a.dtype), b if near else scratch(most * across, b.dtype)
+    am, a_k, ahead = (1, between, (AHEAD * between + MAX_ROWS - 1, between, 0)) if IN_PLACE else (line, 1, (0, 0, 0))
+    if whole > 1:
+        ahead = (max(1, AHEAD // run) * far + MAX_ROWS - 1, between, 0)  # in a row of pixels that is read, not beside this one
+    for k in range(first, last, chunk):
+        depth, origin = min(chunk, last - k), place(k, rows) + m
         if not IN_PLACE:
-            _copy_columns(a, origin, M, rows, depth, left, line)
+            _copy_columns(a, origin, M, height, depth, left, line)
             origin = 0
         source, vector, along = k * row + v * column, column, row
         if not near:
             _copy_rows(b, k * row + v * size, row, cols, depth, right, across)
             source, vector, along = 0, size, across
-        over, adds = (1, 0, 0, 1, 0, 0, depth, a_k, along), more + k - first
-        tiles_ahead(rows, left, origin, am, right, source, vector, c, corner, N, size, v1 - v, cols, start, 0, adds, over, ahead)
+        inner = run if whole > 1 else depth
+        over, adds = (1, 0, 0, depth // inner, far, inner * along, inner, a_k, along), more + k - first
+        tiles_ahead(height, left, origin, am, right, source, vector, c, corner, N, size, v1 - v, cols, start, 0, adds, over, ahead)
 
 
 @kernel
-def product_over_rows(a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more):
+def product_over_rows(a, b, c, M, N, K, rows, row, column, row_blocks, column_blocks, splits, more):
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B; adds it if `more` is 1.
 
-    All are flat, `row` and `column` as in `product`. Parallel over splits and blocks of C. A job takes CHUNK rows at a time; of A it copies
+    All are flat, `rows` as in `product`, of up to CHUNK a run and where A is read IN_PLACE only, or K, M and 0 for a matrix; `row` and
+    `column` lead to the next row and vector of B. Parallel over splits and blocks of C. A job takes CHUNK rows at a time; of A it copies
     its columns, transposed, so that low tiles read whole lines, and of B its part of each row where these are FAR from each other, and
     would share few lines of the cache.
     """
     for job in prange(splits * row_blocks * column_blocks):
-        _over_rows(np.int64(job), a, b, c, M, N, K, row, column, row_blocks, column_blocks, splits, more)
+        _over_rows(np.int64(job), a, b, c, M, N, K, rows, row, column, row_blocks, column_blocks, splits, more)
 
 
 @kernel
@@ -331,7 +339,7 @@ def _gradients(job, jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start):
     row_blocks, column_blocks = (O + ROWS - 1) // ROWS, (I + SMALL_COLUMNS - 1) // SMALL_COLUMNS
     first, last = part(job, jobs, row_blocks * column_blocks if grad_w.size else 0)
     for block in range(first, last):
-        _over_rows(block, g, x, grad_w, O, I, M, I, lanes(x), row_blocks, column_blocks, 1, 0)
+        _over_rows(block, g, x, grad_w, O, I, M, (M, O, 0), I, lanes(x), row_blocks, column_blocks, 1, 0)
     first, last = part(job, jobs, (grad_b.size + lanes(g) - 1) // lanes(g))
     for o in range(first * lanes(g), last * lanes(g), lanes(g)):
         total = splat(g, 0.0)
