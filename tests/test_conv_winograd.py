@@ -48,6 +48,8 @@ SHAPES = {
     "stride 2, asymmetric": ((2, 9, 13, 14), 33, 3, {"stride": 2, "padding": ((0, 2), (1, 3))}),
     "stride 2, even above and odd left": ((2, 30, 20, 18), 17, 3, {"stride": 2, "padding": ((2, 1), (1, 0))}),
     "stride 2, padding beyond the filter": ((2, 6, 5, 4), 9, 3, {"stride": 2, "padding": 5}),
+    "stride 2, one row": ((2, 4, 2, 9), 8, 3, {"stride": 2, "padding": 1}),
+    "stride 2, one column": ((2, 19, 7, 3), 18, 3, {"stride": 2}),
     "stride 2, as small as the filter": ((2, 3, 3, 3), 5, 3, {"stride": 2}),
     "stride 2, rows that no filter reaches": ((2, 18, 10, 12), 20, 3, {"stride": 2}),
     "stride 2, many tiles": ((5, 33, 40, 41), 34, 3, {"stride": 2, "padding": 1}),
@@ -163,6 +165,14 @@ def test_how_a_weight_gradient_is_cut(cut, stride, monkeypatch, rng):
     assert np.abs(result - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize(("IC", "OC"), [(128, 128), (17, 40), (100, 8), (8, 8)])
+def test_few_tiles_are_two_jobs(IC, OC):
+    lanes = VECTOR_BYTES // 4
+    splits, _, depth, wide = conv_winograd._weight_cut(20, 36, IC, OC, 4)
+    assert splits == 1
+    assert -(-IC // depth) * -(-OC // (wide * lanes)) == (2 if max(IC, OC) > lanes else 1)
+
+
 def test_large_batches_are_split_evenly():
     """For two threads and more, but not so often that the way back from the transform would count."""
 
@@ -172,7 +182,7 @@ def test_large_batches_are_split_evenly():
     assert splits(800, 16, 16) == 4
     assert splits(64 * 64, 16, 16) == 8
     assert splits(100, 128, 128) == 2
-    assert splits(40, 64, 64) == 1
+    assert splits(64, 640, 640) == 1
     assert splits(1000, 512, 512) == 1
     assert splits(1 << 20, 256, 256) == 2
     assert splits(0, 8, 8) == 1
@@ -366,5 +376,7 @@ def test_the_rule_counts_what_is_left(rng):
     assert not pays(16, 64, 28, stride=2)  # tiles beyond the border
     assert not pays(64, 16, 32, stride=2)
     assert not pays(1, 512, 8, stride=2)
+    assert conv_winograd.pays(shapes.conv2d((64, 64, 8, 8), (64, 64, 3, 3), 2, 1, 1, 1))
+    assert not conv_winograd.pays(shapes.conv2d((64, 64, 9, 9), (64, 64, 3, 3), 2, 0, 1, 1))  # 4 tiles of the input's gradient to 1
     assert not pays(64, 2048, 32)  # four times the memory of the filters
     assert conv_direct.unfit(shapes.conv2d((1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)) is None

@@ -48,10 +48,16 @@ WEIGHT_JOBS, SPLIT = 8, 192
 """Jobs that splits of the tiles make, and tiles from which on they do: a split's sums take as long on their way back as some ten tiles."""
 
 
+def _stride(g):
+    """The stride along both axes, or 0 where they differ; a single row or column of outputs has none."""
+    strides = {stride for stride, size in ((g.SH, g.OH), (g.SW, g.OW)) if size > 1} or {1}
+    return strides.pop() if len(strides) == 1 else 0
+
+
 def unfit(g):
     """Why this algorithm cannot take the geometry, or None."""
-    strided = (g.KH, g.KW, g.SH, g.SW, g.DH, g.DW) == (3, 3, 2, 2, 1, 1)
-    if not strided and ((g.KH, g.KW) not in ((3, 3), (5, 5)) or (g.SH, g.SW) != (1, 1)):
+    strided = (g.KH, g.KW, _stride(g), g.DH, g.DW) == (3, 3, 2, 1, 1)
+    if not strided and ((g.KH, g.KW) not in ((3, 3), (5, 5)) or _stride(g) != 1):
         return "it takes 3x3 and 5x5 filters with stride 1 only, and 3x3 filters with stride 2 and no dilation"
     return None
 
@@ -82,7 +88,7 @@ def _whole(channels, lanes=VECTOR_BYTES // 4):
 
 @functools.lru_cache(maxsize=1024)
 def _share(g):
-    """This algorithm's cost over direct's, counted in multiply-adds: a quarter of them, but tiles over the border, and transforms."""
+    """This algorithm's cost over direct's, counted in multiply-adds: fewer of them, but tiles over the border, and transforms."""
     tiling, (IC, OC) = _forward_tiling(g, g.OH, g.OW), _channels(g)
     T, rows = _count(g.N, tiling), _rows(tiling)
     filters = IC * OC
@@ -92,6 +98,8 @@ def _share(g):
         return 0.5 if T >= FEWEST_PAYING else math.inf
     product, tile, filter_cost = COSTS[rows]
     whole = filters if rows == ELEMENTS else _whole(IC) * _whole(OC)
+    if rows > ELEMENTS:  # the input's gradient may need a row and a column of tiles more
+        T = (2 * T + _count(g.N, _backward_tiling(g))) / 3
     cost = T * (product * rows * whole + tile * (IC + OC)) + filter_cost * filters + CALL_COST
     return cost / max(1, g.KH * g.KW * g.N * g.OH * g.OW * filters)
 
@@ -116,18 +124,23 @@ def _tiling(g, S, R, PT, PL, OH, OW):
 @functools.lru_cache(maxsize=1024)
 def _forward_tiling(g, OH, OW):
     size = 7 - g.KH  # of a tile's outputs: with 6 x 6 inputs and filters of 3 or 5
-    return _tiling(g, size, size * g.SH, g.PT, g.PL, OH, OW)
+    return _tiling(g, size, size * _stride(g), g.PT, g.PL, OH, OW)
 
 
 @functools.lru_cache(maxsize=1024)
 def _backward_tiling(g):
-    if g.SH == 2:
+    if _stride(g) == 2:
         return _tiling(g, 8, 4, g.PT, g.PL, g.H, g.W)
     size = 7 - g.KH
     return _tiling(g, size, size, (g.KH - 1) * g.DH - g.PT, (g.KW - 1) * g.DW - g.PL, g.H, g.W)
 
 
-_count, _rows = winograd_tiling.count_tiles.py_func, winograd_tiling.count_rows.py_func
+_count, _is_strided = winograd_tiling.count_tiles.py_func, winograd_tiling.is_strided.py_func
+
+
+def _rows(tiling):
+    """Rows of all elements of a tile."""
+    return winograd_tiling.count_rows.py_func(_is_strided(tiling))
 
 
 def _channels(g):
@@ -183,7 +196,7 @@ def _convolve(x, weight, by_input, y, argmax, bias, low, pooled, tiling, group):
     else:
         lanes = VECTOR_BYTES // x.itemsize
         U = empty((-(-OC // lanes), ELEMENTS, IC * lanes + LINE), x.dtype)
-        winograd_filters.transform_weight(16 * weight.size, weight, U, by_input, rows > ELEMENTS)
+        winograd_filters.transform_weight(16 * weight.size, weight, U, by_input, _is_strided(tiling))
         cut = _cut(T, rows, IC, U.shape[0], x.itemsize)
         conv_winograd.convolve(work, x, U, y, argmax, bias, low, pooled, tiling, group, *cut)
 
@@ -210,7 +223,7 @@ def forward(g, x, weight, bias, relu=False):
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
-    if g.DH * g.DW > 1 or g.SH > 1:  # neighbours do not lie in one tile, or nobody needed it yet
+    if g.DH * g.DW > 1 or _stride(g) > 1:  # neighbours do not lie in one tile, or nobody needed it yet
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
     return _forward(g, x, weight, y, argmax, bias, -np.inf, True, _forward_tiling(g, g.OH // 2 * 2, g.OW // 2 * 2))
@@ -249,7 +262,9 @@ def _weight_cut(T, rows, IC, OC, itemsize):
     depth, wide = (_whole(-(-channels // -(-channels // WEIGHT_CHANNELS)), lanes) for channels in (IC, OC))
     blocks = -(-IC // depth) * -(-OC // wide)
     splits = max(1, min(WEIGHT_JOBS // blocks, T // SPLIT))
-    if blocks % 2:  # an even number, for two threads
+    if blocks % 2 and blocks < WEIGHT_JOBS:  # an even number of jobs, for two threads
         splits = max(1, splits // 2 * 2, min(2, T // FEWEST))
+    if blocks * splits == 1:  # few tiles: two jobs nevertheless
+        depth, wide = (depth, _whole(-(-OC // 2), lanes)) if lanes < OC else (_whole(-(-IC // 2), lanes), wide)
     share, most = max(1, -(-T // splits)), _block(rows, depth + wide, itemsize, WEIGHT_BYTES, MOST_WEIGHT)
     return splits, -(-share // -(-share // most)), depth, wide // lanes

@@ -1,10 +1,12 @@
-"""Winograd's F(4x4, 3x3) and F(2x2, 5x5): convolutions of stride 1 with 36 multiplications for 16 or 4 outputs, not 144 or 100.
+"""Winograd's F(4x4, 3x3) and F(2x2, 5x5): convolutions with 36 multiplications for 16 or 4 outputs, not 144 or 100.
+
+With stride 2 they are 81 for 16, not 144, see winograd_strided.
 
 A tile of 6 x 6 inputs and the filter are transformed, multiplied element by element and summed over channels, which for each of the 36
 elements is a matrix product of many tiles, and the product is transformed into 4 x 4 or 2 x 2 outputs (Lavin and Gray 2015, arXiv
 1509.09308, section 4). A job keeps the transformed input of its tiles near, and never writes it to memory for others.
 
-Transformed weights are (vectors, 36, IC * lanes + LINE), elements by rows of the tile; `tiling` is winograd_blocks's, and `group` =
+Transformed weights are (vectors, 36, IC * lanes + LINE), elements by rows of the tile; `tiling` is winograd_tiling's, and `group` =
 (ic, IC, oc, OC) the first channel, and how many, of what is read and of what is written: those of one group of channels.
 """
 
@@ -15,13 +17,13 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import prefetch_part
-from fastconv.kernels.scratch import scratch_pair
+from fastconv.kernels.scratch import scratch_pair, whole_lines
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat
 from fastconv.kernels.winograd_blocks import gradient_tiles, input_tiles, plain_outputs, pooled_outputs
 from fastconv.kernels.winograd_filters import filters_back
-from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, count_rows, count_tiles, element, memory_of_tiles, padded
+from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, count_rows, count_tiles, element, is_strided, memory_of_tiles, padded
 
 
 @device
@@ -51,7 +53,8 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     v0 = job % shares * share
     v1 = min(vectors, v0 + share)
     alone = v1 - v0 <= 2 and line == stride  # a row's products replace the row once they all are there, in the first cache
-    rows = count_rows(tiling)
+    strided = is_strided(tiling)
+    rows = count_rows(strided)
     V, M = scratch_pair(rows * v_step, 0 if alone else rows * m_step, y.dtype)
     if alone:
         M = V
@@ -60,7 +63,7 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, 0, stride, v_step)
     for v in range(v0, v1, span):
         wide = min(span, v1 - v)
-        multiply(V, stride, v_step, t1 - t0, IC, rows > ELEMENTS, u, v, wide, u_step, M, m_step, line, start, L, x,
+        multiply(V, stride, v_step, t1 - t0, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, x,
                  ahead if v + span >= v1 else (0, 0))
         if pooled:
             pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias)
@@ -82,14 +85,15 @@ def convolve(X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, s
 @apart
 def _filters_gradient(job, X, G, parts, tiling, group, block, depth, wide):
     """Job `job` of `backward_weight`."""
-    (ic, IC, oc, OC), L, rows = group, lanes(X), count_rows(tiling)
+    (ic, IC, oc, OC), L, strided = group, lanes(X), is_strided(tiling)
     inputs, outputs = (IC + depth - 1) // depth, (OC + wide * L - 1) // (wide * L)
     s, v, c = job // (inputs * outputs), job // inputs % outputs * wide, job % inputs * depth
-    c1, o, o1 = min(IC, c + depth), v * L, min(OC, (v + wide) * L)
+    c1, o, o1, rows = min(IC, c + depth), v * L, min(OC, (v + wide) * L), count_rows(strided)
     vectors, stride, g_stride = (o1 - o + L - 1) // L, padded(c1 - c, L), padded(o1 - o, L)
     v_step, g_step, p_step = block * stride + LINE, block * g_stride + LINE, (c1 - c) * L + LINE
-    V, rest = scratch_pair(rows * v_step, rows * g_step + vectors * ELEMENTS * p_step, X.dtype)
-    D, p = rest[: rows * g_step], rest[rows * g_step :]
+    g_size = whole_lines(rows * g_step)
+    V, rest = scratch_pair(rows * v_step, g_size + vectors * ELEMENTS * p_step, X.dtype)
+    D, p = rest[:g_size], rest[g_size:]
     x, g, start = flat(X), flat(G), np.zeros(vectors * L, X.dtype)
     first, last = part(s, parts.shape[0], count_tiles(X.shape[0], tiling))
     for t0 in range(first, max(last, first + 1), block):
@@ -100,13 +104,13 @@ def _filters_gradient(job, X, G, parts, tiling, group, block, depth, wide):
         for e in range(ELEMENTS):
             prefetch_part(x, ahead[0], ahead[1], e, ELEMENTS)
             prefetch_part(g, g_ahead[0], g_ahead[1], e, ELEMENTS)
-            before, own = element(e, rows > ELEMENTS)
+            before, own = element(e, strided)
             over = (1, 0, 0, 1, 0, 0, own * (t1 - t0), stride, g_stride)
             tiles_ahead(c1 - c, V, before * v_step, 1, D, before * g_step, L, p, e * p_step, L, ELEMENTS * p_step,
                         vectors, vectors * L, start, 0, t0 - first, over, (own * v_step, stride, 0))
     for w in range(vectors):
         for k in range(c, c1, L):
-            filters_back(p, w * ELEMENTS * p_step + (k - c) * L, p_step, rows > ELEMENTS, v + w, k, min(k + L, c1), parts[s])
+            filters_back(p, w * ELEMENTS * p_step + (k - c) * L, p_step, strided, v + w, k, min(k + L, c1), parts[s])
 
 
 @kernel

@@ -1,7 +1,7 @@
 """Winograd's algorithm for few tiles: a job takes all of them and some of the filters, which are larger; see conv_winograd.
 
-Transformed filters, or their gradients' sums, stay near the processor that uses them. Of 512 x 512 they are 38 MB, which would go through
-memory twice or more, and take longer than all multiplications with 100 tiles.
+Transformed filters stay near the processor that uses them. Of 512 x 512 they are 38 MB, which would go through memory twice, and
+take longer than all multiplications with 100 tiles.
 """
 
 import numpy as np
@@ -15,13 +15,13 @@ from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat
 from fastconv.kernels.winograd_blocks import plain_outputs, pooled_outputs
 from fastconv.kernels.winograd_filters import transform_filters
-from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, count_tiles, element, padded
+from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, count_tiles, element, is_strided, padded
 
 
 @apart
 def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input, depth):
     """Job `job` of `convolve_few`."""
-    (_, IC, _, OC), (blocks, rows, v_step) = group, V.shape
+    (_, IC, _, OC), (blocks, rows, v_step), strided = group, V.shape, is_strided(tiling)
     y, values = flat(Y), flat(V)
     L, total = lanes(y), count_tiles(Y.shape[0], tiling)
     u_step, m_step = depth * L + LINE, total * 2 * L + LINE
@@ -32,10 +32,10 @@ def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input,
     for block in range(blocks):
         first, last = block * depth, min(IC, (block + 1) * depth)
         for w in range(wide):
-            transform_filters(v + w, weight, first, last, by_input, rows > ELEMENTS, U, w * ELEMENTS * u_step, u_step)
+            transform_filters(v + w, weight, first, last, by_input, strided, U, w * ELEMENTS * u_step, u_step)
         over = (1, 0, 0, 1, 0, 0, last - first, 1, L)
         for e in range(ELEMENTS):
-            before, own = element(e, rows > ELEMENTS)
+            before, own = element(e, strided)
             tiles_ahead(own * total, values, (block * rows + before) * v_step, padded(depth, L), U, e * u_step, ELEMENTS * u_step,
                         M, before * m_step, 2 * L, L, wide, wide * L, start, 0, block, over, (own * v_step, LINE, 0))
     if pooled:

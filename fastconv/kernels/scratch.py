@@ -17,7 +17,13 @@ def scratch(count, dtype):
 
 
 @device
+def whole_lines(count):
+    """`count`, or as many numbers as make the next whole line."""
+    return (count + LINE_NUMBERS - 1) // LINE_NUMBERS * LINE_NUMBERS
+
+
+@device
 def scratch_pair(first, second, dtype):
-    """Two such arrays in one piece of memory, the first of whole lines: two large ones the C library gives back to the system each time."""
-    numbers = scratch(first + second, dtype)
-    return numbers[:first], numbers[first:]
+    """Two such arrays in one piece of memory: two large ones the C library gives back to the system each time."""
+    numbers = scratch(whole_lines(first) + second, dtype)
+    return numbers[:first], numbers[whole_lines(first) :]

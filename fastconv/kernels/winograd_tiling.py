@@ -29,9 +29,9 @@ def is_strided(tiling):
 
 
 @device
-def count_rows(tiling):
+def count_rows(strided):
     """Rows of all elements of a tile."""
-    return ROWS if tiling[0] != tiling[1] else ELEMENTS
+    return ROWS if strided else ELEMENTS
 
 
 @device
