@@ -64,7 +64,7 @@ CASES = {
     "strided, dilated, in groups": ((2, 40, 23, 20), (66, 20, 3, 3), {"stride": 2, "dilation": (2, 3), "groups": 2}, (ROWS, ROWS, WEIGHT)),
     "1x1 strided": ((3, 67, 8, 10), (130, 67, 1, 1), {"stride": (2, 3), "padding": (1, 0)}, (PATCHES, PATCHES_INPUT, PATCHES)),
     "1x1 strided, fewer filters": ((3, 37, 12, 13), (30, 37, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, WEIGHT)),
-    "1x1 strided, crowded rows": ((2, 512, 8, 29), (40, 512, 1, 1), {"stride": (4, 2)}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
+    "1x1 strided, crowded rows": ((2, 512, 8, 29), (40, 512, 1, 1), {"stride": (4, 2)}, (PRODUCT, PATCHES_INPUT, PATCHES)),
     "1x1 strided, many pixels": ((5, 96, 28, 31), (130, 96, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
     "1x1 strided, a sum in parts": ((17, 100, 16, 16), (90, 100, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
     "1x1 strided, chunks": ((9, 400, 16, 26), (530, 400, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
