@@ -78,7 +78,7 @@ def memory(threads):
 def plot(results, found, path):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure = Figure(figsize=(13, 8), layout="constrained")
     panels = figure.subplots(2, 2).flat
     for axes, (title, (axis, lines)) in zip(panels, results.items(), strict=False):
         for k, (label, times) in enumerate(lines.items()):
@@ -97,7 +97,7 @@ def plot(results, found, path):
         axes.tick_params("x", labelrotation=45)  # 14 and 16 lie side by side
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # inside it would lie on lines
     figure.savefig(path, dpi=110)
 
 
