@@ -39,13 +39,13 @@ JOBS, SHARE = 8, 32
 FEW, DEPTH = 128, 256
 """Up to so many tiles jobs take all of them and share the filters, of which they transform those of DEPTH summed channels at a time."""
 
-WEIGHT_CHANNELS, WEIGHT_BYTES, MOST_WEIGHT = 128, 5 << 19, 112
+WEIGHT_CHANNELS, WEIGHT_BYTES, MOST_WEIGHT = 128, 5 << 19, 56
 """Input and output channels of a job of a weight's gradient, and what it transforms of them at once: so many bytes, so many tiles at most.
 
 More channels are transformed less often, more tiles change the sums less often."""
 
 WEIGHT_JOBS, SPLIT = 8, 192
-"""Jobs that splits of the tiles make, and tiles from which on they do: a split's sums take as long on their way back as some ten tiles."""
+"""Up to so many jobs are made by splitting the tiles, so many tiles for each: a split's sums take as long on their way back as some ten."""
 
 
 def _stride(g):
@@ -223,7 +223,7 @@ def forward(g, x, weight, bias, relu=False):
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
-    if g.DH * g.DW > 1 or _stride(g) > 1:  # neighbours do not lie in one tile, or nobody needed it yet
+    if g.DH * g.DW > 1 or _stride(g) > 1:  # neighbours do not lie in one tile, or it has no maxima
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
     return _forward(g, x, weight, y, argmax, bias, -np.inf, True, _forward_tiling(g, g.OH // 2 * 2, g.OW // 2 * 2))
