@@ -34,7 +34,12 @@ IMAGES, ROWS, LANES = "conv_images.convolve", "conv_direct.convolve", "conv_lane
 FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise_weight.backward_weight"
 FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct.backward_weight"
 LANES_WEIGHT = "conv_lanes_weight.backward_weight"
-PATCHES, PATCHES_INPUT, PRODUCT, PRODUCT_WEIGHT = "conv_im2col.im2col", "conv_im2col.col2im", "dense.product", "dense.product_over_rows"
+PATCHES, PATCHES_INPUT, PRODUCT, PRODUCT_WEIGHT = (
+    "conv_im2col.im2col",
+    "conv_im2col.col2im",
+    "dense.product",
+    "dense_weight.product_over_rows",
+)
 CASES = {
     "small images": ((27, 5, 8, 8), (17, 5, 3, 3), {"padding": 1}, (IMAGES, LANES, FEW_WEIGHT)),
     "8 small images": ((8, 33, 7, 7), (100, 33, 3, 3), {"padding": 1}, (IMAGES, ROWS, WEIGHT)),

@@ -33,7 +33,8 @@ from fastconv.functional.linear import (
 from fastconv.functional.pool import relu_max_halves
 from fastconv.kernels import conv_direct, conv_images
 from fastconv.kernels.conv_direct import ROW
-from fastconv.kernels.dense import CHUNK, CROWDED
+from fastconv.kernels.dense import CROWDED
+from fastconv.kernels.dense_weight import CHUNK
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 

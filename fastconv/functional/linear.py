@@ -8,7 +8,7 @@ import numpy as np
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import FLOAT32, FLOAT64, c_order, contiguous, plain, same_dtype
 from fastconv.functional.options import three
-from fastconv.kernels import activation, dense, dense_row
+from fastconv.kernels import activation, dense, dense_row, dense_weight
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
@@ -114,13 +114,13 @@ def transposed_times(g, x):
         product = empty((M, N), g.dtype)
         dense_row.outer(product.size, g[0], x[0], product)
         return product
-    if K >= CHUNK_ROWS and M > N <= (dense.TALL if M <= dense.WIDE else dense.ROWS):
+    if K >= CHUNK_ROWS and M > N <= (dense_weight.TALL if M <= dense_weight.WIDE else dense.ROWS):
         return c_order(transposed_times(x, g).T)
     return _sum_over_rows(g, (max(1, K), M, 0), x)
 
 
 def transposed_pixels_times(x, rows, g):
-    """Those rows of x (pixels, M) that `rows` says as dense.product does, up to dense.CHUNK a run, transposed, @ g (K, N)."""
+    """Those rows of x (pixels, M) that `rows` says as dense.product does, up to dense_weight.CHUNK a run, transposed, @ g (K, N)."""
     return _sum_over_rows(x, rows, g)
 
 
@@ -134,7 +134,7 @@ def _sum_over_rows(a, rows, b):
         count, row, column = len(values), N, VECTOR_BYTES // b.itemsize
         if pack:
             values, row, column = _packed(values, N, dense.pack), column, count * column
-        dense.product_over_rows(
+        dense_weight.product_over_rows(
             2 * M * N * count, a[origin:], values.ravel(), parts.ravel(), M, N, count, rows, row, column, row_blocks, column_blocks, splits,
             min(first, 1),
         )  # fmt: skip
@@ -144,8 +144,8 @@ def _sum_over_rows(a, rows, b):
 @functools.lru_cache(maxsize=1024)
 def _cut_over_rows(M, N, K, itemsize):
     """(whether b is packed, rows of a chunk, splits, row blocks, column blocks) of `_sum_over_rows`."""
-    in_place = dense.reads_in_place.py_func(M, N, K)
-    row_blocks, column_blocks = -(-M // dense.TALL), -(-N // (dense.SMALL_COLUMNS if in_place else dense.WIDE))
+    in_place = dense_weight.reads_in_place.py_func(M, N, K)
+    row_blocks, column_blocks = -(-M // dense_weight.TALL), -(-N // (dense.SMALL_COLUMNS if in_place else dense_weight.WIDE))
     pack = row_blocks > 2 and not in_place
     chunk = max(CHUNK_ROWS, CHUNK_BYTES // (N * itemsize)) if pack else max(1, K)
     splits = max(1, min(PARTS // (row_blocks * column_blocks), min(K, chunk) // SPLIT_ROWS))
@@ -268,7 +268,7 @@ def _gradients(grad_output, input, weight, output_mask, relu):
         raise ArgumentError(f"grad_output must have shape {(*input.shape[:-1], O)}, got {grad_output.shape}")
     need_input, need_weight, need_bias = output_mask
     M, output = len(x), x if relu else None
-    if M > 1 and dense.reads_in_place.py_func(O, features, M):
+    if M > 1 and dense_weight.reads_in_place.py_func(O, features, M):
         grad_input, grad_weight, grad_bias = _gradients_together(g, x, weight, output_mask, output)
     else:
         grad_input = times(g, weight, output) if need_input else None
@@ -284,7 +284,7 @@ def _gradients_together(g, x, weight, output_mask, output):
     grad_input = empty((M, I), g.dtype) if need_input else none
     grad_weight = empty((O, I), g.dtype) if need_weight else none
     grad_bias = np.empty(O, g.dtype) if need_bias else none
-    dense.gradients(
+    dense_weight.gradients(
         2 * M * O * I, g, x, weight, grad_input.ravel(), grad_weight.ravel(), grad_bias,
         (none if output is None else output).ravel(), _short_given(M, I, O, g.itemsize), np.zeros(I, g.dtype),
     )  # fmt: skip

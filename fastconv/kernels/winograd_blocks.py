@@ -38,10 +38,7 @@ def _input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step):
             d, corner, below, beside = x, i + c, row, pixel
             if near or own - c < L:
                 d, corner, below, beside = flat(edge), 0, 6 * L, L
-                if own - c < L:
-                    fill_edge(x, i + c, row, pixel, own - c, 6, inside, zeros, edge)
-                else:
-                    fill_edge(x, i + c, row, pixel, L, 6, inside, zeros, edge)
+                fill_edge(x, i + c, row, pixel, own - c, 6, inside, zeros, edge)
             input_tile(d, corner, below, beside, V, o + c, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
@@ -73,10 +70,7 @@ def _gradient_tiles(G, t0, t1, first, last, tiling, V, start, at, stride, step):
             d, corner, below, beside = g, i + c, row, pixel
             if near or own - c < L:
                 d, corner, below, beside = flat(edge), 0, S * L, L
-                if own - c < L:
-                    fill_edge(g, i + c, row, pixel, own - c, S, inside, zeros, edge)
-                else:
-                    fill_edge(g, i + c, row, pixel, L, S, inside, zeros, edge)
+                fill_edge(g, i + c, row, pixel, own - c, S, inside, zeros, edge)
             if S == 4:
                 gradient_tile(d, corner, below, beside, V, o + c, step)
             else:

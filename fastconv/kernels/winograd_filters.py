@@ -25,6 +25,16 @@ from fastconv.kernels.winograd_tile import (
 from fastconv.kernels.winograd_tiling import ELEMENTS
 
 
+@device(forceinline=True)
+def _row_of_three(strided, w0, w1, w2):
+    return weight_row_of_stride_2(w0, w1, w2) if strided else weight_row(w0, w1, w2)
+
+
+@device(forceinline=True)
+def _gradient_row_of_three(strided, m0, m1, m2, m3, m4, m5):
+    return weight_gradient_row_of_stride_2(m0, m1, m2, m3, m4, m5) if strided else weight_gradient_row(m0, m1, m2, m3, m4, m5)
+
+
 @device
 def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step):
     """Filters of vector `v` and of the summed channels first .. last: element e of channel first + c goes to u[o + e * u_step + c * L]."""
@@ -45,16 +55,11 @@ def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step):
         tap, step = (n - 1, -L) if by_input else (0, L)
         for r in range(own):
             i, e = (r * n + tap) * L, o + (r0 - first + r) * L
-            if strided:
+            if K == 3:
                 for column in range(3):
-                    store_six(weight_row_of_stride_2(*load_three(taps, i + column * step, 3 * step, L)), half, column * L, 3 * L)
+                    store_six(_row_of_three(strided, *load_three(taps, i + column * step, 3 * step, L)), half, column * L, 3 * L)
                 for k in range(6):
-                    store_six(weight_row_of_stride_2(*load_three(half, k * 3 * L, L, L)), u, e + 6 * k * u_step, u_step)
-            elif K == 3:
-                for column in range(3):
-                    store_six(weight_row(*load_three(taps, i + column * step, 3 * step, L)), half, column * L, 3 * L)
-                for k in range(6):
-                    store_six(weight_row(*load_three(half, k * 3 * L, L, L)), u, e + 6 * k * u_step, u_step)
+                    store_six(_row_of_three(strided, *load_three(half, k * 3 * L, L, L)), u, e + 6 * k * u_step, u_step)
             else:
                 for column in range(5):
                     store_six(weight_row_of_five(*load_five(taps, i + column * step, 5 * step, L)), half, column * L, 5 * L)
@@ -93,16 +98,11 @@ def filters_back(p, source, p_step, strided, v, c0, c1, grad_weight):
     half, taps = scratch(6 * K * L, p.dtype), scratch(n * L * L, p.dtype)  # (input channel, tap, lane)
     for r in range(own):
         i, t = source + r * L, r * n * L
-        if strided:
+        if K == 3:
             for column in range(6):
-                store_three(weight_gradient_row_of_stride_2(*load_six(p, i + column * p_step, 6 * p_step, L)), half, column * L, 6 * L)
+                store_three(_gradient_row_of_three(strided, *load_six(p, i + column * p_step, 6 * p_step, L)), half, column * L, 6 * L)
             for k in range(3):
-                store_three(weight_gradient_row_of_stride_2(*load_six(half, k * 6 * L, L, L)), taps, t + 3 * k * L, L)
-        elif K == 3:
-            for column in range(6):
-                store_three(weight_gradient_row(*load_six(p, i + column * p_step, 6 * p_step, L)), half, column * L, 6 * L)
-            for k in range(3):
-                store_three(weight_gradient_row(*load_six(half, k * 6 * L, L, L)), taps, t + 3 * k * L, L)
+                store_three(_gradient_row_of_three(strided, *load_six(half, k * 6 * L, L, L)), taps, t + 3 * k * L, L)
         else:
             for column in range(6):
                 store_five(weight_gradient_row_of_five(*load_six(p, i + column * p_step, 6 * p_step, L)), half, column * L, 6 * L)

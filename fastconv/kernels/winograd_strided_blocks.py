@@ -35,10 +35,7 @@ def strided_input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, st
             d, corner, below, beside = x, i + c, row, pixel
             if near or own - c < L:
                 d, corner, below, beside = flat(edge), 0, size * L, L
-                if own - c < L:
-                    fill_edge(x, i + c, row, pixel, own - c, size, inside, zeros, edge)
-                else:
-                    fill_edge(x, i + c, row, pixel, L, size, inside, zeros, edge)
+                fill_edge(x, i + c, row, pixel, own - c, size, inside, zeros, edge)
             strided_input_tile(d, corner, jump * below, jump * beside, down * below, right * beside, V, start + c, k, stride, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
@@ -58,10 +55,7 @@ def strided_gradient_tiles(G, t0, t1, first, last, tiling, V, start, at, stride,
             d, corner, below, beside = g, i + c, row, pixel
             if near or own - c < L:
                 d, corner, below, beside = flat(edge), 0, 4 * L, L
-                if own - c < L:
-                    fill_edge(g, i + c, row, pixel, own - c, 4, inside, zeros, edge)
-                else:
-                    fill_edge(g, i + c, row, pixel, L, 4, inside, zeros, edge)
+                fill_edge(g, i + c, row, pixel, own - c, 4, inside, zeros, edge)
             strided_gradient_tile(d, corner, below, beside, V, start + c, k, stride, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 

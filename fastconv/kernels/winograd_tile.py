@@ -153,11 +153,8 @@ def store_five(values, target, i, step):
 
 
 @device(forceinline=True)
-def fill_edge(x, i, row, pixel, own, size, inside, zeros, edge):
-    """Copies size x size pixels of a tile at x[i], `own` of a vector's channels, to `edge`, with zeros where the tile is outside the image.
-
-    `inside` = (h, w, DH, DW, H, W): where the tile starts in the image, from pixel to pixel, and the image's size.
-    """
+def _fill_edge(x, i, row, pixel, own, size, inside, zeros, edge):
+    """`fill_edge`, without a choice where `own` is a constant."""
     h, w, DH, DW, H, W = inside
     i, h, w, L = opaque(i), opaque(h), opaque(w), lanes(edge)
     for r in range(size):
@@ -165,6 +162,18 @@ def fill_edge(x, i, row, pixel, own, size, inside, zeros, edge):
         for column in range(size):
             here = row_inside & (w + column * DW >= 0) & (w + column * DW < W)
             store(edge, (r * size + column) * L, load_inside(x, i + r * row + column * pixel, own, here, zeros), L)
+
+
+@device(forceinline=True)
+def fill_edge(x, i, row, pixel, own, size, inside, zeros, edge):
+    """Copies size x size pixels of a tile at x[i], `own` of a vector's channels, to `edge`, with zeros where the tile is outside the image.
+
+    `inside` = (h, w, DH, DW, H, W): where the tile starts in the image, from pixel to pixel, and the image's size.
+    """
+    if own < lanes(edge):
+        _fill_edge(x, i, row, pixel, own, size, inside, zeros, edge)
+    else:
+        _fill_edge(x, i, row, pixel, lanes(edge), size, inside, zeros, edge)
 
 
 @device(forceinline=True)
