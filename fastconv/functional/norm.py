@@ -7,8 +7,7 @@ import numpy as np
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
 from fastconv.functional.options import number, three
-from fastconv.kernels import host
-from fastconv.kernels import norm as kernels
+from fastconv.kernels import host, norm, norm_gradient
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
@@ -67,9 +66,9 @@ def _cut(M, C, itemsize):
     A wide row is `fold` rows, as many as fit into four vectors.
     """
     fold = max(1, 4 * VECTOR_BYTES // (C * itemsize))
-    W, runs = fold * C, kernels.RUNS
+    W, runs = fold * C, norm.RUNS
     step = max(RUN, min(MOST, max(LEAST, M * C // BLOCKS)) // (runs * W))
-    return fold, W, step, -(-(M // (runs * fold)) // step), -(-M // (fold * max(1, kernels.ELEMENTS // W)))
+    return fold, W, step, -(-(M // (runs * fold)) // step), -(-M // (fold * max(1, norm.ELEMENTS // W)))
 
 
 NO_BATCHES = np.empty(0, np.int64)
@@ -83,7 +82,7 @@ def _forward(x, other, training, running_mean, running_var, batches, momentum, e
     saved = np.zeros((2, C), dtype)
     if M:
         fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
-        kernels.forward(
+        norm.forward(
             4 * x.size, x, other, training, running_mean, running_var, batches, momentum, eps, weight, bias, low, saved, y, fold, step,
             jobs if wanted else 0, empty((blocks, 3, W), dtype), np.empty((2, C)), empty((3, W), dtype),
         )  # fmt: skip
@@ -196,7 +195,7 @@ def batch_norm_backward_saved(
     grad_weight, grad_bias, d = np.zeros(C, dtype), np.zeros(C, dtype), empty(x.shape if need_input else (0, C), dtype)
     if M:
         fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
-        kernels.backward(
+        norm_gradient.backward(
             4 * x.size, g, x, saved, weight, bias, 0.0 if relu else np.nan, bool(training), bool(training) or need_weight or need_bias,
             grad_weight, grad_bias, d, fold, step, jobs if need_input else 0, empty((blocks, 2, W), dtype), np.empty((2, C)),
             empty((5, W), dtype),

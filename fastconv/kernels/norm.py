@@ -8,12 +8,11 @@ the hardware foresees. One vector of channels down the rows, or neighbouring row
 
 import math
 
-import numpy as np
 from numba import prange
 
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.vector import fma, lanes, select, splat
-from fastconv.kernels.vector_memory import load, store, zero
+from fastconv.kernels.vector_memory import load, store
 
 RUNS = 4
 """Runs of wide rows in a block of sums."""
@@ -23,14 +22,14 @@ ELEMENTS = 8192
 
 
 @device
-def _runs(job, step, M, fold, W):
+def runs_of(job, step, M, fold, W):
     """(where the first run of a block of sums begins, numbers of each of its runs), of M rows, `step` wide rows a run."""
     start = job * step
     return RUNS * start * W, (min(start + step, M // (RUNS * fold)) - start) * W
 
 
 @device
-def _rows(job, M, C):
+def rows_of(job, M, C):
     """(start, stop) of the wide rows that a job computes, of M of C channels."""
     step = max(1, ELEMENTS // C)
     return job * step, min((job + 1) * step, M)
@@ -70,7 +69,7 @@ def _mean_of_block(parts, to, W, share, like, count):
 def _block_statistics(job, step, x, fold, parts):
     """Mean and sum of squared distances from it, of one block."""
     W, L, to = parts.shape[2], lanes(x), job * 3 * parts.shape[2]
-    start, run = _runs(job, step, x.shape[0], fold, W)
+    start, run = runs_of(job, step, x.shape[0], fold, W)
     whole, share = W - W % L, W / (RUNS * run)
     for c in range(0, whole, L):
         _mean_of_four(x, start + c, run, parts, to + c, W, L)
@@ -92,7 +91,7 @@ def _combine_statistics(step, x, fold, parts, totals):
     remaining = range(M // (RUNS * fold) * RUNS * fold, M)
     totals[:] = 0.0
     for job in range(jobs):
-        rows = RUNS * _runs(job, step, M, fold, W)[1] // W
+        rows = RUNS * runs_of(job, step, M, fold, W)[1] // W
         for p in range(fold):
             for c in range(C):
                 totals[0, c] += parts[job, 0, p * C + c] * (rows / M)
@@ -100,7 +99,7 @@ def _combine_statistics(step, x, fold, parts, totals):
         for c in range(C):
             totals[0, c] += x[m, c] / M
     for job in range(jobs):
-        rows = RUNS * _runs(job, step, M, fold, W)[1] // W
+        rows = RUNS * runs_of(job, step, M, fold, W)[1] // W
         for p in range(fold):
             for c in range(C):
                 distance = parts[job, 0, p * C + c] - totals[0, c]
@@ -112,6 +111,16 @@ def _combine_statistics(step, x, fold, parts, totals):
 
 # --- forward -------------------------------------------------------------------------------------------------------------
 
+@device
+def set_factors(saved, weight, bias, factors):
+    """factors (., W): mean, scale and bias of each column of a wide row; for gradients there are also slope and shift."""
+    C = saved.shape[1]
+    for c in range(factors.shape[1]):
+        inverse = saved[1, c % C]
+        factors[0, c] = saved[0, c % C]
+        factors[1, c] = inverse * weight[c % C] if weight.size > 0 else inverse
+        factors[2, c] = bias[c % C] if bias.size > 0 else 0.0
+
 
 @device(forceinline=True)
 def _normal(x, i, factors, c, count):
@@ -121,9 +130,9 @@ def _normal(x, i, factors, c, count):
 
 
 @device(forceinline=True)
-def _store_normal(x, i, factors, c, count, low, y):
+def _store_normal(x, i, factors, c, count, low, y, o):
     v = _normal(x, i, factors, c, count)
-    store(y, i + c, select(v <= low, low, v), count)
+    store(y, o + c, select(v <= low, low, v), count)
 
 
 @device(forceinline=True)
@@ -133,22 +142,40 @@ def _store_sum(x, other, i, factors, c, count, low, y):
 
 
 @device
-def _normalize_block(job, x, other, factors, low, y):
+def normalize(x, start, stop, factors, low, y, target):
+    """Writes x[start:stop], of whole rows, normalized to y[target:]."""
     W, L = factors.shape[1], lanes(x)
-    start, stop = _rows(job, (x.size + W - 1) // W, W)
-    for i in range(start * W, stop * W, W):
-        end = min(W, x.size - i)
+    for i in range(start, stop, W):
+        end, o = min(W, stop - i), target + i - start
         whole = end - end % L
-        if other.size > 0:
-            for c in range(0, whole, L):
-                _store_sum(x, other, i, factors, c, L, low, y)
-            if whole < end:
-                _store_sum(x, other, i, factors, whole, end - whole, low, y)
-        else:
-            for c in range(0, whole, L):
-                _store_normal(x, i, factors, c, L, low, y)
-            if whole < end:
-                _store_normal(x, i, factors, whole, end - whole, low, y)
+        for c in range(0, whole, L):
+            _store_normal(x, i, factors, c, L, low, y, o)
+        if whole < end:
+            _store_normal(x, i, factors, whole, end - whole, low, y, o)
+
+
+@device
+def _normalize_sum(x, start, stop, other, factors, low, y):
+    """Writes x[start:stop], of whole rows, normalized, plus other, to y."""
+    W, L = factors.shape[1], lanes(x)
+    for i in range(start, stop, W):
+        end = min(W, stop - i)
+        whole = end - end % L
+        for c in range(0, whole, L):
+            _store_sum(x, other, i, factors, c, L, low, y)
+        if whole < end:
+            _store_sum(x, other, i, factors, whole, end - whole, low, y)
+
+
+@device
+def _normalize_block(job, x, other, factors, low, y):
+    W = factors.shape[1]
+    first, last = rows_of(job, (x.size + W - 1) // W, W)
+    start, stop = first * W, min(last * W, x.size)
+    if other.size > 0:
+        _normalize_sum(x, start, stop, other, factors, low, y)
+    else:
+        normalize(x, start, stop, factors, low, y, start)
 
 
 @kernel
@@ -178,144 +205,6 @@ def forward(x, other, training, running_mean, running_var, batches, momentum, ep
         for c in range(C):
             saved[0, c] = running_mean[c]
             saved[1, c] = 1.0 / math.sqrt(running_var[c] + eps)
-    for c in range(factors.shape[1]):
-        inverse = saved[1, c % C]
-        factors[0, c] = saved[0, c % C]
-        factors[1, c] = inverse * weight[c % C] if weight.size > 0 else inverse
-        factors[2, c] = bias[c % C] if bias.size > 0 else 0.0
+    set_factors(saved, weight, bias, factors)
     for job in prange(jobs):
         _normalize_block(job, x, other, factors, low, y)
-
-
-# --- backward ------------------------------------------------------------------------------------------------------------
-
-# g may be the gradient behind ReLU: it counts where the output, computed once more by the same operations, is above 0 or NaN. `low` is 0
-# then, else NaN, below which is nothing: a branch in the innermost loops makes them three times slower, for it keeps Numba from leaving
-# out the counting of references.
-
-
-@device(forceinline=True)
-def _behind_relu(g, i, distance, factors, c, count, low):
-    """Numbers g[i:], 0 where the output that belongs to `distance` is not above `low`. factors (5, W): scale, mean, ., ., bias."""
-    output = fma(distance, load(factors, c, count), load(factors, 4 * factors.shape[1] + c, count))
-    return select(output <= low, 0.0, load(g, i, count))
-
-
-@device(forceinline=True)
-def _terms(g, x, i, factors, c, count, low, total, product):
-    """The sums of g and of g * (x - mean), with one vector more."""
-    distance = load(x, i, count) - load(factors, factors.shape[1] + c, count)
-    gradient = _behind_relu(g, i, distance, factors, c, count, low)
-    return total + gradient, fma(gradient, distance, product)
-
-
-@device(forceinline=True)
-def _sum_four(g, x, i, run, factors, c, count, low, parts, to):
-    """Adds the terms of four rows."""
-    W = factors.shape[1]
-    total, product = load(parts, to + c, count), load(parts, to + W + c, count)
-    total, product = _terms(g, x, i, factors, c, count, low, total, product)
-    total, product = _terms(g, x, i + run, factors, c, count, low, total, product)
-    total, product = _terms(g, x, i + 2 * run, factors, c, count, low, total, product)
-    total, product = _terms(g, x, i + 3 * run, factors, c, count, low, total, product)
-    store(parts, to + c, total, count)
-    store(parts, to + W + c, product, count)
-
-
-@device
-def _block_gradient_sums(job, step, g, x, fold, factors, low, parts):
-    W, L, to = parts.shape[2], lanes(x), job * 2 * parts.shape[2]
-    start, run = _runs(job, step, x.shape[0], fold, W)
-    whole = W - W % L
-    zero(parts, to, 2 * W)
-    for i in range(start, start + run, W):
-        for c in range(0, whole, L):
-            _sum_four(g, x, i + c, run, factors, c, L, low, parts, to)
-        if whole < W:
-            _sum_four(g, x, i + whole, run, factors, whole, W - whole, low, parts, to)
-
-
-@device
-def _sum_gradients(g, x, low, fold, factors, parts, totals):
-    """totals (2, C): the sums of g and of g * (x - mean), from those of the blocks."""
-    M, C = x.shape
-    totals[:] = 0.0
-    for job in range(parts.shape[0]):
-        for p in range(fold):
-            for c in range(C):
-                totals[0, c] += parts[job, 0, p * C + c]
-                totals[1, c] += parts[job, 1, p * C + c]
-    rest, nothing = np.empty((2, C), x.dtype), splat(x, 0.0)
-    for m in range(M // (RUNS * fold) * RUNS * fold, M):
-        for c in range(0, C, lanes(x)):
-            gradient, product = _terms(g, x, m * C + c, factors, c, C - c, low, nothing, nothing)
-            store(rest, c, gradient, C - c)
-            store(rest, C + c, product, C - c)
-        for c in range(C):
-            totals[0, c] += rest[0, c]
-            totals[1, c] += rest[1, c]
-
-
-@device(forceinline=True)
-def _gradient(g, x, i, factors, c, count, low, d):
-    """`count` numbers of d[i + c:], which belong to column c of the wide row, with statistics that are x's."""
-    W = factors.shape[1]
-    distance = load(x, i + c, count) - load(factors, W + c, count)
-    moved = fma(distance, load(factors, 2 * W + c, count), load(factors, 3 * W + c, count))
-    store(d, i + c, fma(_behind_relu(g, i + c, distance, factors, c, count, low), load(factors, c, count), moved), count)
-
-
-@device(forceinline=True)
-def _gradient_of_constants(g, x, i, factors, c, count, low, d):
-    """As `_gradient`, with statistics that are constants."""
-    distance = load(x, i + c, count) - load(factors, factors.shape[1] + c, count)
-    store(d, i + c, _behind_relu(g, i + c, distance, factors, c, count, low) * load(factors, c, count), count)
-
-
-@device
-def _block_gradient(job, g, x, factors, low, training, d):
-    W, L = factors.shape[1], lanes(x)
-    start, stop = _rows(job, (x.size + W - 1) // W, W)
-    for i in range(start * W, stop * W, W):
-        end = min(W, x.size - i)
-        whole = end - end % L
-        if training:
-            for c in range(0, whole, L):
-                _gradient(g, x, i, factors, c, L, low, d)
-            if whole < end:
-                _gradient(g, x, i, factors, whole, end - whole, low, d)
-        else:
-            for c in range(0, whole, L):
-                _gradient_of_constants(g, x, i, factors, c, L, low, d)
-            if whole < end:
-                _gradient_of_constants(g, x, i, factors, whole, end - whole, low, d)
-
-
-@kernel
-def backward(g, x, saved, weight, bias, low, training, sums, grad_weight, grad_bias, d, fold, step, jobs, parts, totals, factors):
-    """Reads g, writes d = a * g, a = weight * saved[1], when the statistics are constants; in training + b * (x - saved[0]) + shift, as
-    they are those of x, of which the sums tell how they move.
-
-    With `sums`, which training needs, grad_bias (C,) becomes the sum of g, and grad_weight (C,) that of g * (x - saved[0]) * saved[1].
-    d may be empty, with jobs = 0. parts (blocks, 2, fold * C), of RUNS runs of `step` wide rows each, totals (2, C), float64, and factors
-    (5, fold * C) are scratch."""
-    M, C = x.shape
-    for c in range(factors.shape[1]):
-        inverse = saved[1, c % C]
-        factors[0, c] = inverse * weight[c % C] if weight.size > 0 else inverse
-        factors[1, c] = saved[0, c % C]
-        factors[4, c] = bias[c % C] if bias.size > 0 else 0.0
-    if sums:
-        for job in prange(parts.shape[0]):
-            _block_gradient_sums(job, step, g, x, fold, factors, low, parts)
-        _sum_gradients(g, x, low, fold, factors, parts, totals)
-        for c in range(C):
-            totals[1, c] *= saved[1, c]
-            grad_bias[c], grad_weight[c] = totals[0, c], totals[1, c]
-    if training:
-        for c in range(factors.shape[1]):
-            a = factors[0, c]
-            factors[2, c] = -a * saved[1, c % C] * (totals[1, c % C] / M)
-            factors[3, c] = -a * (totals[0, c % C] / M)
-    for job in prange(jobs):
-        _block_gradient(job, g, x, factors, low, training, d)
