@@ -55,13 +55,13 @@ def _convolve(work, x, filters, y, bias, window, taps, place):
 def forward(g, x, weight, bias):
     """x (N, H, W, C), weight (C, 1, KH, KW), bias (C,) to (N, OH, OW, C)."""
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
-    _convolve(g.flops, x, _channels_inside(weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
+    _convolve(g.flops, x, channels_inside(weight), y, bias, g.window, g.taps, (1, 1, 0, 0))
     return y
 
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, C), weight (C, 1, KH, KW) to (N, H, W, C)."""
-    filters, dtype = _channels_inside(weight), grad_output.dtype
+    filters, dtype = channels_inside(weight), grad_output.dtype
     if (g.KW, g.SW, g.DW) == (3, 2, 1):
         grad_input = empty((g.N, g.H, g.W, g.IC), dtype)
         window, taps = (g.SH, g.PT, g.PL), (g.KH, g.DH, g.SH // math.gcd(g.SH, g.DH))
@@ -84,9 +84,14 @@ def backward_weight(g, x, grad_output):
     """x (N, H, W, C), grad_output (N, OH, OW, C) to (C, 1, KH, KW)."""
     parts = empty((max(1, min(PARTS, g.N * g.OH)), g.KH, g.KW, g.IC), x.dtype)
     conv_depthwise_weight.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps)
-    return c_order(sum_parts(parts).transpose(2, 0, 1)).reshape(g.weight_shape)
+    return in_order(sum_parts(parts), g)
 
 
-def _channels_inside(weight):
+def channels_inside(weight):
     """(C, 1, KH, KW) as (KH, KW, C)."""
     return c_order(weight[:, 0].transpose(1, 2, 0))
+
+
+def in_order(filters, g):
+    """(KH, KW, C) as (C, 1, KH, KW)."""
+    return c_order(filters.transpose(2, 0, 1)).reshape(g.weight_shape)

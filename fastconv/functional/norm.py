@@ -42,7 +42,7 @@ def _like(name, array, input, x):
     return _rows(array)
 
 
-def _vector(name, vector, like):
+def vector(name, vector, like):
     """An optional array of one number per channel; an empty one when it is None."""
     if vector is None:
         return np.empty(0, like.dtype)
@@ -60,7 +60,7 @@ RUN = 8
 
 
 @functools.lru_cache(maxsize=1024)
-def _cut(M, C, itemsize):
+def cut(M, C, itemsize):
     """How the kernels cut M rows of C channels: (fold, numbers of a wide row, wide rows of a run, blocks of runs, blocks of all rows).
 
     A wide row is `fold` rows, as many as fit into four vectors.
@@ -76,19 +76,19 @@ NO_BATCHES = np.empty(0, np.int64)
 
 
 def _forward(x, other, training, running_mean, running_var, batches, momentum, eps, weight, bias, low, wanted=True):
-    """(normalized rows like x, statistics) of kernels.norm.forward; without the rows unless they are `wanted`."""
+    """(normalized rows like x, statistics, factors) of kernels.norm.forward; without the rows unless they are `wanted`."""
     (M, C), dtype = x.shape, x.dtype
+    fold, W, step, blocks, jobs = cut(M, C, x.itemsize)
     y = empty(x.shape if wanted else (0, C), dtype)
-    saved = np.zeros((2, C), dtype)
+    saved, factors = np.zeros((2, C), dtype), empty((3, W), dtype)
     if M:
-        fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
         norm.forward(
             4 * x.size, x, other, training, running_mean, running_var, batches, momentum, eps, weight, bias, low, saved, y, fold, step,
-            jobs if wanted else 0, empty((blocks, 3, W), dtype), np.empty((2, C)), empty((3, W), dtype),
+            jobs if wanted else 0, empty((blocks, 3, W), dtype), np.empty((2, C)), factors,
         )  # fmt: skip
     elif training:
         batches += 1
-    return y, saved
+    return y, saved, factors
 
 
 def _constants(running_mean, running_var, x):
@@ -96,7 +96,7 @@ def _constants(running_mean, running_var, x):
     if running_mean is None or running_var is None:
         missing = "running_mean" if running_mean is None else "running_var"
         raise ArgumentTypeError(f"{missing} must be an array when training is False, got None")
-    return _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
+    return vector("running_mean", running_mean, x), vector("running_var", running_var, x)
 
 
 def _check_writable(name, array):
@@ -117,17 +117,28 @@ def _check_batch(x):
 
 def batch_norm_forward_saved(
     input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5,
-    *, relu=False, addend=None, batches=None,
+    batches=None, *, relu=False, addend=None,
 ):  # fmt: skip
     """As `batch_norm`, plus `addend`, an array of its shape, and with `relu` ReLU of that; returns (output, saved), saved opaque and what
     `batch_norm_backward_saved` needs. In training `batches`, an int64 array of no axes, is counted up."""
     input = _checked(input)
+    arguments = running_mean, running_var, weight, bias, training, momentum, eps, batches
+    y, saved, _ = _normalized(input, *arguments, relu=relu, addend=addend)
+    return _restored(y, input.shape), saved
+
+
+def batch_norm_factors(input, running_mean, running_var, weight, bias, training, momentum, eps, batches):
+    """What `batch_norm_forward_saved` does, but for its output: (saved, the factors of kernels.norm.normalize)."""
+    return _normalized(_checked(input), running_mean, running_var, weight, bias, training, momentum, eps, batches, wanted=False)[1:]
+
+
+def _normalized(input, running_mean, running_var, weight, bias, training, momentum, eps, batches, relu=False, addend=None, wanted=True):
     x = _rows(input)
     momentum, eps = number("momentum", momentum), number("eps", eps, 0)
-    weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
+    weight, bias = vector("weight", weight, x), vector("bias", bias, x)
     other = np.empty((0, 0), x.dtype) if addend is None else _like("addend", addend, input, x)
     if training:
-        mean, var = _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
+        mean, var = vector("running_mean", running_mean, x), vector("running_var", running_var, x)
         _check_writable("running_mean", running_mean)
         _check_writable("running_var", running_var)
         _check_count(batches)
@@ -135,12 +146,12 @@ def batch_norm_forward_saved(
     else:
         mean, var = _constants(running_mean, running_var, x)
     count = NO_BATCHES if batches is None else batches.reshape(1)
-    y, saved = _forward(x, other, bool(training), mean, var, count, momentum, eps, weight, bias, 0.0 if relu else -np.inf)
+    results = _forward(x, other, bool(training), mean, var, count, momentum, eps, weight, bias, 0.0 if relu else -np.inf, wanted)
     if training:
         for array, moved in ((running_mean, mean), (running_var, var)):
             if array is not None and moved is not array:
                 host.copy(0, array, moved)
-    return _restored(y, input.shape), saved
+    return results
 
 
 def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
@@ -189,12 +200,12 @@ def batch_norm_backward_saved(
     """As `batch_norm_backward`, from what `batch_norm_forward_saved` returned, with the same `relu`, for which it needs the bias."""
     input = _checked(input)
     x = _rows(input)
-    weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
+    weight, bias = vector("weight", weight, x), vector("bias", bias, x)
     g = _like("grad_output", grad_output, input, x)
     (M, C), dtype, (need_input, need_weight, need_bias) = x.shape, x.dtype, three("output_mask", output_mask)
     grad_weight, grad_bias, d = np.zeros(C, dtype), np.zeros(C, dtype), empty(x.shape if need_input else (0, C), dtype)
     if M:
-        fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
+        fold, W, step, blocks, jobs = cut(M, C, x.itemsize)
         norm_gradient.backward(
             4 * x.size, g, x, saved, weight, bias, 0.0 if relu else np.nan, bool(training), bool(training) or need_weight or need_bias,
             grad_weight, grad_bias, d, fold, step, jobs if need_input else 0, empty((blocks, 2, W), dtype), np.empty((2, C)),
@@ -239,11 +250,11 @@ def batch_norm_backward(
     eps = number("eps", eps, 0)
     if training:
         for name, array in (("running_mean", running_mean), ("running_var", running_var)):
-            _vector(name, array, x)
+            vector(name, array, x)
         _check_batch(x)
         mean = var = np.empty(0, x.dtype)
     else:
         mean, var = _constants(running_mean, running_var, x)
     none = np.empty(0, x.dtype)
-    _, saved = _forward(x, none.reshape(0, 0), bool(training), mean, var, NO_BATCHES, 0.0, eps, none, none, 0.0, wanted=False)
+    _, saved, _ = _forward(x, none.reshape(0, 0), bool(training), mean, var, NO_BATCHES, 0.0, eps, none, none, 0.0, wanted=False)
     return batch_norm_backward_saved(grad_output, input, saved, weight, None, training, output_mask=output_mask)

@@ -5,6 +5,7 @@ import numpy as np
 from fastconv import functional as F
 from fastconv.errors import ArgumentError
 from fastconv.functional.conv import ALGORITHMS
+from fastconv.functional.norm_conv import normalized
 from fastconv.nn.weighted import Weighted
 from fastconv.shapes import integer, padding_sides, pair
 
@@ -74,6 +75,10 @@ class Conv2d(Weighted):
         output = F.conv2d(input, *self._arrays(), self.stride, self.padding, self.dilation, self.groups, algorithm=self.algorithm)
         self.remember(input)
         return output
+
+    def _input(self):
+        input, *seen = self.recall()
+        return normalized(*seen[:2]) if input is None else input  # with BatchNorm and ReLU before it in one, see fused
 
     def _gradients(self, grad_output, input, output_mask):
         return F.conv2d_backward(grad_output, input, self.weight.data, self.stride, self.padding, self.dilation, self.groups,

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastconv.functional.conv import conv2d_relu, conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
 from fastconv.functional.linear import linear_relu, relu_linear_backward
+from fastconv.functional.norm_conv import batch_norm_relu_conv2d, batch_norm_relu_conv2d_backward
 from fastconv.functional.pool import relu_max_pool2d
 from fastconv.nn.activation import ReLU
 from fastconv.nn.conv import Conv2d
@@ -72,13 +73,52 @@ def _batch_norm_relu(input, norm, relu):
     return output
 
 
+def _batch_norm_relu_conv(input, norm, relu, conv):
+    """Behind BatchNorm and ReLU a depthwise convolution normalizes its input on its way through the cache, forward and backward."""
+    if conv.groups == 1:
+        return None
+    options = conv.stride, conv.padding, conv.dilation, conv.groups, conv.algorithm
+    results = batch_norm_relu_conv2d(input, norm.arguments(), *conv._arrays(), *options)
+    if results is None:
+        return None
+    output, saved, factors, g = results
+    norm.remember(input, saved, norm.uses_batch(), True)
+    relu.remember(None)
+    conv.remember(None, input, factors, saved, g)
+    return output
+
+
 _PATTERNS: dict[tuple[type, ...], Callable[..., Any]] = {
     (Conv2d, ReLU, MaxPool2d): _conv_relu_max,
+    (BatchNorm2d, ReLU, Conv2d): _batch_norm_relu_conv,
     (ReLU, MaxPool2d): _relu_max,
     (Conv2d, ReLU): _conv_relu,
     (Linear, ReLU): _linear_relu,
     (BatchNorm2d, ReLU): _batch_norm_relu,
 }
+
+
+def _conv_relu_max_backward(grad_output, conv, relu, pool, input_gradient):
+    argmax, _, *seen = pool.recall()
+    if not seen or relu.recall()[0] is not None:
+        return None
+    mask = input_gradient, True, conv.bias is not None  # ReLU's gradient is in the argmax
+    return (conv._accumulate(conv2d_relu_max_pool2d_backward(grad_output, argmax, *seen, conv.weight.data, mask)),)
+
+
+def _batch_norm_relu_conv_backward(grad_output, norm, relu, conv, input_gradient):
+    (_, *seen), (before, statistics, use_batch, _) = conv.recall(), norm.recall()
+    if not seen or relu.recall()[0] is not None or seen[2] is not statistics:
+        return None
+    of_norm, of_conv = batch_norm_relu_conv2d_backward(
+        grad_output, before, statistics, *norm._arrays(), use_batch, conv.weight.data, seen[3], input_gradient, conv.bias is not None
+    )
+    conv._accumulate((None, *of_conv))
+    return (norm.accumulate(*of_norm),)
+
+
+_BACKWARD = {_conv_relu_max: _conv_relu_max_backward, _batch_norm_relu_conv: _batch_norm_relu_conv_backward}
+"""Gradients of three layers that were computed together: (the input's,), or None where they have to be asked one by one."""
 
 
 def as_they_are(attributes, method):
@@ -117,12 +157,10 @@ def backward(layers, candidates, count, grad_output, input_gradient):
     """
     last = layers[count - 1]
     for together, group, attributes in candidates[count - 3] if count > 2 else ():
-        if together is _conv_relu_max and as_they_are(attributes, "backward"):
-            conv, relu, pool = group
-            argmax, _, *seen = pool.recall()
-            if seen and relu.recall()[0] is None:  # ReLU's gradient is in the argmax
-                mask = input_gradient or count > 3, True, conv.bias is not None
-                return conv._accumulate(conv2d_relu_max_pool2d_backward(grad_output, argmax, *seen, conv.weight.data, mask)), 3
+        if together in _BACKWARD and as_they_are(attributes, "backward"):
+            gradients = _BACKWARD[together](grad_output, *group, input_gradient or count > 3)
+            if gradients is not None:
+                return gradients[0], 3
     if count > 1 and type(last) is Linear and type(layers[count - 2]) is ReLU:
         relu = layers[count - 2]
         (input,) = last.recall()

@@ -75,18 +75,21 @@ class BatchNorm2d(Module):
         return self._forward(input, True, addend)
 
     def _forward(self, input, relu, addend=None):
-        use_batch = self.training or not self.track_running_stats
+        output, statistics = batch_norm_forward_saved(input, *self.arguments(), relu=relu, addend=addend)
+        self.remember(input, statistics, self.uses_batch(), relu and addend is None)
+        return output
+
+    def uses_batch(self):
+        """Whether mean and variance are those of the input."""
+        return self.training or not self.track_running_stats
+
+    def arguments(self):
+        """What functions take besides the input."""
         momentum = self.momentum
         batches = self.num_batches_tracked if self.training and self.track_running_stats else None
         if momentum is None and batches is not None:
             momentum = 1 / (int(batches) + 1)
-        weight, bias = self._arrays()
-        options = use_batch, momentum or 0.0, self.eps
-        output, statistics = batch_norm_forward_saved(
-            input, self.running_mean, self.running_var, weight, bias, *options, relu=relu, addend=addend, batches=batches
-        )
-        self.remember(input, statistics, use_batch, relu and addend is None)
-        return output
+        return self.running_mean, self.running_var, *self._arrays(), self.uses_batch(), momentum or 0.0, self.eps, batches
 
     def backward(self, grad_output):
         input, statistics, use_batch, relu = self.recall()
@@ -94,6 +97,10 @@ class BatchNorm2d(Module):
         grad_input, grad_weight, grad_bias = batch_norm_backward_saved(
             grad_output, input, statistics, weight, bias, use_batch, relu=relu, output_mask=(True, self.affine, self.affine)
         )
+        return self.accumulate(grad_input, grad_weight, grad_bias)
+
+    def accumulate(self, grad_input, grad_weight, grad_bias):
+        """Add to the parameters' gradients; the input's."""
         if self.affine:
             self.weight.accumulate(grad_weight)
             self.bias.accumulate(grad_bias)

@@ -20,13 +20,17 @@ class Weighted(Module):
         """Weight and bias as functions take them."""
         return self.weight.data, None if self.bias is None else self.bias.data
 
+    def _input(self):
+        """The input of the last forward pass."""
+        (input,) = self.recall()
+        return input
+
     def _gradients(self, grad_output, input, output_mask):
         """(grad_input, grad_weight, grad_bias), None where `output_mask` is False."""
         raise NotImplementedError
 
     def _backward(self, grad_output, input_gradient):
-        (input,) = self.recall()
-        return self._accumulate(self._gradients(grad_output, input, (input_gradient, True, self.bias is not None)))
+        return self._accumulate(self._gradients(grad_output, self._input(), (input_gradient, True, self.bias is not None)))
 
     def _accumulate(self, gradients):
         grad_input, grad_weight, grad_bias = gradients
