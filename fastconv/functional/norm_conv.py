@@ -21,7 +21,7 @@ BAND_BYTES = 1 << 16
 def _fits(g, algorithm):
     """Whether the kernels take the geometry: depthwise, 3 x 3, moving by 1 or, with a column of padding, by 2; and `algorithm` is no other
     way."""
-    moves = (g.SH, g.SW) == (1, 1) and g.PL <= 2 or (g.SH, g.SW, g.PL) == (2, 2, 1)
+    moves = ((g.SH, g.SW) == (1, 1) and g.PL <= 2) or (g.SH, g.SW, g.PL) == (2, 2, 1)
     plain = (g.KH, g.KW, g.DH, g.DW) == (3, 3, 1, 1) and g.PT <= 2
     return algorithm in ("auto", "direct") and conv_depthwise.fits(g) and plain and moves and g.N > 0
 

@@ -123,7 +123,7 @@ def set_factors(saved, weight, bias, factors):
 
 
 @device(forceinline=True)
-def normal(x, i, factors, c, count):
+def _normal(x, i, factors, c, count):
     """`count` normalized numbers x[i + c:], which belong to column c of the wide row."""
     W = factors.shape[1]
     return fma(load(x, i + c, count) - load(factors, c, count), load(factors, W + c, count), load(factors, 2 * W + c, count))
@@ -131,13 +131,13 @@ def normal(x, i, factors, c, count):
 
 @device(forceinline=True)
 def _store_normal(x, i, factors, c, count, low, y, o):
-    v = normal(x, i, factors, c, count)
+    v = _normal(x, i, factors, c, count)
     store(y, o + c, select(v <= low, low, v), count)
 
 
 @device(forceinline=True)
 def _store_sum(x, other, i, factors, c, count, low, y):
-    v = normal(x, i, factors, c, count) + load(other, i + c, count)
+    v = _normal(x, i, factors, c, count) + load(other, i + c, count)
     store(y, i + c, select(v <= low, low, v), count)
 
 

@@ -12,7 +12,7 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.norm import normal
+from fastconv.kernels.prefetch import prefetch_four
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.vector import fma, lanes, select
 from fastconv.kernels.vector_memory import flat, load, store, zero
@@ -39,12 +39,25 @@ def fill_normalized(x, image, size, first, left, factors, panel, rows, width):
             for v in range(vectors):
                 zero(panel, v * plane + row + left * L, seen * L)
         else:
-            for w in range(seen):
-                i, p = image + (h * W + w) * C, row + (left + w) * L
+            for w in range(0, seen, 4):
+                i, p, columns = image + (h * W + w) * C, row + (left + w) * L, min(4, seen - w)
                 for v in range(C // L):
-                    _store_positive(panel, p + v * plane, normal(x, i, factors, v * L, L))
+                    _normalize_four(x, i + v * L, C, factors, v * L, L, panel, p + v * plane, columns)
                 if C % L > 0:
-                    _store_positive(panel, p + C // L * plane, normal(x, i, factors, C // L * L, C % L))
+                    _normalize_four(x, i + C // L * L, C, factors, C // L * L, C % L, panel, p + C // L * plane, columns)
+
+
+@device(forceinline=True)
+def _normalize_four(x, i, pixel, factors, c, own, panel, p, columns):
+    """Up to four columns of a panel, of a vector of channels c of which there are `own`."""
+    L, W = lanes(panel), factors.shape[1]
+    mean, scale, bias = load(factors, c, own), load(factors, W + c, own), load(factors, 2 * W + c, own)
+    if columns == 4:
+        for k in range(4):
+            _store_positive(panel, p + k * L, fma(load(x, i + k * pixel, own) - mean, scale, bias))
+    else:
+        for k in range(columns):
+            _store_positive(panel, p + k * L, fma(load(x, i + k * pixel, own) - mean, scale, bias))
 
 
 @device(forceinline=True)
@@ -88,8 +101,9 @@ def _convolve_row(panel, p, row, step, w, bias, c, C, own, y, o, OW):
     L, filters, start = lanes(panel), nine(w, c, C, own), load(bias, c, own)
     whole = OW - OW % 4
     for ow in range(0, whole, 4):
-        s0, s1, s2, s3 = four(panel, p + ow * step * L, row, step, filters, start)
         at = o + ow * C + c
+        prefetch_four(y, at + OW * C, C)
+        s0, s1, s2, s3 = four(panel, p + ow * step * L, row, step, filters, start)
         store(y, at, s0, own)
         store(y, at + C, s1, own)
         store(y, at + 2 * C, s2, own)

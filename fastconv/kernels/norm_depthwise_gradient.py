@@ -36,12 +36,24 @@ def _fill(g, image, size, first, left, panel, rows, width):
             for v in range(vectors):
                 zero(panel, v * plane + row + left * L, seen * L)
         else:
-            for w in range(seen):
-                i, p = image + (h * W + w) * C, row + (left + w) * L
+            for w in range(0, seen, 4):
+                i, p, columns = image + (h * W + w) * C, row + (left + w) * L, min(4, seen - w)
                 for v in range(C // L):
-                    store(panel, p + v * plane, load(g, i + v * L, L), L)
+                    _copy_four(g, i + v * L, C, L, panel, p + v * plane, columns)
                 if C % L > 0:
-                    store(panel, p + C // L * plane, load(g, i + C // L * L, C % L), L)
+                    _copy_four(g, i + C // L * L, C, C % L, panel, p + C // L * plane, columns)
+
+
+@device(forceinline=True)
+def _copy_four(g, i, pixel, own, panel, p, columns):
+    """Up to four columns of a panel, of a vector of channels of which there are `own`."""
+    L = lanes(panel)
+    if columns == 4:
+        for k in range(4):
+            store(panel, p + k * L, load(g, i + k * pixel, own), L)
+    else:
+        for k in range(columns):
+            store(panel, p + k * L, load(g, i + k * pixel, own), L)
 
 
 @device(forceinline=True)
@@ -95,7 +107,7 @@ def _add(d, x, i, own, mean, scale, bias, total, product):
 
 
 @device(forceinline=True)
-def _sum_row(panel, p, row, step, odd, w, x, i, W, factors, c, C, own, sums, to):
+def _sum_row(panel, p, row, step, odd, w, x, i, W, factors, c, C, own, sums, to, ahead):
     """Adds to sums[to + c:] and the next row of sums what a row of x gives, of the vector of channels c."""
     L, wide = lanes(panel), factors.shape[1]
     filters = _filters(w, c, C, own, step)
@@ -103,8 +115,9 @@ def _sum_row(panel, p, row, step, odd, w, x, i, W, factors, c, C, own, sums, to)
     total, product = load(sums, to + c, own), load(sums, to + C + c, own)
     whole, each = W - W % 4, L // step
     for iw in range(0, whole, 4):
-        d0, d1, d2, d3 = _gradients(panel, p + iw * each, row, step, odd, filters)
         at = i + iw * C + c
+        prefetch_four(x, at + ahead, C)
+        d0, d1, d2, d3 = _gradients(panel, p + iw * each, row, step, odd, filters)
         total, product = _add(d0, x, at, own, mean, scale, bias, total, product)
         total, product = _add(d1, x, at + C, own, mean, scale, bias, total, product)
         total, product = _add(d2, x, at + 2 * C, own, mean, scale, bias, total, product)
@@ -122,14 +135,14 @@ def _sum_row(panel, p, row, step, odd, w, x, i, W, factors, c, C, own, sums, to)
 
 
 @device
-def _sum_rows(panel, p, row, plane, step, odd, w, x, i, W, factors, C, sums, to):
+def _sum_rows(panel, p, row, plane, step, odd, w, x, i, W, factors, C, sums, to, ahead):
     """`_sum_row` of all channels."""
     L = lanes(panel)
     whole = C - C % L
     for c in range(0, whole, L):
-        _sum_row(panel, p + c // L * plane, row, step, odd, w, x, i, W, factors, c, C, L, sums, to)
+        _sum_row(panel, p + c // L * plane, row, step, odd, w, x, i, W, factors, c, C, L, sums, to, ahead)
     if whole < C:
-        _sum_row(panel, p + whole // L * plane, row, step, odd, w, x, i, W, factors, whole, C, C - whole, sums, to)
+        _sum_row(panel, p + whole // L * plane, row, step, odd, w, x, i, W, factors, whole, C, C - whole, sums, to, ahead)
 
 
 # --- the filters' gradient ------------------------------------------------------------------------------------------------
@@ -205,7 +218,6 @@ def _gradient_row(panel, p, row, step, odd, w, x, i, W, factors, c, C, own, D):
     for iw in range(0, whole, 4):
         at = i + iw * C + c
         prefetch_four(x, at + W * C, C)
-        prefetch_four(D, at + W * C, C)
         d0, d1, d2, d3 = _gradients(panel, p + iw * each, row, step, odd, filters)
         _store_gradient(d0, x, at, own, mean, scale, bias, slope, shift, D)
         _store_gradient(d1, x, at + C, own, mean, scale, bias, slope, shift, D)
@@ -285,14 +297,15 @@ def _sum_split(s, G, X, factors, weight, step, padding, bands, parts, sums, filt
             else:
                 _add_all_filters(x_panel, row, rows * row, 2, flat(G), o, last - first, OW, C, flat(filters), s * 9 * C)
         zero(flat(parts), s * 2 * C, 2 * C)
+        ahead = (stop - start) * W * C  # from a row to that of the next band
         for h in range(start, stop):
             i = (n * H + h) * W * C
             if step == 1:
                 _sum_rows(g_panel, (h - start) * g_row, g_row, g_rows * g_row, 1, False, flat(weight), flat(X), i, W, factors, C,
-                          flat(parts), s * 2 * C)
+                          flat(parts), s * 2 * C, ahead)
             else:
                 _sum_rows(g_panel, ((h + PT - 1) // 2 - seen) * g_row, g_row, g_rows * g_row, 2, (h + PT) % 2 == 1, flat(weight), flat(X), i, W,
-                          factors, C, flat(parts), s * 2 * C)
+                          factors, C, flat(parts), s * 2 * C, ahead)
         for i in range(2):
             for c in range(C):
                 sums[s, i, c] += parts[s, i, c]
