@@ -17,6 +17,9 @@ from fastconv.memory import empty
 BAND_BYTES = 1 << 16
 """Rows of an image that a job normalizes before it convolves them, at most, unless one row of the output needs more."""
 
+BAND_ROWS = 4
+"""Rows of a band, at least, where more bands are to give more threads something to do: each normalizes two rows more."""
+
 
 def _fits(g, algorithm):
     """Whether the kernels take the geometry: depthwise, 3 x 3, moving by 1 or, with a column of padding, by 2; and `algorithm` is no other
@@ -28,7 +31,9 @@ def _fits(g, algorithm):
 
 @functools.lru_cache(maxsize=1024)
 def _bands(g, itemsize):
-    return min(g.OH, max(1, -(-g.H * g.W * g.IC * itemsize // BAND_BYTES)))
+    """Bands of an image: of BAND_BYTES, or where there are few images of BAND_ROWS, but of one row of the output at least."""
+    fitting = -(-g.H * g.W * g.IC * itemsize // BAND_BYTES)
+    return max(1, min(g.OH, max(fitting, min(g.OH // BAND_ROWS, -(-PARTS // g.N)))))
 
 
 def batch_norm_relu_conv2d(input, norm, weight, bias, stride, padding, dilation, groups, algorithm):

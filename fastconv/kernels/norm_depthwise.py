@@ -89,7 +89,7 @@ def _add_row(panel, p, step, w0, w1, w2, s0, s1, s2, s3):
 
 @device(forceinline=True)
 def four(panel, p, row, step, w, start):
-    """`start` and what the nine filters see of a panel whose rows are `row` numbers apart, from panel[p] on, of four outputs side by side."""
+    """`start` plus what nine filters see from panel[p] on, of four outputs side by side; rows of the panel are `row` numbers apart."""
     s0, s1, s2, s3 = _add_row(panel, p, step, w[0], w[1], w[2], start, start, start, start)
     s0, s1, s2, s3 = _add_row(panel, p + row, step, w[3], w[4], w[5], s0, s1, s2, s3)
     return _add_row(panel, p + 2 * row, step, w[6], w[7], w[8], s0, s1, s2, s3)

@@ -12,6 +12,7 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.norm import set_factors
 from fastconv.kernels.norm_depthwise import fill_normalized, four, nine, width_of
+from fastconv.kernels.norm_depthwise_filters import add_filters
 from fastconv.kernels.norm_gradient import gradients_of_factors
 from fastconv.kernels.prefetch import prefetch_four
 from fastconv.kernels.scratch import scratch, scratch_pair
@@ -145,58 +146,6 @@ def _sum_rows(panel, p, row, plane, step, odd, w, x, i, W, factors, C, sums, to,
         _sum_row(panel, p + whole // L * plane, row, step, odd, w, x, i, W, factors, whole, C, C - whole, sums, to, ahead)
 
 
-# --- the filters' gradient ------------------------------------------------------------------------------------------------
-
-
-@device(forceinline=True)
-def _three_of_four(panel, p, step, g, s0, s1, s2):
-    """Sums of three filters side by side, and the products of four gradients with what those see from panel[p] on."""
-    L = lanes(panel)
-    for k in range(4):
-        s0, s1 = fma(load(panel, p, L), g[k], s0), fma(load(panel, p + L, L), g[k], s1)
-        s2 = fma(load(panel, p + 2 * L, L), g[k], s2)
-        p += step * L
-    return s0, s1, s2
-
-
-@device(forceinline=True)
-def _add_four(panel, p, row, step, g, sums):
-    """The nine filters' sums and the products of four gradients."""
-    return (*_three_of_four(panel, p, step, g, sums[0], sums[1], sums[2]),
-            *_three_of_four(panel, p + row, step, g, sums[3], sums[4], sums[5]),
-            *_three_of_four(panel, p + 2 * row, step, g, sums[6], sums[7], sums[8]))  # fmt: skip
-
-
-@device(forceinline=True)
-def _add_filters(panel, p, row, step, g, o, OH, OW, C, own, d, to):
-    """Adds to nine filters of a vector of channels, d[to:] (3, 3, C), what OH rows of gradients give, from g[o] on."""
-    L, sums, nothing = lanes(panel), nine(d, to, C, own), splat(panel, 0.0)
-    whole = OW - OW % 4
-    for oh in range(OH):
-        q, at = p + oh * step * row, o + oh * OW * C
-        for ow in range(0, whole, 4):
-            b = at + ow * C
-            four_of_g = load(g, b, own), load(g, b + C, own), load(g, b + 2 * C, own), load(g, b + 3 * C, own)
-            sums = _add_four(panel, q + ow * step * L, row, step, four_of_g, sums)
-        if whole < OW:
-            b, second, third = at + whole * C, own if OW - whole > 1 else 0, own if OW - whole > 2 else 0
-            rest = load(g, b, own), load(g, b + C, second), load(g, b + 2 * C, third), nothing
-            sums = _add_four(panel, q + whole * step * L, row, step, rest, sums)
-    for k in range(9):
-        store(d, to + k * C, sums[k], own)
-
-
-@device
-def _add_all_filters(panel, row, plane, step, g, o, OH, OW, C, d, to):
-    """`_add_filters` of all channels."""
-    L = lanes(panel)
-    whole = C - C % L
-    for c in range(0, whole, L):
-        _add_filters(panel, c // L * plane, row, step, g, o + c, OH, OW, C, L, d, to + c)
-    if whole < C:
-        _add_filters(panel, whole // L * plane, row, step, g, o + whole, OH, OW, C, C - whole, d, to + whole)
-
-
 # --- the input's gradient -------------------------------------------------------------------------------------------------
 
 
@@ -293,19 +242,19 @@ def _sum_split(s, G, X, factors, weight, step, padding, bands, parts, sums, filt
             fill_normalized(flat(X), n * H * W * C, (H, W, C), first * step - PT, PL, factors, x_panel, rows, width)
             o = (n * OH + first) * OW * C
             if step == 1:
-                _add_all_filters(x_panel, row, rows * row, 1, flat(G), o, last - first, OW, C, flat(filters), s * 9 * C)
+                add_filters(x_panel, row, rows * row, 1, flat(G), o, last - first, OW, C, flat(filters), s * 9 * C)
             else:
-                _add_all_filters(x_panel, row, rows * row, 2, flat(G), o, last - first, OW, C, flat(filters), s * 9 * C)
+                add_filters(x_panel, row, rows * row, 2, flat(G), o, last - first, OW, C, flat(filters), s * 9 * C)
         zero(flat(parts), s * 2 * C, 2 * C)
         ahead = (stop - start) * W * C  # from a row to that of the next band
         for h in range(start, stop):
-            i = (n * H + h) * W * C
+            i, plane, to = (n * H + h) * W * C, g_rows * g_row, s * 2 * C
             if step == 1:
-                _sum_rows(g_panel, (h - start) * g_row, g_row, g_rows * g_row, 1, False, flat(weight), flat(X), i, W, factors, C,
-                          flat(parts), s * 2 * C, ahead)
+                p = (h - start) * g_row
+                _sum_rows(g_panel, p, g_row, plane, 1, False, flat(weight), flat(X), i, W, factors, C, flat(parts), to, ahead)
             else:
-                _sum_rows(g_panel, ((h + PT - 1) // 2 - seen) * g_row, g_row, g_rows * g_row, 2, (h + PT) % 2 == 1, flat(weight), flat(X), i, W,
-                          factors, C, flat(parts), s * 2 * C, ahead)
+                p, odd = ((h + PT - 1) // 2 - seen) * g_row, (h + PT) % 2 == 1
+                _sum_rows(g_panel, p, g_row, plane, 2, odd, flat(weight), flat(X), i, W, factors, C, flat(parts), to, ahead)
         for i in range(2):
             for c in range(C):
                 sums[s, i, c] += parts[s, i, c]
@@ -325,12 +274,12 @@ def _gradient_band(job, G, X, factors, weight, D, step, padding, bands):
     panel = scratch((C + L - 1) // L * rows * row, X.dtype)
     _fill(flat(G), n * OH * OW * C, (OH, OW, C), first, left, panel, rows, width)
     for h in range(start, stop):
-        i = (n * H + h) * W * C
+        i, plane = (n * H + h) * W * C, rows * row
         if step == 1:
-            _gradient_rows(panel, (h - start) * row, row, rows * row, 1, False, flat(weight), flat(X), i, W, factors, C, flat(D))
+            _gradient_rows(panel, (h - start) * row, row, plane, 1, False, flat(weight), flat(X), i, W, factors, C, flat(D))
         else:
-            _gradient_rows(panel, ((h + PT - 1) // 2 - first) * row, row, rows * row, 2, (h + PT) % 2 == 1, flat(weight), flat(X), i, W,
-                           factors, C, flat(D))
+            p, odd = ((h + PT - 1) // 2 - first) * row, (h + PT) % 2 == 1
+            _gradient_rows(panel, p, row, plane, 2, odd, flat(weight), flat(X), i, W, factors, C, flat(D))
 
 
 @kernel
