@@ -1,5 +1,7 @@
 """Layers that a Sequential computes together: as if they were called one after the other."""
 
+import copy
+
 import numpy as np
 import pytest
 from checks import assert_same_bits, small_integers
@@ -8,6 +10,7 @@ import fastconv
 from fastconv import nn
 from fastconv.errors import ArgumentError
 from fastconv.functional import conv as conv_functions
+from fastconv.functional import norm_conv
 from fastconv.nn import fused
 
 
@@ -128,6 +131,145 @@ def test_other_poolings(pool, rng):
     assert np.array_equal(net.backward(grad_output), expected_input)
 
 
+# C, (N, H, W), options of a depthwise convolution of 3 x 3 behind BatchNorm and ReLU
+DEPTHWISE = {
+    "mobilenet": (32, (17, 8, 8), {"padding": 1}),
+    "mobilenet, strided": (64, (3, 16, 16), {"padding": 1, "stride": 2}),
+    "half a vector": (24, (5, 9, 7), {"padding": 1}),
+    "half a vector, strided": (40, (5, 9, 7), {"padding": 1, "stride": 2}),
+    "three channels": (3, (2, 6, 11), {"padding": 1}),
+    "many channels": (257, (2, 5, 5), {"padding": 1}),
+    "strided, even": (17, (3, 12, 10), {"padding": 1, "stride": 2}),
+    "strided, much above": (17, (3, 6, 9), {"padding": ((2, 0), (1, 3)), "stride": 2}),
+    "strided, nothing above": (17, (3, 7, 8), {"padding": ((0, 1), (1, 0)), "stride": 2}),
+    "no padding": (19, (4, 7, 10), {}),
+    "much padding": (19, (4, 5, 6), {"padding": 2}),
+    "asymmetric": (19, (4, 5, 6), {"padding": ((2, 0), (0, 1))}),
+    "same": (16, (4, 5, 6), {"padding": "same"}),
+    "one pixel": (33, (6, 1, 1), {"padding": 1}),
+    "one image in bands": (32, (1, 37, 40), {"padding": 1}),
+    "one image in bands, strided": (32, (1, 38, 41), {"padding": 1, "stride": 2}),
+    "large image": (64, (2, 50, 30), {"padding": 1}),
+    "large image, strided": (64, (2, 51, 30), {"padding": 1, "stride": 2}),
+    "no bias": (16, (2, 8, 8), {"padding": 1, "bias": False}),
+}
+NOT_TOGETHER = {
+    "one column, strided": (33, (3, 9, 1), {"padding": 1, "stride": 2}),
+    "other columns": (16, (2, 8, 8), {"padding": 1, "stride": (1, 2)}),
+    "strided without padding": (16, (2, 9, 9), {"stride": 2}),
+    "dilated": (16, (2, 8, 8), {"padding": 1, "dilation": 2}),
+    "padding beyond the filter": (16, (2, 8, 8), {"padding": 3}),
+    "im2col": (16, (2, 8, 8), {"algorithm": "im2col"}),
+    "loops": (16, (2, 8, 8), {"algorithm": "loops"}),
+    "empty batch": (16, (0, 8, 8), {"padding": 1}),
+}
+
+
+def norm_relu_depthwise(C, rng, dtype=np.float32, affine=True, **options):
+    net = nn.Sequential(
+        nn.BatchNorm2d(C, affine=affine, dtype=dtype), nn.ReLU(), nn.Conv2d(C, C, 3, groups=C, seed=0, dtype=dtype, **options)
+    )
+    if affine:
+        net[0].weight.data[...], net[0].bias.data[...] = rng.uniform(-1, 2, C), rng.uniform(-1, 1, C)
+    net[0].running_mean[...], net[0].running_var[...] = rng.uniform(-1, 1, C), rng.uniform(0.5, 2, C)
+    return net
+
+
+def assert_near(found, expected, name=""):
+    tolerance = 2e-5 if expected.dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * max(1, abs(expected).max(initial=0)), err_msg=name)
+
+
+def assert_alike(net, twin, x, rng):
+    """Both passes of net, and those of the layers of its twin one by one."""
+    output = net(x)
+    assert_same_bits(output, one_by_one(twin, x), "output")
+    grad_output = rng.standard_normal(output.shape).astype(x.dtype)
+    expected = backward_one_by_one(twin, grad_output)
+    assert_near(net.backward(grad_output), expected, "input")
+    for (name, own), other in zip(net.named_parameters(), twin.parameters(), strict=True):
+        assert_near(own.grad, other.grad, name)
+    for own, other in zip(net.buffers(), twin.buffers(), strict=True):
+        assert_same_bits(own, other)
+    net.zero_grad()
+    net.backward_parameters(grad_output)
+    for (name, own), other in zip(net.named_parameters(), twin.parameters(), strict=True):
+        assert_near(own.grad, other.grad, name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("name", {**DEPTHWISE, **NOT_TOGETHER})
+def test_norm_relu_depthwise(name, training, dtype, rng):
+    C, (N, H, W), options = {**DEPTHWISE, **NOT_TOGETHER}[name]
+    net = norm_relu_depthwise(C, rng, dtype, **options).train(training)
+    twin = copy.deepcopy(net)
+    assert_alike(net, twin, (rng.standard_normal((N, C, H, W)) * 2 + 1).astype(dtype), rng)
+
+
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_norm_relu_depthwise_of_whole_numbers(name, rng):
+    """Weight gradients and the gradients of BatchNorm's bias are sums of whole numbers here: exact."""
+    C, (N, H, W), options = DEPTHWISE[name]
+    net = norm_relu_depthwise(C, rng, **options).eval()
+    whole_numbers(net, rng)
+    net[0].running_mean[...], net[0].running_var[...], net[0].eps = 0, 1, 0.0
+    twin, x = copy.deepcopy(net), small_integers(rng, (N, C, H, W), np.float32)
+    output = net(x)
+    assert_same_bits(output, one_by_one(twin, x))
+    grad_output = small_integers(rng, output.shape, np.float32)
+    expected = backward_one_by_one(twin, grad_output)
+    assert np.array_equal(net.backward(grad_output), expected)
+    for own, other in zip(net.parameters(), twin.parameters(), strict=True):
+        assert np.array_equal(own.grad, other.grad)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_norm_relu_depthwise_with_other_options(affine, momentum, rng):
+    net = norm_relu_depthwise(20, rng, affine=affine, padding=1)
+    net[0].momentum = momentum
+    twin = copy.deepcopy(net)
+    for _ in range(2):
+        net.zero_grad()
+        twin.zero_grad()
+        assert_alike(net, twin, rng.standard_normal((4, 20, 9, 8), dtype=np.float32), rng)
+    assert int(net[0].num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize("options", [{"padding": 1}, {}, {"padding": 1, "stride": 2}], ids=str)
+def test_special_values_in_front_of_a_depthwise_convolution(options, rng):
+    """What is not finite stays where the filters see it, and columns that none sees stay away."""
+    net = norm_relu_depthwise(20, rng, **options).eval()
+    twin, x = copy.deepcopy(net), rng.standard_normal((4, 20, 9, 10), dtype=np.float32)
+    x[0, 0, 3, 4], x[1, 1, 0, 0], x[2, 2, 8, 9], x[3, 3, 5, 9], x[3, 4] = np.nan, np.inf, -np.inf, np.inf, 0
+    output = net(x)
+    assert_same_bits(output, one_by_one(twin, x))
+    grad_output = rng.standard_normal(output.shape, dtype=np.float32)
+    grad_output[0, 5, 2, 2] = np.inf
+    expected = backward_one_by_one(twin, grad_output)
+    found = net.backward(grad_output)
+    assert np.array_equal(np.isfinite(found), np.isfinite(expected))
+    assert_near(np.nan_to_num(found, posinf=0, neginf=0), np.nan_to_num(expected, posinf=0, neginf=0))
+    for own, other in zip(net.parameters(), twin.parameters(), strict=True):
+        assert np.array_equal(np.isfinite(own.grad), np.isfinite(other.grad))
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("name", ["mobilenet", "mobilenet, strided", "half a vector", "one image in bands", "large image, strided"])
+def test_depthwise_gradients_are_the_same_bits_on_any_number_of_threads(name, threads, rng):
+    C, (N, H, W), options = DEPTHWISE[name]
+    net, x = norm_relu_depthwise(C, rng, **options), rng.standard_normal((N, C, H, W), dtype=np.float32)
+    grad_output = rng.standard_normal(net(x).shape, dtype=np.float32)
+    results = []
+    for n in (2, threads):
+        fastconv.set_num_threads(n)
+        net.zero_grad()
+        results.append([net(x), net.backward(grad_output), *(parameter.grad for parameter in net.parameters())])
+    for one, other in zip(*results, strict=True):
+        assert_same_bits(one, other)
+
+
 OTHER_GROUPS = {
     "conv relu": lambda: (nn.Conv2d(3, 17, 3, seed=0), nn.ReLU()),
     "linear relu": lambda: (nn.Flatten(), nn.Linear(300, 33, seed=0), nn.ReLU()),
@@ -165,20 +307,94 @@ def test_the_input_is_not_written_to(rng):
 
 @pytest.fixture
 def computed_together(monkeypatch):
-    """How often the three layers were computed together, forward and backward."""
+    """How often three layers were computed together, forward and backward."""
     calls = {"forward": 0, "backward": 0}
 
     def counted(direction, function):
         def call(*arguments, **options):
-            calls[direction] += 1
-            return function(*arguments, **options)
+            result = function(*arguments, **options)
+            calls[direction] += result is not None
+            return result
 
         return call
 
-    monkeypatch.setattr(fused, "conv2d_relu_max_pool2d", counted("forward", conv_functions.conv2d_relu_max_pool2d))
-    backward = counted("backward", conv_functions.conv2d_relu_max_pool2d_backward)
-    monkeypatch.setattr(fused, "conv2d_relu_max_pool2d_backward", backward)
+    for module, name in ((conv_functions, "conv2d_relu_max_pool2d"), (norm_conv, "batch_norm_relu_conv2d")):
+        monkeypatch.setattr(fused, name, counted("forward", getattr(module, name)))
+        monkeypatch.setattr(fused, f"{name}_backward", counted("backward", getattr(module, f"{name}_backward")))
     return calls
+
+
+@pytest.mark.parametrize("name", {**DEPTHWISE, **NOT_TOGETHER})
+def test_which_depthwise_convolutions_are_computed_together(name, computed_together, rng):
+    C, (N, H, W), options = {**DEPTHWISE, **NOT_TOGETHER}[name]
+    net = norm_relu_depthwise(C, rng, **options)
+    net.backward(net(np.ones((N, C, H, W), np.float32)))
+    together = int(name in DEPTHWISE)
+    assert computed_together == {"forward": together, "backward": together}
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_what_a_user_replaced_around_a_depthwise_convolution_is_called(position, computed_together, rng):
+    net, seen = norm_relu_depthwise(16, rng, padding=1), []
+    x = rng.standard_normal((3, 16, 8, 8), dtype=np.float32)
+    twin, backward = copy.deepcopy(net), net[position].backward
+    net[position].backward = lambda grad_output: (seen.append(position), backward(grad_output))[1]
+    grad_output = rng.standard_normal(net(x).shape, dtype=np.float32)
+    one_by_one(twin, x)
+    assert_near(net.backward(grad_output), backward_one_by_one(twin, grad_output))
+    for own, other in zip(net.parameters(), twin.parameters(), strict=True):
+        assert_near(own.grad, other.grad)
+    assert seen == [position]
+    assert computed_together == {"forward": 1, "backward": 0}
+
+
+def test_a_depthwise_convolution_of_another_pass(computed_together, rng):
+    """A layer that has seen other images since does not take part; what was computed together is still right one by one."""
+    net, x = norm_relu_depthwise(16, rng, padding=1), rng.standard_normal((3, 16, 8, 8), dtype=np.float32)
+    grad_output = rng.standard_normal(net(x).shape, dtype=np.float32)
+    expected = net.backward(grad_output)
+    assert_near(backward_one_by_one(net, grad_output), expected)
+    net(x)
+    net[0].forward(rng.standard_normal((3, 16, 8, 8), dtype=np.float32))
+    net.backward(grad_output)
+    net(x)
+    net[2].forward(rng.standard_normal((5, 16, 9, 9), dtype=np.float32))
+    with pytest.raises(ValueError, match="grad_output must have shape"):
+        net.backward(grad_output)
+    assert computed_together == {"forward": 3, "backward": 1}
+    net(x)
+    assert_near(net.backward(grad_output), expected)
+
+
+@pytest.mark.parametrize("change", ["channels", "axes", "size", "dtype", "one value", "weight", "bias"])
+def test_errors_in_front_of_a_depthwise_convolution_are_those_of_the_layers(change, rng):
+    net, x = norm_relu_depthwise(16, rng), rng.standard_normal((3, 16, 8, 8), dtype=np.float32)
+    if change == "weight":
+        net[2].weight.data = net[2].weight.data.astype(np.float64)
+    if change == "bias":
+        net[2].bias.data = net[2].bias.data[:3]
+    x = {"channels": x[:, :3], "axes": x[0], "size": x[..., :2], "dtype": x.astype(np.float16), "one value": x[:1, :, :1, :1]}.get(
+        change, x
+    )
+    twin = copy.deepcopy(net)
+    with pytest.raises((ValueError, TypeError)) as expected:
+        twin(x) if change == "one value" else one_by_one(twin, x)
+    with pytest.raises((ValueError, TypeError)) as raised:
+        net(x)
+    assert type(raised.value) is type(expected.value)
+    assert str(raised.value) == str(expected.value)
+    where = "2 of Sequential: Conv2d" if change in ("size", "weight", "bias") else "0 of Sequential: BatchNorm2d"
+    assert where in raised.value.__notes__[0]
+
+
+def test_a_wrong_gradient_behind_a_depthwise_convolution(rng):
+    net = norm_relu_depthwise(16, rng, padding=1)
+    net(np.ones((2, 16, 8, 8), np.float32))
+    for wrong, error in ((np.ones((2, 16, 6, 6), np.float32), ValueError), (np.ones((2, 16, 8, 8)), TypeError)):
+        with pytest.raises(error, match="grad_output") as raised:
+            net.backward(wrong)
+        assert "in layer 2 of Sequential: Conv2d" in raised.value.__notes__[0]
+    assert all(parameter.grad is None for parameter in net.parameters())
 
 
 def test_they_are_computed_together(computed_together):
@@ -298,3 +514,9 @@ def test_gradcheck(rng):
         nn.Conv2d(3, 4, 2, seed=2, dtype=np.float64), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 2, seed=3, dtype=np.float64),
     )  # fmt: skip
     assert fastconv.gradcheck(net, rng.standard_normal((3, 2, 8, 8)))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradcheck_depthwise(stride, rng):
+    net = norm_relu_depthwise(5, rng, np.float64, padding=1, stride=stride)
+    assert fastconv.gradcheck(nn.Sequential(*net, nn.Flatten()), rng.standard_normal((3, 5, 6, 5)))
