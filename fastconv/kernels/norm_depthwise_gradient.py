@@ -211,14 +211,6 @@ def _width_seen(W, PL, step):
     return (width_of(W, 1), 2 - PL) if step == 1 else ((W + 3) // 4 * 2 + 1, 0)
 
 
-@device
-def _own_rows(h, H, OH, step, PT):
-    """Where the rows of the output begin whose filters' gradient a band adds up that begins at row h of the input."""
-    if h == 0 or h == H:
-        return 0 if h == 0 else OH
-    return min(OH, max(0, (h + PT - 2 + step) // step))
-
-
 @apart
 def _sum_split(s, G, X, factors, weight, step, padding, bands, parts, sums, filters):
     """Split `s` of `backward`: filters[s], and sums[s] (2, C), those of BatchNorm's gradients, over the split's bands."""
@@ -226,9 +218,9 @@ def _sum_split(s, G, X, factors, weight, step, padding, bands, parts, sums, filt
     _, OH, OW, _ = G.shape
     PT, PL = padding
     L, splits = lanes(X), filters.shape[0]
-    vectors, most = (C + L - 1) // L, (H + bands - 1) // bands
     width, (g_width, left) = width_of(OW, step), _width_seen(W, PL, step)
-    x_panel, g_panel = scratch_pair(vectors * (most + 4) * width * L, vectors * (most + 2) * g_width * L, X.dtype)
+    vectors, x_rows, g_rows = (C + L - 1) // L, ((OH + bands - 1) // bands - 1) * step + 3, (H + bands - 1) // bands + 2  # at most
+    x_panel, g_panel = scratch_pair(vectors * x_rows * width * L, vectors * g_rows * g_width * L, X.dtype)
     zero(flat(filters), s * 9 * C, 9 * C)
     sums[s] = 0.0
     for job in range(s * N * bands // splits, (s + 1) * N * bands // splits):
@@ -236,15 +228,13 @@ def _sum_split(s, G, X, factors, weight, step, padding, bands, parts, sums, filt
         start, stop = H * band // bands, H * (band + 1) // bands
         (seen, g_rows), g_row = _rows_seen(start, stop, step, PT), g_width * L
         _fill(flat(G), n * OH * OW * C, (OH, OW, C), seen, left, g_panel, g_rows, g_width)
-        first, last = _own_rows(start, H, OH, step, PT), _own_rows(stop, H, OH, step, PT)
-        if first < last:
-            rows, row = (last - first - 1) * step + 3, width * L
-            fill_normalized(flat(X), n * H * W * C, (H, W, C), first * step - PT, PL, factors, x_panel, rows, width)
-            o = (n * OH + first) * OW * C
-            if step == 1:
-                add_filters(x_panel, row, rows * row, 1, flat(G), o, last - first, OW, C, flat(filters), s * 9 * C)
-            else:
-                add_filters(x_panel, row, rows * row, 2, flat(G), o, last - first, OW, C, flat(filters), s * 9 * C)
+        first, last = OH * band // bands, OH * (band + 1) // bands
+        x_rows, x_row, o = (last - first - 1) * step + 3, width * L, (n * OH + first) * OW * C
+        fill_normalized(flat(X), n * H * W * C, (H, W, C), first * step - PT, PL, factors, x_panel, x_rows, width)
+        if step == 1:
+            add_filters(x_panel, x_row, x_rows * x_row, 1, flat(G), o, last - first, OW, C, flat(filters), s * 9 * C)
+        else:
+            add_filters(x_panel, x_row, x_rows * x_row, 2, flat(G), o, last - first, OW, C, flat(filters), s * 9 * C)
         zero(flat(parts), s * 2 * C, 2 * C)
         ahead = (stop - start) * W * C  # from a row to that of the next band
         for h in range(start, stop):
