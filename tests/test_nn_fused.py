@@ -348,6 +348,24 @@ def test_what_a_user_replaced_around_a_depthwise_convolution_is_called(position,
     assert computed_together == {"forward": 1, "backward": 0}
 
 
+def test_a_norm_without_parameters_is_not_computed_with_a_convolution(computed_together, rng):
+    """`backward_parameters` begins at the first layer that has some."""
+    net, x = norm_relu_depthwise(16, rng, padding=1, affine=False), rng.standard_normal((3, 16, 8, 8), dtype=np.float32)
+    net.backward_parameters(net(x))
+    assert computed_together == {"forward": 0, "backward": 0}
+
+
+def test_gradients_are_those_of_the_weights_in_the_forward_pass(rng):
+    net, x = norm_relu_depthwise(16, rng, padding=1), rng.standard_normal((3, 16, 8, 8), dtype=np.float32)
+    grad_output = rng.standard_normal(net(x).shape, dtype=np.float32)
+    net.backward(grad_output)
+    expected = net[2].weight.grad.copy()
+    net.zero_grad()
+    net[0].weight.data *= 2
+    net.backward(grad_output)
+    assert_same_bits(net[2].weight.grad, expected)
+
+
 def test_a_depthwise_convolution_of_another_pass(computed_together, rng):
     """A layer that has seen other images since does not take part; what was computed together is still right one by one."""
     net, x = norm_relu_depthwise(16, rng, padding=1), rng.standard_normal((3, 16, 8, 8), dtype=np.float32)

@@ -42,7 +42,7 @@ def _like(name, array, input, x):
     return _rows(array)
 
 
-def vector(name, vector, like):
+def _vector(name, vector, like):
     """An optional array of one number per channel; an empty one when it is None."""
     if vector is None:
         return np.empty(0, like.dtype)
@@ -60,7 +60,7 @@ RUN = 8
 
 
 @functools.lru_cache(maxsize=1024)
-def cut(M, C, itemsize):
+def _cut(M, C, itemsize):
     """How the kernels cut M rows of C channels: (fold, numbers of a wide row, wide rows of a run, blocks of runs, blocks of all rows).
 
     A wide row is `fold` rows, as many as fit into four vectors.
@@ -78,7 +78,7 @@ NO_BATCHES = np.empty(0, np.int64)
 def _forward(x, other, training, running_mean, running_var, batches, momentum, eps, weight, bias, low, wanted=True):
     """(normalized rows like x, statistics, factors) of kernels.norm.forward; without the rows unless they are `wanted`."""
     (M, C), dtype = x.shape, x.dtype
-    fold, W, step, blocks, jobs = cut(M, C, x.itemsize)
+    fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
     y = empty(x.shape if wanted else (0, C), dtype)
     saved, factors = np.zeros((2, C), dtype), empty((3, W), dtype)
     if M:
@@ -96,7 +96,7 @@ def _constants(running_mean, running_var, x):
     if running_mean is None or running_var is None:
         missing = "running_mean" if running_mean is None else "running_var"
         raise ArgumentTypeError(f"{missing} must be an array when training is False, got None")
-    return vector("running_mean", running_mean, x), vector("running_var", running_var, x)
+    return _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
 
 
 def _check_writable(name, array):
@@ -135,10 +135,10 @@ def batch_norm_factors(input, running_mean, running_var, weight, bias, training,
 def _normalized(input, running_mean, running_var, weight, bias, training, momentum, eps, batches, relu=False, addend=None, wanted=True):
     x = _rows(input)
     momentum, eps = number("momentum", momentum), number("eps", eps, 0)
-    weight, bias = vector("weight", weight, x), vector("bias", bias, x)
+    weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
     other = np.empty((0, 0), x.dtype) if addend is None else _like("addend", addend, input, x)
     if training:
-        mean, var = vector("running_mean", running_mean, x), vector("running_var", running_var, x)
+        mean, var = _vector("running_mean", running_mean, x), _vector("running_var", running_var, x)
         _check_writable("running_mean", running_mean)
         _check_writable("running_var", running_var)
         _check_count(batches)
@@ -200,12 +200,12 @@ def batch_norm_backward_saved(
     """As `batch_norm_backward`, from what `batch_norm_forward_saved` returned, with the same `relu`, for which it needs the bias."""
     input = _checked(input)
     x = _rows(input)
-    weight, bias = vector("weight", weight, x), vector("bias", bias, x)
+    weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
     g = _like("grad_output", grad_output, input, x)
     (M, C), dtype, (need_input, need_weight, need_bias) = x.shape, x.dtype, three("output_mask", output_mask)
     grad_weight, grad_bias, d = np.zeros(C, dtype), np.zeros(C, dtype), empty(x.shape if need_input else (0, C), dtype)
     if M:
-        fold, W, step, blocks, jobs = cut(M, C, x.itemsize)
+        fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
         norm_gradient.backward(
             4 * x.size, g, x, saved, weight, bias, 0.0 if relu else np.nan, bool(training), bool(training) or need_weight or need_bias,
             grad_weight, grad_bias, d, fold, step, jobs if need_input else 0, empty((blocks, 2, W), dtype), np.empty((2, C)),
@@ -250,7 +250,7 @@ def batch_norm_backward(
     eps = number("eps", eps, 0)
     if training:
         for name, array in (("running_mean", running_mean), ("running_var", running_var)):
-            vector(name, array, x)
+            _vector(name, array, x)
         _check_batch(x)
         mean = var = np.empty(0, x.dtype)
     else:

@@ -10,7 +10,7 @@ from fastconv.functional import conv_depthwise
 from fastconv.functional.activation import relu_in_place
 from fastconv.functional.arrays import channels_last, check_shape, nchw, same_dtype
 from fastconv.functional.linear import PARTS, sum_parts, sum_rows, zeros_bias
-from fastconv.functional.norm import batch_norm_factors, cut, vector
+from fastconv.functional.norm import batch_norm_factors
 from fastconv.kernels import norm_depthwise, norm_depthwise_gradient
 from fastconv.memory import empty
 
@@ -37,7 +37,8 @@ def _bands(g, itemsize):
 
 
 def batch_norm_relu_conv2d(input, norm, weight, bias, stride, padding, dilation, groups, algorithm):
-    """conv2d(relu(batch_norm(input, *norm)), ...), the same bits; `norm` are the arguments of `norm.batch_norm_factors`.
+    """conv2d(relu(batch_norm(input, *norm)), ...), the same bits unless a filter is not finite, as padding is multiplied; `norm` are the
+    arguments of `norm.batch_norm_factors`.
 
     Returns (output, saved, factors, g): saved is batch_norm_forward_saved's, of factors `normalized` makes what lies before the
     convolution, and g is its geometry. None where the kernels do not fit, or the convolution would raise; then nothing has been done.
@@ -65,10 +66,8 @@ def normalized(input, factors):
     return relu_in_place((input - mean) * scale + bias)
 
 
-def batch_norm_relu_conv2d_backward(
-    grad_output, input, saved, norm_weight, norm_bias, training, weight, g, input_gradient=True, bias_gradient=True
-):
-    """Gradients of `batch_norm_relu_conv2d`, those of the layers one after the other but for rounding.
+def batch_norm_relu_conv2d_backward(grad_output, input, saved, factors, g, training, weight, input_gradient=True, bias_gradient=True):
+    """Gradients of `batch_norm_relu_conv2d`, from what it has returned: those of the layers one after the other but for rounding.
 
     Returns ((grad_input, grad_norm_weight, grad_norm_bias), (grad_weight, grad_bias)); grad_input and grad_bias are None where they are
     not asked for.
@@ -77,17 +76,15 @@ def batch_norm_relu_conv2d_backward(
     grad_output = channels_last("grad_output", grad_output, dtype, g.output_shape)
     weight = same_dtype("weight", weight, dtype, 4)
     check_shape("weight", weight, g.weight_shape)
-    rows = x.reshape(-1, g.IC)
-    norm_weight, norm_bias = vector("weight", norm_weight, rows), vector("bias", norm_bias, rows)
     bands = min(g.H, _bands(g, x.itemsize))
-    splits, (_, W, *_) = min(PARTS, g.N * bands), cut(*rows.shape, x.itemsize)
+    splits = min(PARTS, g.N * bands)
     parts = empty((splits, 3, 3, g.IC), dtype)
     grad_norm_weight, grad_norm_bias = np.zeros(g.IC, dtype), np.zeros(g.IC, dtype)
     grad_input = empty(x.shape if input_gradient else (0, *x.shape[1:]), dtype)
     norm_depthwise_gradient.backward(
-        3 * g.flops + 8 * x.size, grad_output, x, saved, norm_weight, norm_bias, bool(training), conv_depthwise.channels_inside(weight),
+        3 * g.flops + 8 * x.size, grad_output, x, saved, factors, bool(training), conv_depthwise.channels_inside(weight),
         g.SH, (g.PT, g.PL), bands, g.N * bands if input_gradient else 0, parts, grad_norm_weight, grad_norm_bias, grad_input,
-        empty((splits, 2, g.IC), dtype), np.empty((splits, 2, g.IC)), np.empty((2, g.IC)), empty((5, W), dtype),
+        empty((splits, 2, g.IC), dtype), np.empty((splits, 2, g.IC)), np.empty((2, g.IC)), empty((5, factors.shape[1]), dtype),
     )  # fmt: skip
     return (
         (nchw(grad_input) if input_gradient else None, grad_norm_weight, grad_norm_bias),

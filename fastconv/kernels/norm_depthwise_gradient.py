@@ -10,7 +10,6 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.norm import set_factors
 from fastconv.kernels.norm_depthwise import fill_normalized, four, nine, width_of
 from fastconv.kernels.norm_depthwise_filters import add_filters
 from fastconv.kernels.norm_gradient import gradients_of_factors
@@ -273,16 +272,16 @@ def _gradient_band(job, G, X, factors, weight, D, step, padding, bands):
 
 
 @kernel
-def backward(G, X, saved, norm_weight, norm_bias, training, weight, step, padding, bands, jobs, filters, grad_weight, grad_bias, D, parts,
+def backward(G, X, saved, normalizing, training, weight, step, padding, bands, jobs, filters, grad_weight, grad_bias, D, parts,
              sums, totals, factors):
-    """Reads the output's gradient G (N, OH, OW, C), X (N, H, W, C), and what norm.forward has `saved`.
+    """Reads the output's gradient G (N, OH, OW, C), X (N, H, W, C), what norm.forward has `saved`, and its factors `normalizing`.
 
     Writes filters (splits, 3, 3, C), the filters' gradient, to be summed over splits, grad_weight and grad_bias (C,), BatchNorm's, and
     D (N, H, W, C), the input's; D may be empty, with jobs = 0, else `jobs` are the bands of all images. weight (3, 3, C), `step` and
     `padding` as in norm_depthwise.convolve. parts and sums (splits, 2, C), sums in float64, totals (2, C), float64, and factors
     (5, fold * C) are scratch. Parallel over splits, then over bands."""
     N, H, W, C = X.shape
-    set_factors(saved, norm_weight, norm_bias, factors)
+    factors[:3] = normalizing
     for s in prange(filters.shape[0]):
         _sum_split(np.int64(s), G, X, factors, weight, step, padding, bands, parts, sums, filters)
     totals[:] = 0.0

@@ -1,7 +1,8 @@
 """Neighbouring layers of a Sequential whose passes are one, because what lies between them need not go through memory.
 
-Outputs are the same bits as one layer after the other gives, gradients are the same but for rounding. Each layer remembers what its own
-backward needs, whether its neighbours are asked together with it or not.
+Outputs are the same bits as one layer after the other gives, gradients are the same but for rounding; where filters or gradients are not
+finite, more may become NaN, as a convolution behind BatchNorm multiplies its padding. Each layer remembers what its own backward needs,
+whether its neighbours are asked together with it or not.
 """
 
 from collections.abc import Callable
@@ -75,7 +76,7 @@ def _batch_norm_relu(input, norm, relu):
 
 def _batch_norm_relu_conv(input, norm, relu, conv):
     """Behind BatchNorm and ReLU a depthwise convolution normalizes its input on its way through the cache, forward and backward."""
-    if conv.groups == 1:
+    if conv.groups == 1 or not norm.affine:  # without parameters at the front of a network it would not be asked for gradients
         return None
     options = conv.stride, conv.padding, conv.dilation, conv.groups, conv.algorithm
     results = batch_norm_relu_conv2d(input, norm.arguments(), *conv._arrays(), *options)
@@ -84,7 +85,7 @@ def _batch_norm_relu_conv(input, norm, relu, conv):
     output, saved, factors, g = results
     norm.remember(input, saved, norm.uses_batch(), True)
     relu.remember(None)
-    conv.remember(None, input, factors, saved, g)
+    conv.remember(None, input, factors, g, saved)
     return output
 
 
@@ -108,10 +109,11 @@ def _conv_relu_max_backward(grad_output, conv, relu, pool, input_gradient):
 
 def _batch_norm_relu_conv_backward(grad_output, norm, relu, conv, input_gradient):
     (_, *seen), (before, statistics, use_batch, _) = conv.recall(), norm.recall()
-    if not seen or relu.recall()[0] is not None or seen[2] is not statistics:
+    if not seen or relu.recall()[0] is not None or seen[-1] is not statistics:
         return None
+    _, factors, g, _ = seen
     of_norm, of_conv = batch_norm_relu_conv2d_backward(
-        grad_output, before, statistics, *norm._arrays(), use_batch, conv.weight.data, seen[3], input_gradient, conv.bias is not None
+        grad_output, before, statistics, factors, g, use_batch, conv.weight.data, input_gradient, conv.bias is not None
     )
     conv._accumulate((None, *of_conv))
     return (norm.accumulate(*of_norm),)
