@@ -305,6 +305,49 @@ def test_the_input_is_not_written_to(rng):
         assert_same_bits(x, kept)
 
 
+def conv_norm_relu_conv():
+    return nn.Sequential(
+        nn.BatchNorm2d(3), nn.Conv2d(3, 17, 3, seed=0),
+        nn.BatchNorm2d(17), nn.ReLU(), nn.Conv2d(17, 17, 3, padding=1, seed=1), nn.BatchNorm2d(17),
+    )  # fmt: skip
+
+
+def test_gradients_in_each_others_memory(rng, monkeypatch):
+    net, twin, seen = conv_norm_relu_conv(), conv_norm_relu_conv(), []
+    in_place = nn.BatchNorm2d.backward_in_place
+    monkeypatch.setattr(nn.BatchNorm2d, "backward_in_place", lambda layer, g: (seen.append((layer, g)), in_place(layer, g))[1])
+    x = rng.standard_normal((5, 3, 9, 8), dtype=np.float32)
+    grad_output = rng.standard_normal(net(x).shape, dtype=np.float32)
+    one_by_one(twin, x)
+    given = grad_output.copy()
+    gradient = net.backward(grad_output)
+    assert_same_bits(gradient, backward_one_by_one(twin, grad_output))
+    for own, other in zip(net.parameters(), twin.parameters(), strict=True):
+        assert_same_bits(own.grad, other.grad)
+    assert_same_bits(grad_output, given, "what the caller has is left alone")
+    assert [layer for layer, _ in seen] == [net[2], net[0]]
+    assert np.shares_memory(gradient, seen[1][1])
+
+
+@pytest.mark.parametrize("position", [1, 2, 3, 4])
+def test_gradients_that_a_user_keeps_are_left_alone(position, rng):
+    net, kept = conv_norm_relu_conv(), []
+    backward = net[position].backward
+
+    def keeping(grad_output):
+        gradient = backward(grad_output)
+        kept.append((gradient, gradient.copy()))
+        return gradient
+
+    net[position].backward = keeping
+    x = rng.standard_normal((5, 3, 9, 8), dtype=np.float32)
+    net.backward(rng.standard_normal(net(x).shape, dtype=np.float32))
+    net.backward_parameters(rng.standard_normal(net(x).shape, dtype=np.float32))
+    for gradient, copied in kept:
+        assert_same_bits(gradient, copied)
+    assert len(kept) == 2
+
+
 @pytest.fixture
 def computed_together(monkeypatch):
     """How often three layers were computed together, forward and backward."""

@@ -195,15 +195,17 @@ def batch_norm(input, running_mean, running_var, weight=None, bias=None, trainin
 
 
 def batch_norm_backward_saved(
-    grad_output, input, saved, weight=None, bias=None, training=False, *, relu=False, output_mask=(True, True, True)
+    grad_output, input, saved, weight=None, bias=None, training=False, *, relu=False, output_mask=(True, True, True), in_place=False
 ):
-    """As `batch_norm_backward`, from what `batch_norm_forward_saved` returned, with the same `relu`, for which it needs the bias."""
+    """As `batch_norm_backward`, from what `batch_norm_forward_saved` returned, with the same `relu`, for which it needs the bias. With
+    `in_place` the gradient of the input may be in the memory of grad_output."""
     input = _checked(input)
     x = _rows(input)
     weight, bias = _vector("weight", weight, x), _vector("bias", bias, x)
     g = _like("grad_output", grad_output, input, x)
     (M, C), dtype, (need_input, need_weight, need_bias) = x.shape, x.dtype, three("output_mask", output_mask)
-    grad_weight, grad_bias, d = np.zeros(C, dtype), np.zeros(C, dtype), empty(x.shape if need_input else (0, C), dtype)
+    grad_weight, grad_bias = np.zeros(C, dtype), np.zeros(C, dtype)
+    d = g if in_place and need_input else empty(x.shape if need_input else (0, C), dtype)
     if M:
         fold, W, step, blocks, jobs = _cut(M, C, x.itemsize)
         norm_gradient.backward(

@@ -117,14 +117,16 @@ class Sequential(Module):
         replay.count(self)
 
     def _backward(self, grad_output, layers, candidates, input_gradient=True, last=False):
-        left = len(layers)
+        left, own = len(layers), False
         try:
             while left:
+                given = grad_output
                 if last and type(layers[left - 1]) in _CONTAINERS and (input_gradient or left > 1):
                     grad_output, count = _last_backward(layers[left - 1], grad_output), 1
                 else:
-                    grad_output, count = fused.backward(layers, candidates, left, grad_output, input_gradient)
+                    grad_output, count = fused.backward(layers, candidates, left, grad_output, input_gradient, own)
                 left -= count
+                own = fused.is_own(layers[left], grad_output, given, own)
                 if last:
                     for layer in layers[left : left + count]:
                         layer.forget()

@@ -152,10 +152,20 @@ def forward(layer, candidates, input):
     return layer.forward(input), 1
 
 
-def backward(layers, candidates, count, grad_output, input_gradient):
+_MAKERS = {Conv2d, Linear, BatchNorm2d, MaxPool2d}
+"""Layers whose gradient is an array that nobody else has."""
+
+
+def is_own(layer, gradient, given, own):
+    """Whether nobody else has a layer's `gradient`, made from one that was `given`, which nobody else had if `own`."""
+    made = own and type(layer) is ReLU if gradient is given else type(layer) in _MAKERS
+    return made and as_they_are((vars(layer),), "backward")
+
+
+def backward(layers, candidates, count, grad_output, input_gradient, own):
     """The last of the first `count` layers, and those before it whose gradients can be computed with its own: (gradient, how many).
 
-    The gradient is None where `input_gradient` is False and no layer is left.
+    The gradient is None where `input_gradient` is False and no layer is left. It may be in the memory of grad_output where that is `own`.
     """
     last = layers[count - 1]
     for together, group, attributes in candidates[count - 3] if count > 2 else ():
@@ -168,6 +178,8 @@ def backward(layers, candidates, count, grad_output, input_gradient):
         (input,) = last.recall()
         if relu.recall()[0] is input and as_they_are((vars(relu), vars(last)), "backward"):
             return last._accumulate(relu_linear_backward(grad_output, input, last.weight.data, (True, True, last.bias is not None))), 2
+    if own and type(last) is BatchNorm2d and as_they_are((vars(last),), "backward"):
+        return last.backward_in_place(grad_output), 1
     if input_gradient or count > 1:
         return last.backward(grad_output), 1
     return last.backward_parameters(grad_output), 1

@@ -92,12 +92,19 @@ class BatchNorm2d(Module):
         return self.running_mean, self.running_var, *self._arrays(), self.uses_batch(), momentum or 0.0, self.eps, batches
 
     def backward(self, grad_output):
+        return self._backward(grad_output, False)
+
+    def backward_in_place(self, grad_output):
+        """`backward`, perhaps in the memory of grad_output, which nobody else needs."""
+        return self._backward(grad_output, True)
+
+    def _backward(self, grad_output, in_place):
         input, statistics, use_batch, relu = self.recall()
         weight, bias = self._arrays()
-        grad_input, grad_weight, grad_bias = batch_norm_backward_saved(
-            grad_output, input, statistics, weight, bias, use_batch, relu=relu, output_mask=(True, self.affine, self.affine)
-        )
-        return self.accumulate(grad_input, grad_weight, grad_bias)
+        mask = True, self.affine, self.affine
+        return self.accumulate(*batch_norm_backward_saved(
+            grad_output, input, statistics, weight, bias, use_batch, relu=relu, output_mask=mask, in_place=in_place
+        ))  # fmt: skip
 
     def accumulate(self, grad_input, grad_weight, grad_bias):
         """Add to the parameters' gradients; the input's."""
