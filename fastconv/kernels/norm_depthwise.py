@@ -25,26 +25,32 @@ def width_of(outputs, step):
 
 
 @device
+def fill_padding(panel, vectors, H, first, left, seen, rows, width):
+    """Zeros where a panel of rows first .. first + rows shows none of an image of H rows, of which it has `seen` columns from `left` on."""
+    L = lanes(panel)
+    for v in range(vectors):
+        for r in range(rows):
+            row = (v * rows + r) * width * L
+            if 0 <= first + r < H:
+                zero(panel, row, left * L)
+                zero(panel, row + (left + seen) * L, (width - left - seen) * L)
+            else:
+                zero(panel, row, width * L)
+
+
+@device
 def fill_normalized(x, image, size, first, left, factors, panel, rows, width):
     """panel = ReLU of rows first .. first + rows of the image at x[image], of `size` = (H, W, C), normalized, column 0 at `left`."""
     H, W, C = size
-    L, plane = lanes(x), rows * width * lanes(x)
-    vectors, seen = (C + L - 1) // L, min(W, width - left)
-    for r in range(rows):
-        h, row = first + r, r * width * L
-        for v in range(vectors):
-            zero(panel, v * plane + row, left * L)
-            zero(panel, v * plane + row + (left + seen) * L, (width - left - seen) * L)
-        if h < 0 or h >= H:
-            for v in range(vectors):
-                zero(panel, v * plane + row + left * L, seen * L)
-        else:
-            for w in range(0, seen, 4):
-                i, p, columns = image + (h * W + w) * C, row + (left + w) * L, min(4, seen - w)
-                for v in range(C // L):
-                    _normalize_four(x, i + v * L, C, factors, v * L, L, panel, p + v * plane, columns)
-                if C % L > 0:
-                    _normalize_four(x, i + C // L * L, C, factors, C // L * L, C % L, panel, p + C // L * plane, columns)
+    L, plane, seen = lanes(x), rows * width * lanes(x), min(W, width - left)
+    fill_padding(panel, (C + L - 1) // L, H, first, left, seen, rows, width)
+    for h in range(max(0, first), min(H, first + rows)):
+        for w in range(0, seen, 4):
+            i, p, columns = image + (h * W + w) * C, ((h - first) * width + left + w) * L, min(4, seen - w)
+            for v in range(C // L):
+                _normalize_four(x, i + v * L, C, factors, v * L, L, panel, p + v * plane, columns)
+            if C % L > 0:
+                _normalize_four(x, i + C // L * L, C, factors, C // L * L, C % L, panel, p + C // L * plane, columns)
 
 
 @device(forceinline=True)

@@ -10,7 +10,7 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.norm_depthwise import fill_normalized, four, nine, width_of
+from fastconv.kernels.norm_depthwise import fill_normalized, fill_padding, four, nine, width_of
 from fastconv.kernels.norm_depthwise_filters import add_filters
 from fastconv.kernels.norm_gradient import gradients_of_factors
 from fastconv.kernels.prefetch import prefetch_four
@@ -25,23 +25,15 @@ from fastconv.kernels.vector_memory import flat, load, store, zero
 def _fill(g, image, size, first, left, panel, rows, width):
     """panel = rows first .. first + rows of the gradient at g[image], of `size` = (GH, GW, C), zeros outside, column 0 at `left`."""
     H, W, C = size
-    L, plane = lanes(g), rows * width * lanes(g)
-    vectors, seen = (C + L - 1) // L, min(W, width - left)
-    for r in range(rows):
-        h, row = first + r, r * width * L
-        for v in range(vectors):
-            zero(panel, v * plane + row, left * L)
-            zero(panel, v * plane + row + (left + seen) * L, (width - left - seen) * L)
-        if h < 0 or h >= H:
-            for v in range(vectors):
-                zero(panel, v * plane + row + left * L, seen * L)
-        else:
-            for w in range(0, seen, 4):
-                i, p, columns = image + (h * W + w) * C, row + (left + w) * L, min(4, seen - w)
-                for v in range(C // L):
-                    _copy_four(g, i + v * L, C, L, panel, p + v * plane, columns)
-                if C % L > 0:
-                    _copy_four(g, i + C // L * L, C, C % L, panel, p + C // L * plane, columns)
+    L, plane, seen = lanes(g), rows * width * lanes(g), min(W, width - left)
+    fill_padding(panel, (C + L - 1) // L, H, first, left, seen, rows, width)
+    for h in range(max(0, first), min(H, first + rows)):
+        for w in range(0, seen, 4):
+            i, p, columns = image + (h * W + w) * C, ((h - first) * width + left + w) * L, min(4, seen - w)
+            for v in range(C // L):
+                _copy_four(g, i + v * L, C, L, panel, p + v * plane, columns)
+            if C % L > 0:
+                _copy_four(g, i + C // L * L, C, C % L, panel, p + C // L * plane, columns)
 
 
 @device(forceinline=True)
