@@ -128,7 +128,7 @@ def batch_norm_forward_saved(
 
 
 def batch_norm_factors(input, running_mean, running_var, weight, bias, training, momentum, eps, batches):
-    """What `batch_norm_forward_saved` does, but for its output: (saved, the factors of kernels.norm.normalize)."""
+    """What `batch_norm_forward_saved` does, but for its output: (saved, the factors that kernels.norm.forward computes with)."""
     return _normalized(_checked(input), running_mean, running_var, weight, bias, training, momentum, eps, batches, wanted=False)[1:]
 
 

@@ -15,7 +15,7 @@ from fastconv.kernels import norm_depthwise, norm_depthwise_gradient
 from fastconv.memory import empty
 
 BAND_BYTES = 1 << 16
-"""Rows of an image that a job normalizes before it convolves them, at most, unless one row of the output needs more."""
+"""Bytes of an image that a job normalizes before it convolves them, and two rows more, unless one row of the output needs more."""
 
 BAND_ROWS = 4
 """Rows of a band, at least, where more bands are to give more threads something to do: each normalizes two rows more."""

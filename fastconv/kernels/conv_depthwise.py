@@ -159,31 +159,33 @@ def one_pixel_of_all(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
 
 
 @apart
-def convolve_row(oh, x, image, size, w, y, target, pixel, b, window, taps):
-    """Row `oh` of the output of an image of `size` = (H, W, C) that starts at x[image], to y[target] on, a pixel each `pixel` numbers.
-
-    Rows of x that no filter of this row sees need not be there: a copy of some rows will do, `image` then is where row 0 would be.
-    """
-    H, W, C = size
-    _, OW, SH, SW, PT, PL = window
+def _row(job, X, weight, Y, bias, window, taps, place):
+    """Row `job` of `convolve_by_four`."""
+    N, H, W, C = X.shape
+    YH, YW = Y.shape[1:3]
+    OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
+    YSH, YSW, Y0, Y1 = place
+    x, w, y, b = flat(X), flat(weight), flat(Y), flat(bias)
     inner0 = (PL + SW - 1) // SW if PL > 0 else 0  # the pixels inner0 .. inner1 see all columns of the filter
     inner1 = clip((KW - 1) * DW - PL, SW, OW, W)[1]
     if inner1 - inner0 < 4:
         inner1 = inner0
+    n, oh = job // OH, job % OH
     top = oh * SH - PT
     low, high = clip(top, DH, KH, H)
-    source = image + (top + low * DH) * W * C
+    source = (n * H + top + low * DH) * W * C
+    target = ((n * YH + oh * YSH + Y0) * YW + Y1) * C
     for ow in range(OW):
         if inner0 <= ow < inner1:
             if (ow - inner0) % 4 == 0:
                 first = min(ow, inner1 - 4)  # the last four may overlap those before
                 four_of_all(x, source + (first * SW - PL) * C, DH * W * C, SW * C, DW * C, w, low * KW * C, KW * C, high - low, C,
-                            b, y, target + first * pixel, pixel)
+                            b, y, target + first * YSW * C, YSW * C)
         else:
             left, right = clip(ow * SW - PL, DW, KW, W)
             one_pixel_of_all(x, source + (ow * SW - PL + left * DW) * C, DH * W * C, DW * C, w, (low * KW + left) * C, KW * C,
-                             high - low, right - left, C, b, y, target + ow * pixel)
+                             high - low, right - left, C, b, y, target + ow * YSW * C)
 
 
 @kernel
@@ -192,14 +194,8 @@ def convolve_by_four(X, weight, Y, bias, window, taps, place):
 
     As conv_images.convolve, for one channel at a time. Pixels go one by one where fewer than four of a row see all columns of the filter.
     """
-    N, H, W, C = X.shape
-    YH, YW = Y.shape[1:3]
-    YSH, YSW, Y0, Y1 = place
-    OH = window[0]
-    for job in prange(N * OH):
-        n, oh = np.int64(job) // OH, np.int64(job) % OH
-        convolve_row(oh, flat(X), n * H * W * C, (H, W, C), flat(weight), flat(Y), ((n * YH + oh * YSH + Y0) * YW + Y1) * C, YSW * C,
-                     flat(bias), window, taps)
+    for job in prange(X.shape[0] * window[0]):
+        _row(np.int64(job), X, weight, Y, bias, window, taps, place)
 
 
 @apart
@@ -297,13 +293,15 @@ def one_input_of_all(g, i, row, w, j, step, rows, C, position, GW, d, o):
 
 
 @apart
-def input_row(h, g, image, size, w, d, target, width, window, taps):
-    """Row `h` of the input's gradient, `width` pixels from d[target] on, of an image whose output's gradient, of `size` = (GH, GW, C),
-    starts at g[image]. `window`, `taps` as in `backward_input_by_two`."""
-    GH, GW, C = size
+def _input_row(job, G, weight, D, window, taps):
+    """Row `job` of `backward_input_by_two`."""
+    _, GH, GW, C = G.shape
+    _, H, W, _ = D.shape
     SH, PT, PL = window
     KH, DH, step = taps
-    position, kh = h + PT, 0
+    g, w, d = flat(G), flat(weight), flat(D)
+    n, target = job // H, job * W * C
+    position, kh = job % H + PT, 0
     while kh < min(step, KH) and (position - kh * DH) % SH != 0:
         kh += 1
     oh, rows, down = (position - kh * DH) // SH, 0, step * DH // SH
@@ -311,14 +309,14 @@ def input_row(h, g, image, size, w, d, target, width, window, taps):
         low = max(0, (oh - GH + down) // down)
         rows = max(0, min((KH - kh + step - 1) // step, oh // down + 1) - low)
         oh, kh = oh - low * down, kh + low * step
-    source, row, j = image + oh * GW * C, -down * GW * C, kh * 3 * C
-    inner0, inner1 = max(1, (PL + 1) // 2), min(GW, (width + PL) // 2)  # gradients of which two inputs are seen, and those before exist
+    source, row, j = (n * GH + oh) * GW * C, -down * GW * C, kh * 3 * C
+    inner0, inner1 = max(1, (PL + 1) // 2), min(GW, (W + PL) // 2)  # gradients of which two inputs are seen, and those before them exist
     if inner1 - inner0 < 2:
         inner1 = inner0
     for ow in range(inner0, inner1, 2):
         first = min(ow, inner1 - 2)  # the last two may overlap those before
         four_inputs_of_all(g, source + first * C, row, w, j, step * 3 * C, rows, C, d, target + (2 * first - PL) * C)
-    for iw in range(width):
+    for iw in range(W):
         if not 2 * inner0 <= iw + PL < 2 * inner1:
             one_input_of_all(g, source, row, w, j, step * 3 * C, rows, C, iw + PL, GW, d, target + iw * C)
 
@@ -330,8 +328,5 @@ def backward_input_by_two(G, weight, D, window, taps):
     Reads the output's gradient G (N, GH, GW, C) and weight (KH, 3, C), writes D (N, H, W, C). `window` = (SH, PT, PL), `taps` = (KH, DH,
     step), `step` the taps from one that a row of D sees to the next. Parallel over images and rows.
     """
-    N, GH, GW, C = G.shape
-    H, W = D.shape[1:3]
-    for job in prange(N * H):
-        n, h = np.int64(job) // H, np.int64(job) % H
-        input_row(h, flat(G), n * GH * GW * C, (GH, GW, C), flat(weight), flat(D), (n * H + h) * W * C, W, window, taps)
+    for job in prange(D.shape[0] * D.shape[1]):
+        _input_row(np.int64(job), G, weight, D, window, taps)

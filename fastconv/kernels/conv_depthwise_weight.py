@@ -222,70 +222,65 @@ in order."""
 
 
 @apart
-def add_row(oh, x, image, size, g, o, d, target, window, taps):
-    """Adds to the filters' gradient d[target:] what row `oh` of the output gives, whose gradient starts at g[o].
-
-    The image, of `size` = (H, W, C), starts at x[image]; rows that no filter of this row sees need not be there.
-    """
-    H, W, C = size
-    _, OW, SH, SW, PT, PL = window
+def _split(s, X, G, parts, window, taps):
+    """Split `s` of `backward_weight`."""
+    N, H, W, C = X.shape
+    OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
+    x, g, d = flat(X), flat(G), flat(parts)
+    splits = parts.shape[0]
     inner0 = clip(-PL, SW, OW, W)[0]
     inner1 = max(inner0, clip((KW - 1) * DW - PL, SW, OW, W)[1])
+    left = inner0 > 0 and clip((inner0 - 1) * SW - PL, DW, 3, W) == (1, 3)
+    right = inner1 < OW and clip(inner1 * SW - PL, DW, 3, W) == (0, 2)
     near, few = KW == 3 and C * itemsize(x) < FAR, C * itemsize(x) <= FEW
-    low, high = clip(oh * SH - PT, DH, KH, H)
-    nine = few and KW == 3 and low == 0 and high == 3 == KH and inner1 - inner0 >= 4
-    top, first, done = image + ((oh * SH - PT) * W - PL) * C, inner0, inner0  # first .. done are added up by several pixels at once
-    if nine:
-        left = inner0 > 0 and clip((inner0 - 1) * SW - PL, DW, 3, W) == (1, 3)
-        right = inner1 < OW and clip(inner1 * SW - PL, DW, 3, W) == (0, 2)
-        pixels = NUMBERS // C
-        for ow in range(inner0, inner1, pixels):
-            done = min(inner1, ow + pixels)
-            add_nine_taps_of_all(x, top + ow * SW * C, DH * W * C, SW * C, DW * C, g, o + ow * C, done - ow,
-                                 left and ow == inner0, right and done == inner1, C, d, target)
-        first, done = inner0 - left, inner1 + right
-    elif near:
-        while done + 4 <= inner1:
-            add_four_of_all(x, top + (low * DH * W + done * SW) * C, DH * W * C, SW * C, DW * C, g, o + done * C,
-                            high - low, C, d, target + low * 3 * C)
-            done += 4
-    if nine or near:
-        for ow in range(OW):
-            if not first <= ow < done:
-                kw, end = clip(ow * SW - PL, DW, 3, W)
-                add_pixel_of_all(x, top + (low * DH * W + ow * SW + kw * DW) * C, DH * W * C, DW * C, g, o + ow * C,
-                                 high - low, end - kw, C, d, target + (low * 3 + kw) * C)
-        return
-    if KW == 3:
-        for ow in range(inner0, inner1, PIXELS):
-            for kh in range(low, high):
-                add_three_taps_of_all(x, top + (kh * DH * W + ow * SW) * C, SW * C, DW * C, g, o + ow * C,
-                                      min(PIXELS, inner1 - ow), C, d, target + kh * 3 * C)
-    for kh in range(low, high):
-        source, row = top + kh * DH * W * C, target + kh * KW * C
-        if KW != 3:
-            over = (1, 0, 0, inner1 - inner0, SW * C, C)
-            for c in range(0, C, lanes(x)):
-                tiles_elementwise(KW, x, source + inner0 * SW * C + c, DW * C, g, o + inner0 * C + c,
-                                  d, row + c, C, C - c, g, 0, 1, over)
-        for kw in range(KW):
-            ow0, ow1 = clip(kw * DW - PL, SW, OW, W)
-            for ow in range(ow0, ow1):
-                if not inner0 <= ow < inner1:
-                    add_products(x, source + (ow * SW + kw * DW) * C, g, o + ow * C, C, d, row + kw * C)
+    zero(d, s * KH * KW * C, KH * KW * C)
+    for row in range(s * N * OH // splits, (s + 1) * N * OH // splits):
+        n, oh = row // OH, row % OH
+        low, high = clip(oh * SH - PT, DH, KH, H)
+        nine = few and KW == 3 and low == 0 and high == 3 == KH and inner1 - inner0 >= 4
+        top, first, done = (n * H + oh * SH - PT) * W - PL, inner0, inner0  # first .. done are added up by several pixels at once
+        if nine:
+            pixels = NUMBERS // C
+            for ow in range(inner0, inner1, pixels):
+                done = min(inner1, ow + pixels)
+                add_nine_taps_of_all(x, (top + ow * SW) * C, DH * W * C, SW * C, DW * C, g, (row * OW + ow) * C, done - ow,
+                                     left and ow == inner0, right and done == inner1, C, d, s * 9 * C)
+            first, done = inner0 - left, inner1 + right
+        elif near:
+            while done + 4 <= inner1:
+                add_four_of_all(x, (top + low * DH * W + done * SW) * C, DH * W * C, SW * C, DW * C, g, (row * OW + done) * C,
+                                high - low, C, d, (s * KH + low) * 3 * C)
+                done += 4
+        if nine or near:
+            for ow in range(OW):
+                if not first <= ow < done:
+                    kw, end = clip(ow * SW - PL, DW, 3, W)
+                    add_pixel_of_all(x, (top + low * DH * W + ow * SW + kw * DW) * C, DH * W * C, DW * C, g, (row * OW + ow) * C,
+                                     high - low, end - kw, C, d, ((s * KH + low) * 3 + kw) * C)
+            continue
+        if KW == 3:
+            for ow in range(inner0, inner1, PIXELS):
+                for kh in range(low, high):
+                    add_three_taps_of_all(x, (top + kh * DH * W + ow * SW) * C, SW * C, DW * C, g, (row * OW + ow) * C,
+                                          min(PIXELS, inner1 - ow), C, d, (s * KH + kh) * 3 * C)
+        for kh in range(low, high):
+            source, target = (top + kh * DH * W) * C, (s * KH + kh) * KW * C
+            if KW != 3:
+                over = (1, 0, 0, inner1 - inner0, SW * C, C)
+                for c in range(0, C, lanes(x)):
+                    tiles_elementwise(KW, x, source + inner0 * SW * C + c, DW * C, g, (row * OW + inner0) * C + c,
+                                      d, target + c, C, C - c, g, 0, 1, over)
+            for kw in range(KW):
+                ow0, ow1 = clip(kw * DW - PL, SW, OW, W)
+                for ow in range(ow0, ow1):
+                    if not inner0 <= ow < inner1:
+                        add_products(x, source + (ow * SW + kw * DW) * C, g, (row * OW + ow) * C, C, d, target + kw * C)
 
 
 @kernel
 def backward_weight(X, G, parts, window, taps):
     """Reads X (N, H, W, C) and grad_output G (N, OH, OW, C); writes parts (splits, KH, KW, C), to be summed over splits of the rows.
     Parallel over splits."""
-    N, H, W, C = X.shape
-    OH, OW = G.shape[1:3]
-    splits, filters = parts.shape[0], taps[0] * taps[1] * C
-    for job in prange(splits):
-        s = np.int64(job)
-        zero(flat(parts), s * filters, filters)
-        for row in range(s * N * OH // splits, (s + 1) * N * OH // splits):
-            n, oh = row // OH, row % OH
-            add_row(oh, flat(X), n * H * W * C, (H, W, C), flat(G), row * OW * C, flat(parts), s * filters, window, taps)
+    for s in prange(parts.shape[0]):
+        _split(np.int64(s), X, G, parts, window, taps)

@@ -130,9 +130,9 @@ def _normal(x, i, factors, c, count):
 
 
 @device(forceinline=True)
-def _store_normal(x, i, factors, c, count, low, y, o):
+def _store_normal(x, i, factors, c, count, low, y):
     v = _normal(x, i, factors, c, count)
-    store(y, o + c, select(v <= low, low, v), count)
+    store(y, i + c, select(v <= low, low, v), count)
 
 
 @device(forceinline=True)
@@ -142,40 +142,22 @@ def _store_sum(x, other, i, factors, c, count, low, y):
 
 
 @device
-def normalize(x, start, stop, factors, low, y, target):
-    """Writes x[start:stop], of whole rows, normalized to y[target:]."""
-    W, L = factors.shape[1], lanes(x)
-    for i in range(start, stop, W):
-        end, o = min(W, stop - i), target + i - start
-        whole = end - end % L
-        for c in range(0, whole, L):
-            _store_normal(x, i, factors, c, L, low, y, o)
-        if whole < end:
-            _store_normal(x, i, factors, whole, end - whole, low, y, o)
-
-
-@device
-def _normalize_sum(x, start, stop, other, factors, low, y):
-    """Writes x[start:stop], of whole rows, normalized, plus other, to y."""
-    W, L = factors.shape[1], lanes(x)
-    for i in range(start, stop, W):
-        end = min(W, stop - i)
-        whole = end - end % L
-        for c in range(0, whole, L):
-            _store_sum(x, other, i, factors, c, L, low, y)
-        if whole < end:
-            _store_sum(x, other, i, factors, whole, end - whole, low, y)
-
-
-@device
 def _normalize_block(job, x, other, factors, low, y):
-    W = factors.shape[1]
-    first, last = rows_of(job, (x.size + W - 1) // W, W)
-    start, stop = first * W, min(last * W, x.size)
-    if other.size > 0:
-        _normalize_sum(x, start, stop, other, factors, low, y)
-    else:
-        normalize(x, start, stop, factors, low, y, start)
+    W, L = factors.shape[1], lanes(x)
+    start, stop = rows_of(job, (x.size + W - 1) // W, W)
+    for i in range(start * W, stop * W, W):
+        end = min(W, x.size - i)
+        whole = end - end % L
+        if other.size > 0:
+            for c in range(0, whole, L):
+                _store_sum(x, other, i, factors, c, L, low, y)
+            if whole < end:
+                _store_sum(x, other, i, factors, whole, end - whole, low, y)
+        else:
+            for c in range(0, whole, L):
+                _store_normal(x, i, factors, c, L, low, y)
+            if whole < end:
+                _store_normal(x, i, factors, whole, end - whole, low, y)
 
 
 @kernel

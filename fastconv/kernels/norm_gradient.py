@@ -15,67 +15,45 @@ from fastconv.kernels.vector_memory import load, store, zero
 
 
 @device(forceinline=True)
-def _behind_relu(g, j, distance, factors, c, count, low):
-    """Numbers g[j:], 0 where the output that belongs to `distance` is not above `low`."""
+def _behind_relu(g, i, distance, factors, c, count, low):
+    """Numbers g[i:], 0 where the output that belongs to `distance` is not above `low`."""
     W = factors.shape[1]
     output = fma(distance, load(factors, W + c, count), load(factors, 2 * W + c, count))
-    return select(output <= low, 0.0, load(g, j, count))
+    return select(output <= low, 0.0, load(g, i, count))
 
 
 @device(forceinline=True)
-def _terms(g, j, x, i, factors, c, count, low, total, product):
-    """The sums of g and of g * (x - mean), with the vectors g[j:] and x[i:] more."""
+def _terms(g, x, i, factors, c, count, low, total, product):
+    """The sums of g and of g * (x - mean), with the vectors g[i:] and x[i:] more."""
     distance = load(x, i, count) - load(factors, c, count)
-    gradient = _behind_relu(g, j, distance, factors, c, count, low)
+    gradient = _behind_relu(g, i, distance, factors, c, count, low)
     return total + gradient, fma(gradient, distance, product)
 
 
 @device(forceinline=True)
-def _sum_four(g, j, x, i, run, factors, c, count, low, sums, to):
+def _sum_four(g, x, i, run, factors, c, count, low, sums, to):
     """Adds the terms of four rows, `run` numbers apart."""
     W = factors.shape[1]
     total, product = load(sums, to + c, count), load(sums, to + W + c, count)
-    total, product = _terms(g, j, x, i, factors, c, count, low, total, product)
-    total, product = _terms(g, j + run, x, i + run, factors, c, count, low, total, product)
-    total, product = _terms(g, j + 2 * run, x, i + 2 * run, factors, c, count, low, total, product)
-    total, product = _terms(g, j + 3 * run, x, i + 3 * run, factors, c, count, low, total, product)
+    total, product = _terms(g, x, i, factors, c, count, low, total, product)
+    total, product = _terms(g, x, i + run, factors, c, count, low, total, product)
+    total, product = _terms(g, x, i + 2 * run, factors, c, count, low, total, product)
+    total, product = _terms(g, x, i + 3 * run, factors, c, count, low, total, product)
     store(sums, to + c, total, count)
     store(sums, to + W + c, product, count)
 
 
 @device
-def _sum_runs(g, j, x, i, run, factors, low, sums, to):
-    """Adds to sums[to:] (2, W) the terms of four runs of wide rows, `run` numbers each, which begin at g[j] and x[i]."""
-    W, L = factors.shape[1], lanes(x)
-    whole = W - W % L
-    for r in range(0, run, W):
-        for c in range(0, whole, L):
-            _sum_four(g, j + r + c, x, i + r + c, run, factors, c, L, low, sums, to)
-        if whole < W:
-            _sum_four(g, j + r + whole, x, i + r + whole, run, factors, whole, W - whole, low, sums, to)
-
-
-@device
-def sum_rows(g, j, x, i, numbers, factors, low, sums, to):
-    """Adds to sums[to:] (2, W) the terms of `numbers` numbers of whole rows, from g[j] and x[i] on."""
-    W, L = factors.shape[1], lanes(x)
-    run = numbers // (RUNS * W) * W
-    _sum_runs(g, j, x, i, run, factors, low, sums, to)
-    for r in range(RUNS * run, numbers, W):
-        end = min(W, numbers - r)
-        for c in range(0, end, L):
-            total, product = load(sums, to + c, end - c), load(sums, to + W + c, end - c)
-            total, product = _terms(g, j + r + c, x, i + r + c, factors, c, end - c, low, total, product)
-            store(sums, to + c, total, end - c)
-            store(sums, to + W + c, product, end - c)
-
-
-@device
 def _block_gradient_sums(job, step, g, x, fold, factors, low, parts):
-    W = parts.shape[2]
+    W, L, to = parts.shape[2], lanes(x), job * 2 * parts.shape[2]
     start, run = runs_of(job, step, x.shape[0], fold, W)
-    zero(parts, job * 2 * W, 2 * W)
-    _sum_runs(g, start, x, start, run, factors, low, parts, job * 2 * W)
+    whole = W - W % L
+    zero(parts, to, 2 * W)
+    for i in range(start, start + run, W):
+        for c in range(0, whole, L):
+            _sum_four(g, x, i + c, run, factors, c, L, low, parts, to)
+        if whole < W:
+            _sum_four(g, x, i + whole, run, factors, whole, W - whole, low, parts, to)
 
 
 @device
@@ -91,7 +69,7 @@ def _sum_gradients(g, x, low, fold, factors, parts, totals):
     rest, nothing = np.empty((2, C), x.dtype), splat(x, 0.0)
     for m in range(M // (RUNS * fold) * RUNS * fold, M):
         for c in range(0, C, lanes(x)):
-            gradient, product = _terms(g, m * C + c, x, m * C + c, factors, c, C - c, low, nothing, nothing)
+            gradient, product = _terms(g, x, m * C + c, factors, c, C - c, low, nothing, nothing)
             store(rest, c, gradient, C - c)
             store(rest, C + c, product, C - c)
         for c in range(C):
@@ -100,45 +78,38 @@ def _sum_gradients(g, x, low, fold, factors, parts, totals):
 
 
 @device(forceinline=True)
-def _gradient(g, j, x, i, factors, c, count, low, d):
+def _gradient(g, x, i, factors, c, count, low, d):
     """`count` numbers of d[i + c:], which belong to column c of the wide row, with statistics that are x's."""
     W = factors.shape[1]
     distance = load(x, i + c, count) - load(factors, c, count)
     moved = fma(distance, load(factors, 3 * W + c, count), load(factors, 4 * W + c, count))
-    store(d, i + c, fma(_behind_relu(g, j + c, distance, factors, c, count, low), load(factors, W + c, count), moved), count)
+    store(d, i + c, fma(_behind_relu(g, i + c, distance, factors, c, count, low), load(factors, W + c, count), moved), count)
 
 
 @device(forceinline=True)
-def _gradient_of_constants(g, j, x, i, factors, c, count, low, d):
+def _gradient_of_constants(g, x, i, factors, c, count, low, d):
     """As `_gradient`, with statistics that are constants."""
     distance = load(x, i + c, count) - load(factors, c, count)
-    store(d, i + c, _behind_relu(g, j + c, distance, factors, c, count, low) * load(factors, factors.shape[1] + c, count), count)
-
-
-@device
-def gradient(g, j, x, start, stop, factors, low, training, d):
-    """Writes the gradient of x[start:stop], of whole rows, to d[start:], from those of the outputs, g[j:]."""
-    W, L = factors.shape[1], lanes(x)
-    for i in range(start, stop, W):
-        end, o = min(W, stop - i), j + i - start
-        whole = end - end % L
-        if training:
-            for c in range(0, whole, L):
-                _gradient(g, o, x, i, factors, c, L, low, d)
-            if whole < end:
-                _gradient(g, o, x, i, factors, whole, end - whole, low, d)
-        else:
-            for c in range(0, whole, L):
-                _gradient_of_constants(g, o, x, i, factors, c, L, low, d)
-            if whole < end:
-                _gradient_of_constants(g, o, x, i, factors, whole, end - whole, low, d)
+    store(d, i + c, _behind_relu(g, i + c, distance, factors, c, count, low) * load(factors, factors.shape[1] + c, count), count)
 
 
 @device
 def _block_gradient(job, g, x, factors, low, training, d):
-    W = factors.shape[1]
-    first, last = rows_of(job, (x.size + W - 1) // W, W)
-    gradient(g, first * W, x, first * W, min(last * W, x.size), factors, low, training, d)
+    W, L = factors.shape[1], lanes(x)
+    start, stop = rows_of(job, (x.size + W - 1) // W, W)
+    for i in range(start * W, stop * W, W):
+        end = min(W, x.size - i)
+        whole = end - end % L
+        if training:
+            for c in range(0, whole, L):
+                _gradient(g, x, i, factors, c, L, low, d)
+            if whole < end:
+                _gradient(g, x, i, factors, whole, end - whole, low, d)
+        else:
+            for c in range(0, whole, L):
+                _gradient_of_constants(g, x, i, factors, c, L, low, d)
+            if whole < end:
+                _gradient_of_constants(g, x, i, factors, whole, end - whole, low, d)
 
 
 @device
