@@ -11,6 +11,7 @@ from fastconv import nn
 from fastconv.errors import ArgumentError
 from fastconv.functional import conv as conv_functions
 from fastconv.functional import norm_conv
+from fastconv.kernels import ahead
 from fastconv.nn import fused
 
 
@@ -352,6 +353,7 @@ def test_gradients_that_a_user_keeps_are_left_alone(position, rng):
 def computed_together(monkeypatch):
     """How often three layers were computed together, forward and backward."""
     calls = {"forward": 0, "backward": 0}
+    monkeypatch.setattr(ahead, "can_help", lambda: False)  # else kernels that are not in the cache are found out by a pass of its own
 
     def counted(direction, function):
         def call(*arguments, **options):
