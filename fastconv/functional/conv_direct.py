@@ -34,7 +34,6 @@ from fastconv.functional.pool import relu_max_halves
 from fastconv.kernels import conv_direct, conv_images
 from fastconv.kernels.conv_direct import ROW
 from fastconv.kernels.dense import CROWDED
-from fastconv.kernels.dense_weight import CHUNK
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
@@ -202,7 +201,7 @@ def backward_weight(g, x, grad_output):
         return backward_weight(lying, x, grad_output).reshape(g.weight_shape)
     if _is_strided_product(g) and g.IC * g.OC >= STRIDED_FILTERS:
         rows = _pixels(g)
-        if rows and g.OW <= CHUNK and rows[1] * x.itemsize % CROWDED:  # crowded pixels would share a few lines of the first cache
+        if rows and rows[1] * x.itemsize % CROWDED:  # crowded pixels would share a few lines of the first cache
             product = transposed_pixels_times(x.reshape(-1, g.IC), rows, grad_output.reshape(-1, g.OC))
             return c_order(product.T).reshape(g.weight_shape)
         return conv_im2col.backward_weight(g, x, grad_output)

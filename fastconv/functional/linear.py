@@ -120,7 +120,7 @@ def transposed_times(g, x):
 
 
 def transposed_pixels_times(x, rows, g):
-    """Those rows of x (pixels, M) that `rows` says as dense.product does, up to dense_weight.CHUNK a run, transposed, @ g (K, N)."""
+    """Those rows of x (pixels, M) that `rows` says as dense.product does, transposed, @ g (K, N)."""
     return _sum_over_rows(x, rows, g)
 
 
@@ -146,9 +146,9 @@ def _cut_over_rows(M, N, K, itemsize):
     """(whether b is packed, rows of a chunk, splits, row blocks, column blocks) of `_sum_over_rows`."""
     in_place = dense_weight.reads_in_place.py_func(M, N, K)
     row_blocks, column_blocks = -(-M // dense_weight.TALL), -(-N // (dense.SMALL_COLUMNS if in_place else dense_weight.WIDE))
-    pack = row_blocks > 2 and not in_place
+    pack = row_blocks > 1 and not in_place
     chunk = max(CHUNK_ROWS, CHUNK_BYTES // (N * itemsize)) if pack else max(1, K)
-    splits = max(1, min(PARTS // (row_blocks * column_blocks), min(K, chunk) // SPLIT_ROWS))
+    splits = max(1, min(PARTS // (row_blocks * column_blocks), -(-min(K, chunk) // SPLIT_ROWS)))
     return pack, chunk, splits, row_blocks, column_blocks
 
 

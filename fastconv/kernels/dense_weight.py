@@ -6,21 +6,24 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import ROWS, SMALL_COLUMNS, blocks_of, part, place, product_block
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.prefetch import prefetch_part
-from fastconv.kernels.scratch import scratch
-from fastconv.kernels.simd import MAX_ROWS, itemsize
+from fastconv.kernels.prefetch import elements_between, prefetch_part
+from fastconv.kernels.scratch import LINE_BYTES, LINE_NUMBERS, scratch_pair, whole_lines
+from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
 from fastconv.kernels.tiles import tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, splat
-from fastconv.kernels.vector_memory import copy, flat, load, store, zero
+from fastconv.kernels.vector_memory import copy, flat, load, pointer, store, zero
 
 IN_PLACE, AHEAD = MAX_ROWS > 8, 16
 """Whether `product_over_rows` reads A where it is, as high tiles take most of each line; and how many rows before it asks for one."""
 
-TALL, WIDE, CHUNK = (196, 512, 512) if IN_PLACE else (128, 512, 256)
-"""Rows and columns of a block of `product_over_rows`, which copies what it needs of B, and rows of A and B that it takes at once."""
+TALL, WIDE, CHUNK = (256, 512, 512) if IN_PLACE else (128, 512, 256)
+"""Rows and columns of a block of `product_over_rows`, and rows of A and B that it takes at once."""
 
-FAR = 1 << (10 if MAX_ROWS > 8 else 8)
+STRIP = 2
+"""Vectors of B that are copied at a time, just before all tiles down a block read them."""
+
+FAR = 1 << (10 if IN_PLACE else 8)
 """Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`: they lie near enough to each other."""
 
 UNFORESEEN = 1 << 7
@@ -51,66 +54,93 @@ def _copy_columns(a, corner, M, rows, depth, left, line):
             transpose(a, source, M, min(size, depth - i), min(size, rows - j * size), left, target, line, size)
 
 
-@device
-def _copy_rows(b, corner, row, cols, depth, right, across):
-    """`depth` rows of `cols` numbers, from b[corner] on, as those of `right`: two at a time, far apart, as two streams."""
-    half = depth // 2
-    for i in range(half):
-        copy(b, corner + i * row, right, i * across, cols)
-        copy(b, corner + (half + i) * row, right, (half + i) * across, cols)
-    if 2 * half < depth:
-        copy(b, corner + 2 * half * row, right, 2 * half * across, cols)
+@apart
+def _copy_pixels(a, k, m, rows, height, depth, left, line):
+    """`height` columns of `depth` rows of A, from column m of row k on, as rows of `left`."""
+    for i in range(depth):
+        copy(a, place(k + i, rows) + m, left, i * line, height)
+
+
+@apart
+def _copy_strip(b, start, row, depth, cols, right):
+    """`cols` columns of `depth` rows of B, from b[start] on, as rows of STRIP vectors."""
+    size = lanes(b)
+    for i in range(depth):
+        if cols == STRIP * size:
+            for n in range(0, STRIP * size, size):
+                store(right, i * STRIP * size + n, load(b, start + i * row + n, size), size)
+        else:
+            copy(b, start + i * row, right, i * STRIP * size, cols)
 
 
 @apart
 def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_blocks, splits, more):
     """Job `job` of `product_over_rows`."""
     (run, between, far), size = rows, lanes(a)
-    whole = run if run < K else 1  # rows of A that are taken together or not at all
-    length = (K // whole + splits - 1) // splits * whole
     s, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
     m, m1 = part(block // column_blocks, row_blocks, M)
     v, v1 = part(block % column_blocks, column_blocks, (N + size - 1) // size)
-    height, cols, corner = m1 - m, min(N, v1 * size) - v * size, (s * M + m) * N + v * size
-    start, first, last = np.zeros(cols + size, a.dtype), min(K, s * length), min(K, (s + 1) * length)
+    height, cols, corner, start = m1 - m, min(N, v1 * size) - v * size, (s * M + m) * N + v * size, np.zeros(STRIP * size, a.dtype)
     if reads_in_place(M, N, K) and splits == 1:  # in several, a last chunk of a few rows
-        inner = run if whole > 1 else K
+        inner = run if far > 0 else K
         over = (1, 0, 0, K // max(1, inner), far, inner * row, inner, between, row)
-        tiles(height, a, m, 1, b, v * column, column, c, corner, N, size, v1 - v, cols, start, 0, more, over)
+        zeros = np.zeros(cols + size, a.dtype)
+        tiles(height, a, m, 1, b, v * column, column, c, corner, N, size, v1 - v, cols, zeros, 0, more, over)
         return
+    first, last = part(s, splits, K)
     if first == last and not more:
         for i in range(height):
             zero(c, corner + i * N, cols)
-    near = row == size or (row % size == 0 and row * itemsize(b) < FAR)  # the first where B is packed
-    chunk, across = CHUNK // whole * whole, (cols + size - 1) // size * size + 16
-    most = min(chunk, length)
-    line = most + 16  # without the 16, rows of a copy may fall on the same few lines of the cache
-    left, right = a if IN_PLACE else scratch((height + size) * line, a.dtype), b if near else scratch(most * across, b.dtype)
-    am, a_k, ahead = (1, between, (AHEAD * between + MAX_ROWS - 1, between, 0)) if IN_PLACE else (line, 1, (0, 0, 0))
-    if whole > 1:
-        ahead = (max(1, AHEAD // run) * far + MAX_ROWS - 1, between, 0)  # in a row of pixels that is read, not beside this one
-    for k in range(first, last, chunk):
-        depth, origin = min(chunk, last - k), place(k, rows) + m
+    chunks = (last - first + CHUNK - 1) // CHUNK
+    depth = (last - first + chunks - 1) // max(1, chunks)
+    here, near = IN_PLACE and far == 0, row == size or (row % size == 0 and row * itemsize(b) < FAR)  # B is packed, or in short rows
+    line = LINE_NUMBERS + (whole_lines(height) if IN_PLACE else depth)  # of rows of 4 KB the copies would share few lines of the cache
+    copied = 0 if here else depth * line if IN_PLACE else (height + size) * line
+    left, right = scratch_pair(copied, 0 if near else depth * STRIP * size, a.dtype)
+    x, y = pointer(a, 0) if here else pointer(left, 0), pointer(b, 0) if near else pointer(right, 0)
+    x_m, x_k = (1, between if here else line) if IN_PLACE else (line, 1)
+    y_n, y_k = (column, row) if near else (size, STRIP * size)
+    strips, spans = (v1 - v + STRIP - 1) // STRIP, 1 if far == 0 else (far - 1) // (run * between) + 1
+    lines = ((height * itemsize(a) // LINE_BYTES + 1) * spans + strips - 1) // strips  # of each next row of A, asked for in one strip
+    parts = (height + MAX_ROWS - 1) // MAX_ROWS
+    asking = min(parts, STRIP * REQUEST + lines)
+    for chunk in range(chunks):
+        k0, k1 = part(chunk, chunks, last - first)
+        k, depth, adds = first + k0, k1 - k0, more + k0
         if not IN_PLACE:
-            _copy_columns(a, origin, M, height, depth, left, line)
-            origin = 0
-        source, vector, along = k * row + v * column, column, row
-        if not near:
-            _copy_rows(b, k * row + v * size, row, cols, depth, right, across)
-            source, vector, along = 0, size, across
-        inner = run if whole > 1 else depth
-        over, adds = (1, 0, 0, depth // inner, far, inner * along, inner, a_k, along), more + k - first
-        tiles_ahead(height, left, origin, am, right, source, vector, c, corner, N, size, v1 - v, cols, start, 0, adds, over, ahead)
+            _copy_columns(a, place(k, rows) + m, M, height, depth, left, line)
+        elif not here:
+            _copy_pixels(a, k, m, rows, height, depth, left, line)
+        over = (1, 0, 0, 1, 0, 0, depth, x_k, y_k)
+        for strip in range(strips):
+            source, n = k * row + (v + strip * STRIP) * column, strip * STRIP * size
+            wide, after = min(STRIP * size, cols - n), source + STRIP * column if strip + 1 < strips else (k + depth) * row + v * column
+            if not near:
+                _copy_strip(b, source, row, depth, wide, right)
+            for p in range(asking + 1):  # tiles that ask for memory of B and of A that comes next, a line of each row, and all others
+                m0, m1 = part(p, parts, height)
+                i, ahead = (k * between + m if here else 0) + m0 * x_m, (AHEAD * between + MAX_ROWS - 1, between, 0) if here else (0, 0, 0)
+                if p < min(asking, STRIP * REQUEST):
+                    ahead = (elements_between(x, i, b, after + p // REQUEST * column + p % REQUEST * (depth // REQUEST) * row), row, 0)
+                elif p < asking and k + depth < K:
+                    q = strip * lines + p - STRIP * REQUEST
+                    wanted = place(k + depth, rows) + m + q // spans * LINE_NUMBERS + q % spans * depth * between
+                    ahead = (elements_between(x, i, a, wanted), between, 0)
+                tiles_ahead(
+                    height - m0 if p == asking else m1 - m0, x, i, x_m, y, source if near else 0, y_n, c, corner + m0 * N + n, N, size,
+                    (wide + size - 1) // size, wide, start, 0, adds, over, ahead,
+                )  # fmt: skip
 
 
 @kernel
 def product_over_rows(a, b, c, M, N, K, rows, row, column, row_blocks, column_blocks, splits, more):
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B; adds it if `more` is 1.
 
-    All are flat, `rows` as in `product`, of up to CHUNK a run and where A is read IN_PLACE only, or K, M and 0 for a matrix; `row` and
-    `column` lead to the next row and vector of B. Parallel over splits and blocks of C. A job takes CHUNK rows at a time; of A it copies
-    its columns, transposed, so that low tiles read whole lines, and of B its part of each row where these are FAR from each other, and
-    would share few lines of the cache.
+    All are flat, `rows` as in `product`, where A is read IN_PLACE only, or K, M and 0 for a matrix; `row` and `column` lead to the next row
+    and vector of B. Parallel over splits and blocks of C. A job takes up to CHUNK rows at a time. It copies its columns of A, transposed,
+    so that low tiles read whole lines; high tiles read A where it is, or copies of pixels with others between them. Its columns of B are
+    copied a STRIP at a time where rows are FAR from each other, and would share few lines of the cache. Meanwhile tiles ask for the next
+    strip and for A's next rows.
     """
     for job in prange(splits * row_blocks * column_blocks):
         _over_rows(np.int64(job), a, b, c, M, N, K, rows, row, column, row_blocks, column_blocks, splits, more)

@@ -1,10 +1,11 @@
 """Memory asked for before it is read or written."""
 
+from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from fastconv.kernels.jit import device
-from fastconv.kernels.simd import element_pointer
+from fastconv.kernels.simd import I64, element_pointer
 from fastconv.kernels.vector_type import prefetch_line
 
 
@@ -17,6 +18,17 @@ def prefetch(typingctx, array, index):
         return context.get_dummy_value()
 
     return types.void(array, types.int64), codegen
+
+
+@intrinsic
+def elements_between(typingctx, x, i, y, j):
+    """How many elements y[j] lies behind x[i], of arrays or pointers of one dtype: a tile that moves along x may ask for memory of y."""
+
+    def codegen(context, builder, signature, args):
+        first, second = (builder.ptrtoint(element_pointer(context, builder, signature, args, k), I64) for k in (0, 2))
+        return builder.sdiv(builder.sub(second, first), ir.Constant(I64, x.dtype.bitwidth // 8))
+
+    return types.int64(x, types.int64, y, types.int64), codegen
 
 
 @device(forceinline=True)

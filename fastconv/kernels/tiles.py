@@ -100,7 +100,7 @@ def call_apart(apart, parameters, array, more=()):
         for k, (value, kind) in enumerate(zip(args, signature.args, strict=True)):
             if skip:
                 skip = False
-            elif isinstance(kind, types.Array):
+            elif isinstance(kind, (types.Array, types.CPointer)):
                 arguments.append(element_pointer(context, builder, signature, args, k))
                 skip = True
             elif isinstance(kind, types.UniTuple):

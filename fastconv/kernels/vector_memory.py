@@ -47,6 +47,17 @@ def flat(typingctx, array):
 
 
 @intrinsic
+def pointer(typingctx, array, index):
+    """A pointer to array[index], which does not keep the array, for where it depends on something which array it is: Numba would count
+    references each time one is passed on."""
+
+    def codegen(context, builder, sig, args):
+        return _element(context, builder, array, *args)
+
+    return types.CPointer(array.dtype)(array, types.int64), codegen
+
+
+@intrinsic
 def opaque(typingctx, index):
     """The same integer, of which LLVM knows nothing: it would compute all addresses that follow from it before a loop, and spill them."""
 
