@@ -73,6 +73,7 @@ CASES = {
     "1x1 strided, many pixels": ((5, 96, 28, 31), (130, 96, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
     "1x1 strided, a sum in parts": ((17, 100, 16, 16), (90, 100, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
     "1x1 strided, chunks": ((9, 400, 16, 26), (530, 400, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
+    "1x1 strided, blocks of a part": ((10, 96, 20, 28), (2100, 96, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
     "1x1 strided, one image": ((1, 20, 25, 29), (33, 20, 1, 1), {"stride": (2, 3)}, (PRODUCT, PATCHES_INPUT, WEIGHT)),
     "strided far": ((2, 20, 30, 31), (20, 20, 3, 2), {"stride": (5, 4), "padding": (1, 3)}, (ROWS, ROWS, WEIGHT)),
     "small images strided, many channels": ((27, 40, 9, 11), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (IMAGES, IMAGES, WEIGHT)),
