@@ -5,9 +5,10 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.prefetch import elements_between
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
-from fastconv.kernels.tiles import OUTPUT_FIRST, tiles_ahead
+from fastconv.kernels.tiles import tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, select
 from fastconv.kernels.vector_memory import copy, flat, load, store, zero
@@ -110,7 +111,8 @@ def product_block(job, a, b, c, gate, M, N, K, rows, given, start, row_blocks, b
             if crowded:
                 for i in range(height):
                     copy(a, corner + i * between, left, i * LINE, depth)
-                corner, ahead = 0, OUTPUT_FIRST  # the copy reads in order, nothing of A need be asked for
+                soon = place(after, rows) + k if after < m1 else place(m0, rows) + k + depth
+                corner, ahead = 0, (elements_between(left, 0, a, soon), 1, between)  # each two vectors ask for a row that is copied next
             if packs:
                 tiles_ahead(height, left, corner, line, near, 0, depth * size, c, m * N + n0, N, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
