@@ -16,9 +16,10 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.prefetch import prefetch_part
+from fastconv.kernels.prefetch import elements_between
 from fastconv.kernels.scratch import scratch_pair, whole_lines
-from fastconv.kernels.tiles import tiles, tiles_ahead
+from fastconv.kernels.simd import MAX_ROWS
+from fastconv.kernels.tiles import tiles_ahead
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat
 from fastconv.kernels.winograd_blocks import gradient_tiles, input_tiles, plain_outputs, pooled_outputs
@@ -27,17 +28,26 @@ from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, count_rows, count_t
 
 
 @device
-def multiply(V, stride, v_step, count, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, x, ahead):
+def multiply(V, stride, v_step, count, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, y, outputs, x, ahead):
     """Element by element, the products of `count` tiles (count, IC) and vectors v .. v + wide of the weights, into M (count, line).
 
-    The input x[ahead[0] .. ahead[1]], which the next job reads, is asked for: until then memory would have nothing to do.
+    Meanwhile y[outputs[0] .. outputs[1]], which will be written, and x[ahead[0] .. ahead[1]], which the next job reads, are asked for.
     """
-    over = (1, 0, 0, 1, 0, 0, IC, 1, L)
+    over, pairs, row = (1, 0, 0, 1, 0, 0, IC, 1, L), (wide + 1) // 2, count * stride
+    step = (MAX_ROWS * stride + pairs * IC - 1) // (pairs * IC)
+    late = max(outputs[1] - outputs[0], count_rows(strided) * row - (ahead[1] - ahead[0])) // row * row
     for e in range(ELEMENTS):
-        prefetch_part(x, ahead[0], ahead[1], e, ELEMENTS)
         before, rows = element(e, strided)
-        tiles(rows * count, V, before * v_step, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, before * m_step, line, L,
-              wide, wide * L, start, 0, 0, over)
+        a, requests = before * v_step, (0, 0, 0, 0)
+        if PFX and before * row >= late and ahead[1] > ahead[0]:
+            requests = (elements_between(V, a, x, ahead[0] + before * row - late), step, IC * step, 0)
+        elif PFY and before * row < outputs[1] - outputs[0]:
+            requests = (elements_between(V, a, y, outputs[0] + before * row), step, IC * step, 0)
+        tiles_ahead(rows * count, V, a, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, before * m_step, line, L,
+                    wide, wide * L, start, 0, 0, over, requests)
+
+
+PFX, PFY, PFW = 1, 1, 1
 
 
 @apart
@@ -59,11 +69,12 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     if alone:
         M = V
     start = np.zeros(span * L, y.dtype)
-    ahead = memory_of_tiles(X, IC, t1, most, tiling)
+    ahead = memory_of_tiles(X, IC, t1, most, tiling) if (job + 1) % shares == 0 else (0, 0)
+    outputs = (Y.size * t0 // total, Y.size * t1 // total) if group[3] == Y.shape[3] and v1 - v0 <= vectors and v1 - v0 <= span else (0, 0)
     input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, 0, stride, v_step)
     for v in range(v0, v1, span):
         wide = min(span, v1 - v)
-        multiply(V, stride, v_step, t1 - t0, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, x,
+        multiply(V, stride, v_step, t1 - t0, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, y, outputs, x,
                  ahead if v + span >= v1 else (0, 0))
         if pooled:
             pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias)
@@ -91,23 +102,30 @@ def _filters_gradient(job, X, G, parts, tiling, group, block, depth, wide):
     c1, o, o1, rows = min(IC, c + depth), v * L, min(OC, (v + wide) * L), count_rows(strided)
     vectors, stride, g_stride = (o1 - o + L - 1) // L, padded(c1 - c, L), padded(o1 - o, L)
     v_step, g_step, p_step = block * stride + LINE, block * g_stride + LINE, (c1 - c) * L + LINE
-    g_size = whole_lines(rows * g_step)
-    V, rest = scratch_pair(rows * v_step, g_size + vectors * ELEMENTS * p_step, X.dtype)
-    D, p = rest[:g_size], rest[g_size:]
+    d_size = whole_lines(rows * g_step)
+    V, rest = scratch_pair(rows * v_step, d_size + vectors * ELEMENTS * p_step, X.dtype)
+    D, p = rest[:d_size], rest[d_size:]
     x, g, start = flat(X), flat(G), np.zeros(vectors * L, X.dtype)
     first, last = part(s, parts.shape[0], count_tiles(X.shape[0], tiling))
     for t0 in range(first, max(last, first + 1), block):
         t1 = min(last, t0 + block)
         input_tiles(X, t0, t1, ic + c, ic + c1, tiling, V, 0, 0, stride, v_step)
         gradient_tiles(G, t0, t1, oc + o, oc + o1, tiling, D, 0, 0, g_stride, g_step)
-        ahead, g_ahead = memory_of_tiles(X, c1 - c, t1, block, tiling), memory_of_tiles(G, o1 - o, t1, block, tiling)
+        x_ahead, g_ahead = memory_of_tiles(X, c1 - c, t1, block, tiling), memory_of_tiles(G, o1 - o, t1, block, tiling)
+        pairs = (vectors + 1) // 2
+        row = (t1 - t0) * (c1 - c) * pairs
+        x_size, g_size = (x_ahead[1] - x_ahead[0] + row - 1) // row * row, (g_ahead[1] - g_ahead[0] + row - 1) // row * row
+        late = max(0, rows * row - x_size - g_size)
         for e in range(ELEMENTS):
-            prefetch_part(x, ahead[0], ahead[1], e, ELEMENTS)
-            prefetch_part(g, g_ahead[0], g_ahead[1], e, ELEMENTS)
             before, own = element(e, strided)
+            a, at, requests = before * v_step, before * row - late, (own * v_step, stride, 0, 1)
+            if PFW and 0 <= at < x_size:
+                requests = (elements_between(V, a, x, x_ahead[0] + at), c1 - c, own * (t1 - t0) * (c1 - c), 1)
+            elif PFW and at >= x_size and g_size > 0:
+                requests = (elements_between(V, a, g, g_ahead[0] + at - x_size), c1 - c, own * (t1 - t0) * (c1 - c), 1)
             over = (1, 0, 0, 1, 0, 0, own * (t1 - t0), stride, g_stride)
-            tiles_ahead(c1 - c, V, before * v_step, 1, D, before * g_step, L, p, e * p_step, L, ELEMENTS * p_step,
-                        vectors, vectors * L, start, 0, t0 - first, over, (own * v_step, stride, 0))
+            tiles_ahead(c1 - c, V, a, 1, D, before * g_step, L, p, e * p_step, L, ELEMENTS * p_step,
+                        vectors, vectors * L, start, 0, t0 - first, over, requests)
     for w in range(vectors):
         for k in range(c, c1, L):
             filters_back(p, w * ELEMENTS * p_step + (k - c) * L, p_step, strided, v + w, k, min(k + L, c1), parts[s])

@@ -37,7 +37,7 @@ def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input,
         for e in range(ELEMENTS):
             before, own = element(e, strided)
             tiles_ahead(own * total, values, (block * rows + before) * v_step, padded(depth, L), U, e * u_step, ELEMENTS * u_step,
-                        M, before * m_step, 2 * L, L, wide, wide * L, start, 0, block, over, (own * v_step, LINE, 0))
+                        M, before * m_step, 2 * L, L, wide, wide * L, start, 0, block, over, (own * v_step, LINE, 0, 1))
     if pooled:
         pooled_outputs(M, m_step, 2 * L, 0, total, v, wide, tiling, Y, argmax, group, bias)
     else:

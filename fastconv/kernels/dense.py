@@ -107,12 +107,12 @@ def product_block(job, a, b, c, gate, M, N, K, rows, given, start, row_blocks, b
             step = max(1, min(MAX_ROWS, height) * between // (pairs * requests))  # all tiles of a strip together ask for the strip after it
             if STRIP > MAX_ROWS and (n1 < N or depth < K):  # other jobs, or later steps of this one, read the same rows first
                 step = 0
-            ahead = (place(after, rows) + k - corner, step, requests * step)
+            ahead = (place(after, rows) + k - corner, step, requests * step, step)
             if crowded:
                 for i in range(height):
                     copy(a, corner + i * between, left, i * LINE, depth)
                 soon = place(after, rows) + k if after < m1 else place(m0, rows) + k + depth
-                corner, ahead = 0, (elements_between(left, 0, a, soon), 1, between)  # each two vectors ask for a row that is copied next
+                corner, ahead = 0, (elements_between(left, 0, a, soon), 1, between, 1)  # each two vectors ask for a row that is copied next
             if packs:
                 tiles_ahead(height, left, corner, line, near, 0, depth * size, c, m * N + n0, N, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)

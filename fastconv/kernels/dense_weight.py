@@ -119,13 +119,13 @@ def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_bloc
                 _copy_strip(b, source, row, depth, wide, right)
             for p in range(asking + 1):  # tiles that ask for memory of B and of A that comes next, a line of each row, and all others
                 m0, m1 = part(p, parts, height)
-                i, ahead = (k * between + m if here else 0) + m0 * x_m, (AHEAD * between + MAX_ROWS - 1, between, 0) if here else (0, 0, 0)
+                i, ahead = (k * between + m if here else 0) + m0 * x_m, (AHEAD * between + MAX_ROWS - 1, between, 0, 1) if here else (0, 0, 0, 1)
                 if p < min(asking, STRIP * REQUEST):
-                    ahead = (elements_between(x, i, b, after + p // REQUEST * column + p % REQUEST * (depth // REQUEST) * row), row, 0)
+                    ahead = (elements_between(x, i, b, after + p // REQUEST * column + p % REQUEST * (depth // REQUEST) * row), row, 0, 1)
                 elif p < asking and k + depth < K:
                     q = strip * lines + p - STRIP * REQUEST
                     wanted = place(k + depth, rows) + m + q // spans * LINE_NUMBERS + q % spans * depth * between
-                    ahead = (elements_between(x, i, a, wanted), between, 0)
+                    ahead = (elements_between(x, i, a, wanted), between, 0, 1)
                 tiles_ahead(
                     height - m0 if p == asking else m1 - m0, x, i, x_m, y, source if near else 0, y_n, c, corner + m0 * N + n, N, size,
                     (wide + size - 1) // size, wide, start, 0, adds, over, ahead,

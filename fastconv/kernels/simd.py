@@ -143,7 +143,8 @@ class _Tile:
         self.pa, self.pb, self.pc, self.pi = pointers
         self.am, self.bn, self.cm, self.cn = strides
         self.accumulate, self.over = accumulate, over
-        self.ahead, self.request = ahead if vectors == 2 else None, steps_of_request(v.lanes * v.size)
+        self.request = steps_of_request(v.lanes * v.size)
+        self.ahead = ahead if vectors == 2 or (self.request == 1 and not masked) else None
         offsets = [ir.Constant(I64, n * self.v.lanes) for n in range(vectors)]
         self.count = cols if masked else None
         self.starts = [builder.gep(self.pi, [offset]) for offset in offsets]
@@ -221,7 +222,7 @@ class _Tile:
                     builder.store(v.load(self.at(self.pc, (self.cm, m), (self.cn, n)), self.count), sums[m, n])
             with otherwise:
                 if self.ahead and self.request == 1:
-                    with builder.if_then(builder.icmp_signed("!=", self.ahead[1], ir.Constant(I64, 0))):
+                    with builder.if_then(builder.icmp_signed("!=", self.ahead[2], ir.Constant(I64, 0))):
                         for m, n in cells:
                             prefetch_line(builder, self.at(self.pc, (self.cm, m), (self.cn, n)))
                 if self.vectors == 2 and self.request > 1:
@@ -249,12 +250,12 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
         return None
     vectors, half, masked = NV.literal_value, HALF.literal_value, MASKED.literal_value
     signature = types.void(types.intp, NV, HALF, MASKED, A, types.intp, types.intp, B, types.intp, types.intp, C, *[types.intp] * 4,
-                           init, types.intp, types.intp, types.UniTuple(types.intp, 9), types.UniTuple(types.intp, 2))
+                           init, types.intp, types.intp, types.UniTuple(types.intp, 9), types.UniTuple(types.intp, 3))
 
     def codegen(context, builder, signature, args):
         pointers = [element_pointer(context, builder, signature, args, k) for k in (4, 7, 10, 15)]
         strides = [args[k] for k in (6, 9, 12, 13)]
-        over, ahead = cgutils.unpack_tuple(builder, args[18], 9), cgutils.unpack_tuple(builder, args[19], 2)
+        over, ahead = cgutils.unpack_tuple(builder, args[18], 9), cgutils.unpack_tuple(builder, args[19], 3)
         v = Vector(builder, A.dtype, half)
         body = _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over, ahead)
         _switch(builder, args[0], MAX_ROWS, body.emit)

@@ -17,11 +17,11 @@ from fastconv.kernels.simd import (
     tile_picked,
 )
 
-OUTPUT_FIRST = 0, 1, 0
+OUTPUT_FIRST = 0, 0, 0, 1
 """`ahead` of tiles whose results are likely to be in no cache: they ask for these lines first, and else for none that they do not read."""
 
 
-def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k, distance, step, turn):
+def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k, distance, step, turn, results):
     lanes = VECTOR_BYTES // itemsize(A)
     over = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k)
     count = (M + MAX_ROWS - 1) // MAX_ROWS
@@ -30,7 +30,7 @@ def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, 
     v = 0
     while v < vectors:
         wide = v + 2 <= whole
-        a, b, c, rest, ahead = 0, v * bn, v * cn, cols - v * lanes, (distance + v // 2 * turn, step)
+        a, b, c, rest, ahead = 0, v * bn, v * cn, cols - v * lanes, (distance + v // 2 * turn, step, results)
         if wide:
             for part in range(count):
                 rows = height if part < short else height + 1
@@ -83,7 +83,7 @@ def _tiles_picked(M, cols, values, picks, step, count, B, bm, C, cm):
         m += rows
 
 
-TILES = Apart(_tiles, "ipipipiiiipi" + "i" * 12)
+TILES = Apart(_tiles, "ipipipiiiipi" + "i" * 13)
 TILES_ELEMENTWISE = Apart(_tiles_elementwise, "ipippiipi" + "i" * 6)
 TILES_PICKED = Apart(_tiles_picked, "iipniipipi")
 
@@ -121,7 +121,7 @@ def tiles(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i
     Arguments are those of `simd.tile`; the last vector is cut off at `cols`.
     """
     n = types.intp
-    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), A, (0, 0, 0))
+    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9)), A, (0, 0, 0, 0))
 
 
 @intrinsic
@@ -129,7 +129,7 @@ def tiles_ahead(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, i
     """`tiles` that ask for memory of A that will be read later, as `simd.tile` says; `ahead` = (distance, step, turn), and for each two
     vectors of columns the distance is `turn` larger."""
     n = types.intp
-    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9), types.UniTuple(n, 3)), A)
+    return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9), types.UniTuple(n, 4)), A)
 
 
 @intrinsic
