@@ -54,7 +54,7 @@ def test_the_weight_gradient_of_a_long_batch_is_exact(batch, inputs, dtype, rng,
 @both_dtypes
 @pytest.mark.parametrize(("inputs", "outputs"), [(8200, 40), (2100, 600)])
 def test_the_weight_gradient_of_a_wide_layer_is_exact(inputs, outputs, dtype, rng):
-    """Parts of a sum that are several blocks of rows, whose columns are copied strip by strip, or packed; the last strip is no whole one."""
+    """Parts of a sum that are several blocks of rows, whose columns are copied strip by strip, or packed; the last strip is not whole."""
     check_linear((1100, inputs), outputs, dtype, rng)
 
 

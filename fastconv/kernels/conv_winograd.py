@@ -18,7 +18,7 @@ from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import elements_between
 from fastconv.kernels.scratch import scratch_pair, whole_lines
-from fastconv.kernels.simd import MAX_ROWS
+from fastconv.kernels.simd import MAX_ROWS, REQUEST
 from fastconv.kernels.tiles import tiles_ahead
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat
@@ -28,26 +28,30 @@ from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, count_rows, count_t
 
 
 @device
-def multiply(V, stride, v_step, count, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, y, outputs, x, ahead):
+def whole_rows(memory, row):
+    """Numbers from memory[0] to memory[1], or as many as make the next whole `row`."""
+    return (memory[1] - memory[0] + row - 1) // row * row
+
+
+@device
+def multiply(V, stride, v_step, count, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, y, outputs, x, inputs):
     """Element by element, the products of `count` tiles (count, IC) and vectors v .. v + wide of the weights, into M (count, line).
 
-    Meanwhile y[outputs[0] .. outputs[1]], which will be written, and x[ahead[0] .. ahead[1]], which the next job reads, are asked for.
+    Meanwhile they ask, a line in each step, for y[outputs[0] .. outputs[1]], which is written then, and x[inputs[0] .. inputs[1]], which
+    the next job reads: as late as possible, since L2 is full. `row` numbers are asked for by the tiles of a row of an element.
     """
-    over, pairs, row = (1, 0, 0, 1, 0, 0, IC, 1, L), (wide + 1) // 2, count * stride
-    step = (MAX_ROWS * stride + pairs * IC - 1) // (pairs * IC)
-    late = max(outputs[1] - outputs[0], count_rows(strided) * row - (ahead[1] - ahead[0])) // row * row
+    over, pairs, requests, row = (1, 0, 0, 1, 0, 0, IC, 1, L), (wide + 1) // 2, max(1, IC // REQUEST), max(1, count * stride)
+    step = MAX_ROWS * stride // (pairs * requests) + 1  # together, from what a tile asks for to what the one below it does
+    late = max(whole_rows(outputs, row), count_rows(strided) * row - whole_rows(inputs, row))
     for e in range(ELEMENTS):
         before, rows = element(e, strided)
-        a, requests = before * v_step, (0, 0, 0, 0)
-        if PFX and before * row >= late and ahead[1] > ahead[0]:
-            requests = (elements_between(V, a, x, ahead[0] + before * row - late), step, IC * step, 0)
-        elif PFY and before * row < outputs[1] - outputs[0]:
-            requests = (elements_between(V, a, y, outputs[0] + before * row), step, IC * step, 0)
+        a, at, ahead = before * v_step, before * row, (0, 0, 0, 0)
+        if at >= late and inputs[0] < inputs[1]:
+            ahead = (elements_between(V, a, x, inputs[0] + at - late), step, requests * step, 0)
+        elif at < outputs[1] - outputs[0]:
+            ahead = (elements_between(V, a, y, outputs[0] + at), step, requests * step, 0)
         tiles_ahead(rows * count, V, a, stride, u, (v * ELEMENTS + e) * u_step, ELEMENTS * u_step, M, before * m_step, line, L,
-                    wide, wide * L, start, 0, 0, over, requests)
-
-
-PFX, PFY, PFW = 1, 1, 1
+                    wide, wide * L, start, 0, 0, over, ahead)
 
 
 @apart
@@ -69,13 +73,13 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     if alone:
         M = V
     start = np.zeros(span * L, y.dtype)
-    ahead = memory_of_tiles(X, IC, t1, most, tiling) if (job + 1) % shares == 0 else (0, 0)
-    outputs = (Y.size * t0 // total, Y.size * t1 // total) if group[3] == Y.shape[3] and v1 - v0 <= vectors and v1 - v0 <= span else (0, 0)
+    inputs = memory_of_tiles(X, IC, t1, most, tiling) if (job + 1) % shares == 0 else (0, 0)  # others read the same tiles again
+    outputs = (y.size * t0 // total, y.size * t1 // total) if group[3] == Y.shape[3] and vectors <= span else (0, 0)
     input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, 0, stride, v_step)
     for v in range(v0, v1, span):
         wide = min(span, v1 - v)
-        multiply(V, stride, v_step, t1 - t0, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, y, outputs, x,
-                 ahead if v + span >= v1 else (0, 0))
+        multiply(V, stride, v_step, t1 - t0, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, y, outputs,
+                 x, inputs if v + span >= v1 else (0, 0))
         if pooled:
             pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias)
         else:
@@ -100,8 +104,9 @@ def _filters_gradient(job, X, G, parts, tiling, group, block, depth, wide):
     inputs, outputs = (IC + depth - 1) // depth, (OC + wide * L - 1) // (wide * L)
     s, v, c = job // (inputs * outputs), job // inputs % outputs * wide, job % inputs * depth
     c1, o, o1, rows = min(IC, c + depth), v * L, min(OC, (v + wide) * L), count_rows(strided)
-    vectors, stride, g_stride = (o1 - o + L - 1) // L, padded(c1 - c, L), padded(o1 - o, L)
-    v_step, g_step, p_step = block * stride + LINE, block * g_stride + LINE, (c1 - c) * L + LINE
+    height, vectors = c1 - c, (o1 - o + L - 1) // L
+    stride, g_stride = padded(height, L), padded(o1 - o, L)
+    v_step, g_step, p_step = block * stride + LINE, block * g_stride + LINE, height * L + LINE
     d_size = whole_lines(rows * g_step)
     V, rest = scratch_pair(rows * v_step, d_size + vectors * ELEMENTS * p_step, X.dtype)
     D, p = rest[:d_size], rest[d_size:]
@@ -111,21 +116,20 @@ def _filters_gradient(job, X, G, parts, tiling, group, block, depth, wide):
         t1 = min(last, t0 + block)
         input_tiles(X, t0, t1, ic + c, ic + c1, tiling, V, 0, 0, stride, v_step)
         gradient_tiles(G, t0, t1, oc + o, oc + o1, tiling, D, 0, 0, g_stride, g_step)
-        x_ahead, g_ahead = memory_of_tiles(X, c1 - c, t1, block, tiling), memory_of_tiles(G, o1 - o, t1, block, tiling)
-        pairs = (vectors + 1) // 2
-        row = (t1 - t0) * (c1 - c) * pairs
-        x_size, g_size = (x_ahead[1] - x_ahead[0] + row - 1) // row * row, (g_ahead[1] - g_ahead[0] + row - 1) // row * row
-        late = max(0, rows * row - x_size - g_size)
+        x_next, g_next = memory_of_tiles(X, height, t1, block, tiling), memory_of_tiles(G, o1 - o, t1, block, tiling)
+        asked = (t1 - t0) // REQUEST * height
+        row = max(1, asked * ((vectors + 1) // 2))  # numbers that the tiles of a row of an element ask for
+        x_asked, g_asked = whole_rows(x_next, row), whole_rows(g_next, row)
+        late = max(0, rows * row - x_asked - g_asked)
         for e in range(ELEMENTS):
             before, own = element(e, strided)
-            a, at, requests = before * v_step, before * row - late, (own * v_step, stride, 0, 1)
-            if PFW and 0 <= at < x_size:
-                requests = (elements_between(V, a, x, x_ahead[0] + at), c1 - c, own * (t1 - t0) * (c1 - c), 1)
-            elif PFW and at >= x_size and g_size > 0:
-                requests = (elements_between(V, a, g, g_ahead[0] + at - x_size), c1 - c, own * (t1 - t0) * (c1 - c), 1)
-            over = (1, 0, 0, 1, 0, 0, own * (t1 - t0), stride, g_stride)
-            tiles_ahead(c1 - c, V, a, 1, D, before * g_step, L, p, e * p_step, L, ELEMENTS * p_step,
-                        vectors, vectors * L, start, 0, t0 - first, over, requests)
+            a, at, ahead = before * v_step, before * row - late, (own * v_step, stride, 0, 1)
+            if 0 <= at < x_asked:
+                ahead = (elements_between(V, a, x, x_next[0] + at), height, own * asked, 1)
+            elif at >= x_asked and g_asked > 0:
+                ahead = (elements_between(V, a, g, g_next[0] + at - x_asked), height, own * asked, 1)
+            tiles_ahead(height, V, a, 1, D, before * g_step, L, p, e * p_step, L, ELEMENTS * p_step, vectors, vectors * L,
+                        start, 0, t0 - first, (1, 0, 0, 1, 0, 0, own * (t1 - t0), stride, g_stride), ahead)
     for w in range(vectors):
         for k in range(c, c1, L):
             filters_back(p, w * ELEMENTS * p_step + (k - c) * L, p_step, strided, v + w, k, min(k + L, c1), parts[s])

@@ -9,7 +9,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import elements_between, prefetch_part
 from fastconv.kernels.scratch import LINE_BYTES, LINE_NUMBERS, scratch_pair, whole_lines
 from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
-from fastconv.kernels.tiles import tiles, tiles_ahead
+from fastconv.kernels.tiles import OUTPUT_FIRST, tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, splat
 from fastconv.kernels.vector_memory import copy, flat, load, pointer, store, zero
@@ -119,7 +119,8 @@ def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_bloc
                 _copy_strip(b, source, row, depth, wide, right)
             for p in range(asking + 1):  # tiles that ask for memory of B and of A that comes next, a line of each row, and all others
                 m0, m1 = part(p, parts, height)
-                i, ahead = (k * between + m if here else 0) + m0 * x_m, (AHEAD * between + MAX_ROWS - 1, between, 0, 1) if here else (0, 0, 0, 1)
+                i = (k * between + m if here else 0) + m0 * x_m
+                ahead = (AHEAD * between + MAX_ROWS - 1, between, 0, 1) if here else OUTPUT_FIRST
                 if p < min(asking, STRIP * REQUEST):
                     ahead = (elements_between(x, i, b, after + p // REQUEST * column + p % REQUEST * (depth // REQUEST) * row), row, 0, 1)
                 elif p < asking and k + depth < K:

@@ -175,7 +175,7 @@ class _Tile:
                 in_a_row = builder.select(self.is_one(a_k), whole, zero)
                 self.emit_steps(in_a_row, rows, pointers, sums, wanted, steps)
                 adjacent = builder.select(self.is_one(a_k), zero, builder.select(self.is_one(self.am), whole, zero))
-                self.emit_steps(adjacent, rows, [pointers[0], pointers[-1]], sums, always, steps, adjacent=True)
+                self.emit_steps(adjacent, rows, [pointers[0], pointers[-1]], sums, wanted, steps, adjacent=True)
                 for k, pointer in enumerate(pointers[1:-1], 1):
                     builder.store(self.at(builder.load(pointers[0]), (self.am, k * GROUP)), pointer)
                 K = builder.sub(K, builder.mul(builder.add(in_a_row, adjacent), ir.Constant(I64, steps)))
@@ -243,8 +243,9 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
     C[c + m*cm + n*cn]; init[n] at init[i + n*lanes]. With MASKED, the lanes from `cols` on are neither read nor written; with HALF,
     vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS.
 
-    With two vectors each REQUEST of k also ask for a line of memory that will be read later: the n-th request is for that of
-    A[a + distance + n*step], `ahead` = (distance, step); and where REQUEST is 1, unless step is 0, the tile first asks for the lines of C.
+    With two vectors, and with a whole one where REQUEST is 1, each REQUEST of k also ask for a line of memory that will be read later: the
+    n-th request is for that of A[a + distance + n*step], `ahead` = (distance, step, results). Where REQUEST is 1, with `results` that are
+    not 0, a tile that does not accumulate first asks for the lines of C.
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None

@@ -21,7 +21,9 @@ OUTPUT_FIRST = 0, 0, 0, 1
 """`ahead` of tiles whose results are likely to be in no cache: they ask for these lines first, and else for none that they do not read."""
 
 
-def _tiles(M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k, distance, step, turn, results):
+def _tiles(
+    M, A, am, B, bn, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K, a_k, b_k, distance, step, turn, results
+):
     lanes = VECTOR_BYTES // itemsize(A)
     over = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k)
     count = (M + MAX_ROWS - 1) // MAX_ROWS
@@ -126,7 +128,7 @@ def tiles(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i
 
 @intrinsic
 def tiles_ahead(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i, accumulate, over, ahead):
-    """`tiles` that ask for memory of A that will be read later, as `simd.tile` says; `ahead` = (distance, step, turn), and for each two
+    """`tiles` that ask for memory that will be read later, as `simd.tile` says; `ahead` = (distance, step, turn, results), and for each two
     vectors of columns the distance is `turn` larger."""
     n = types.intp
     return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9), types.UniTuple(n, 4)), A)
