@@ -36,7 +36,7 @@ def module(rows, vectors, vector_bytes):
     kept, simd.VECTOR_BYTES = simd.VECTOR_BYTES, vector_bytes
     try:
         pointer, integer = ir.FloatType().as_pointer(), simd.I64
-        function = ir.Function(ir.Module("tile"), ir.FunctionType(ir.VoidType(), [pointer] * 4 + [integer] * 18), "tile")
+        function = ir.Function(ir.Module("tile"), ir.FunctionType(ir.VoidType(), [pointer] * 4 + [integer] * 20), "tile")
         builder = ir.IRBuilder(function.append_basic_block())
         a, b, c, start, *rest = function.args
         strides, cols, accumulate, over, ahead = rest[:4], rest[4], rest[5], rest[6:15], rest[15:]

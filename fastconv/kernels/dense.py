@@ -107,7 +107,7 @@ def product_block(job, a, b, c, gate, M, N, K, rows, given, start, row_blocks, b
             step = max(1, min(MAX_ROWS, height) * between // (pairs * requests))  # all tiles of a strip together ask for the strip after it
             if STRIP > MAX_ROWS and (n1 < N or depth < K):  # other jobs, or later steps of this one, read the same rows first
                 step = 0
-            ahead = (place(after, rows) + k - corner, step, requests * step, step)
+            ahead = (place(after, rows) + k - corner, step, requests * step, 1)
             if crowded:
                 for i in range(height):
                     copy(a, corner + i * between, left, i * LINE, depth)

@@ -125,8 +125,13 @@ def steps_of_request(vector_bytes):
     return unrolled(vector_bytes, 2) if vector_bytes == 32 else 1
 
 
-REQUEST = steps_of_request(VECTOR_BYTES)
-"""Those of this processor's whole vectors."""
+def spread(vector_bytes):
+    """Whether tiles of two vectors ask for the lines of their results in the steps of their sum, as AVX-512's do: two in every other."""
+    return steps_of_request(vector_bytes) == 1 and unrolled(vector_bytes, 2) > 1
+
+
+REQUEST, SPREADS = steps_of_request(VECTOR_BYTES), spread(VECTOR_BYTES)
+"""Those of this processor's whole vectors, and whether they do."""
 
 
 def _opaque(builder, pointer):
@@ -145,6 +150,8 @@ class _Tile:
         self.accumulate, self.over = accumulate, over
         self.request = steps_of_request(v.lanes * v.size)
         self.ahead = ahead if vectors == 2 or (self.request == 1 and not masked) else None
+        self.spreads = vectors == 2 and spread(v.lanes * v.size)
+        self.last = builder.gep(self.pc, [ahead[4]]) if self.spreads else None
         offsets = [ir.Constant(I64, n * self.v.lanes) for n in range(vectors)]
         self.count = cols if masked else None
         self.starts = [builder.gep(self.pi, [offset]) for offset in offsets]
@@ -169,13 +176,14 @@ class _Tile:
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
             wanted = cgutils.alloca_once_value(builder, self.at(self.pa, (self.ahead[0], 1))) if self.ahead else None
             always = wanted if self.request == 1 else None
+            result = cgutils.alloca_once_value(builder, builder.gep(self.pc, [self.ahead[2]])) if self.spreads else None
             steps = unrolled(v.lanes * v.size, self.vectors)
             if self.count is None and steps > 1:  # ways to the same sums with fewer additions to addresses, where strides are 1
                 zero, whole = ir.Constant(I64, 0), builder.sdiv(K, ir.Constant(I64, steps))
                 in_a_row = builder.select(self.is_one(a_k), whole, zero)
-                self.emit_steps(in_a_row, rows, pointers, sums, wanted, steps)
+                self.emit_steps(in_a_row, rows, pointers, sums, wanted, result, steps)
                 adjacent = builder.select(self.is_one(a_k), zero, builder.select(self.is_one(self.am), whole, zero))
-                self.emit_steps(adjacent, rows, [pointers[0], pointers[-1]], sums, wanted, steps, adjacent=True)
+                self.emit_steps(adjacent, rows, [pointers[0], pointers[-1]], sums, wanted, result, steps, adjacent=True)
                 for k, pointer in enumerate(pointers[1:-1], 1):
                     builder.store(self.at(builder.load(pointers[0]), (self.am, k * GROUP)), pointer)
                 K = builder.sub(K, builder.mul(builder.add(in_a_row, adjacent), ir.Constant(I64, steps)))
@@ -186,7 +194,7 @@ class _Tile:
     def is_one(self, stride):
         return self.builder.icmp_signed("==", stride, ir.Constant(I64, 1))
 
-    def emit_steps(self, count, rows, pointers, sums, wanted, steps=1, adjacent=False):
+    def emit_steps(self, count, rows, pointers, sums, wanted, result=None, steps=1, adjacent=False):
         """A loop of `count` times `steps` steps of the innermost sum. More than one need a_k = 1, or am = 1 and `adjacent`."""
         builder, v = self.builder, self.v
         _, _, _, _, _, _, _, a_k, b_k = self.over
@@ -197,6 +205,12 @@ class _Tile:
                     line = builder.load(wanted)
                     prefetch_line(builder, line)
                     builder.store(builder.gep(line, [self.ahead[1]]), wanted)
+                if result and step % 2:
+                    row = builder.load(result)
+                    for n in range(2):
+                        prefetch_line(builder, self.at(row, (self.cn, n)))
+                    below = builder.gep(row, [self.ahead[3]])
+                    builder.store(builder.select(builder.icmp_unsigned("==", row, self.last), row, below), result)
                 columns = [v.load(self.at(b, (self.bn, n)), self.count) for n in range(self.vectors)]
                 for m in range(rows):
                     if adjacent:
@@ -221,10 +235,6 @@ class _Tile:
                 for m, n in cells:
                     builder.store(v.load(self.at(self.pc, (self.cm, m), (self.cn, n)), self.count), sums[m, n])
             with otherwise:
-                if self.ahead and self.request == 1:
-                    with builder.if_then(builder.icmp_signed("!=", self.ahead[2], ir.Constant(I64, 0))):
-                        for m, n in cells:
-                            prefetch_line(builder, self.at(self.pc, (self.cm, m), (self.cn, n)))
                 if self.vectors == 2 and self.request > 1:
                     for m in range(len(cells) // 2):  # both vectors of a row lie in one line, as a rule
                         prefetch_line(builder, self.at(self.pc, (self.cm, m + len(cells) // 2)))
@@ -244,19 +254,19 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
     vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS.
 
     With two vectors, and with a whole one where REQUEST is 1, each REQUEST of k also ask for a line of memory that will be read later: the
-    n-th request is for that of A[a + distance + n*step], `ahead` = (distance, step, results). Where REQUEST is 1, with `results` that are
-    not 0, a tile that does not accumulate first asks for the lines of C.
+    n-th request is for that of A[a + distance + n*step], `ahead` = (distance, step, first, below, last). With SPREADS two vectors also ask,
+    in every other of four steps, for two lines of C, of C[c + first + n*below] and of what lies cn further, up to C[c + last].
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None
     vectors, half, masked = NV.literal_value, HALF.literal_value, MASKED.literal_value
     signature = types.void(types.intp, NV, HALF, MASKED, A, types.intp, types.intp, B, types.intp, types.intp, C, *[types.intp] * 4,
-                           init, types.intp, types.intp, types.UniTuple(types.intp, 9), types.UniTuple(types.intp, 3))
+                           init, types.intp, types.intp, types.UniTuple(types.intp, 9), types.UniTuple(types.intp, 5))
 
     def codegen(context, builder, signature, args):
         pointers = [element_pointer(context, builder, signature, args, k) for k in (4, 7, 10, 15)]
         strides = [args[k] for k in (6, 9, 12, 13)]
-        over, ahead = cgutils.unpack_tuple(builder, args[18], 9), cgutils.unpack_tuple(builder, args[19], 3)
+        over, ahead = cgutils.unpack_tuple(builder, args[18], 9), cgutils.unpack_tuple(builder, args[19], 5)
         v = Vector(builder, A.dtype, half)
         body = _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over, ahead)
         _switch(builder, args[0], MAX_ROWS, body.emit)

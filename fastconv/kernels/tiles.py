@@ -4,11 +4,14 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.kernels.apart import Apart
+from fastconv.kernels.prefetch import prefetch
 from fastconv.kernels.processor import HALVES
 from fastconv.kernels.simd import (
     MAX_ROWS,
     PICK_ROWS,
     PICK_VECTORS,
+    REQUEST,
+    SPREADS,
     VECTOR_BYTES,
     element_pointer,
     itemsize,
@@ -29,16 +32,24 @@ def _tiles(
     count = (M + MAX_ROWS - 1) // MAX_ROWS
     height, whole = M // max(count, 1), cols // lanes  # rows of a tile, or one more; vectors without a tail
     short = count * (height + 1) - M  # how many are not one higher: 16 rows are 8 + 8, not 14 + 2, which would wait for its own sums
+    spreads = SPREADS and 2 * S * T * (K // 4) >= MAX_ROWS  # there are steps enough
+    below = results * cm if spreads else 0
     v = 0
     while v < vectors:
         wide = v + 2 <= whole
-        a, b, c, rest, ahead = 0, v * bn, v * cn, cols - v * lanes, (distance + v // 2 * turn, step, results)
+        a, b, c, rest = 0, v * bn, v * cn, cols - v * lanes
         if wide:
             for part in range(count):
                 rows = height if part < short else height + 1
+                ahead = (distance + v // 2 * turn, step, rows * below, below, (2 * rows - 1) * below)  # of C, of the tile below
+                if REQUEST == 1 and results and not spreads and not accumulate:
+                    for row in range(rows):
+                        prefetch(C, c + row * cm)
+                        prefetch(C, c + row * cm + cn)
                 tile(rows, 2, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, cols, init, v * lanes, accumulate, over, ahead)
                 a, c = a + rows * am, c + rows * cm
         else:
+            ahead = (distance + v // 2 * turn, step, 0, 0, 0)
             for part in range(count):
                 rows = height if part < short else height + 1
                 if rest >= lanes:
@@ -129,7 +140,8 @@ def tiles(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i
 @intrinsic
 def tiles_ahead(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i, accumulate, over, ahead):
     """`tiles` that ask for memory that will be read later, as `simd.tile` says; `ahead` = (distance, step, turn, results), and for each two
-    vectors of columns the distance is `turn` larger."""
+    vectors of columns the distance is `turn` larger. With `results` 1, not 0, they also ask for the lines of C, in the steps of their sums
+    or, where these are few, before."""
     n = types.intp
     return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9), types.UniTuple(n, 4)), A)
 
