@@ -201,7 +201,7 @@ def backward_weight(g, x, grad_output):
         return backward_weight(lying, x, grad_output).reshape(g.weight_shape)
     if _is_strided_product(g) and g.IC * g.OC >= STRIDED_FILTERS:
         rows = _pixels(g)
-        if rows and rows[1] * x.itemsize % CROWDED:  # crowded pixels would share a few lines of the first cache
+        if rows and rows[1] * x.itemsize % CROWDED:  # of crowded ones the sum gains nothing by it
             product = transposed_pixels_times(x.reshape(-1, g.IC), rows, grad_output.reshape(-1, g.OC))
             return c_order(product.T).reshape(g.weight_shape)
         return conv_im2col.backward_weight(g, x, grad_output)

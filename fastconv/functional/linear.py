@@ -16,8 +16,8 @@ NONE = {dtype: np.empty(0, dtype) for dtype in (FLOAT32, FLOAT64)}
 """An array that is not wanted, as kernels take it."""
 
 PARTS, SPLIT_ROWS = 16, 512
-"""A sum over a long batch is cut into at most so many parts, of at least so many rows, so that many threads can share it; its order depends
-on shape only."""
+"""A sum over a long batch is cut into at most so many parts, one for each so many rows that it begins, so that many threads can share it;
+its order depends on shape only."""
 
 
 ALIGNED = 1 << 10

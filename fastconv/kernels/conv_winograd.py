@@ -29,7 +29,7 @@ from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, count_rows, count_t
 
 @device
 def whole_rows(memory, row):
-    """Numbers from memory[0] to memory[1], or as many as make the next whole `row`."""
+    """How many numbers lie from memory[0] to memory[1], up to the next multiple of `row`."""
     return (memory[1] - memory[0] + row - 1) // row * row
 
 

@@ -6,7 +6,7 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import ROWS, SMALL_COLUMNS, blocks_of, part, place, product_block
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.prefetch import elements_between, prefetch_part
+from fastconv.kernels.prefetch import elements_between, prefetch_lines
 from fastconv.kernels.scratch import LINE_BYTES, LINE_NUMBERS, scratch_pair, whole_lines
 from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
 from fastconv.kernels.tiles import OUTPUT_FIRST, tiles, tiles_ahead
@@ -49,7 +49,7 @@ def _copy_columns(a, corner, M, rows, depth, left, line):
         for j in range(blocks):
             first, last = part(j, blocks, asked)
             for row in range(i + size + first, i + size + last):
-                prefetch_part(a, corner + row * M, corner + row * M + rows, 0, 1)
+                prefetch_lines(a, corner + row * M, corner + row * M + rows)
             source, target = corner + i * M + j * size, j * size * line + i
             transpose(a, source, M, min(size, depth - i), min(size, rows - j * size), left, target, line, size)
 

@@ -39,8 +39,7 @@ def prefetch_four(array, index, step):
 
 
 @device(forceinline=True)
-def prefetch_part(array, first, last, part, parts):
-    """`prefetch` of part `part` of `parts` of array[first .. last]."""
-    size, line = last - first, 64 // array.itemsize
-    for index in range(first + part * size // parts, first + (part + 1) * size // parts, line):
+def prefetch_lines(array, first, last):
+    """`prefetch` of array[first .. last]."""
+    for index in range(first, last, 64 // array.itemsize):
         prefetch(array, index)

@@ -21,7 +21,7 @@ from fastconv.kernels.simd import (
 )
 
 OUTPUT_FIRST = 0, 0, 0, 1
-"""`ahead` of tiles whose results are likely to be in no cache: they ask for these lines first, and else for none that they do not read."""
+"""`ahead` of tiles whose results are likely to be in no cache: they ask for the lines of these, and for none else that they do not read."""
 
 
 def _tiles(
