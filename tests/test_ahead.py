@@ -6,12 +6,14 @@ import sys
 import threading
 import time
 
+import numba
 import numpy as np
 import pytest
 
 from fastconv import errors, models, nn
-from fastconv.kernels import ahead, jit
+from fastconv.kernels import ahead, jit, vector
 from fastconv.kernels.host import Host
+from fastconv.kernels.jit import dispatcher_of
 from fastconv.nn.ahead import calls_of
 from fastconv.nn.recording import running
 
@@ -171,39 +173,121 @@ def test_a_pass_that_fails_says_so_itself(asked):
 
 
 class Fake:
-    """A helper whose file comes, or does not come, while it is waited for."""
+    """Another process, whose file comes, or does not come, while it is waited for."""
 
     def __init__(self, begun, payload=None):
-        self.begun, self.payload, self.waited = begun, payload, 0
+        self.begun, self.payload, self.waited, self.heard = begun, payload, 0, []
 
     def has_begun(self, path):
         return self.begun
 
     def wait(self, path):
-        self.waited += 1
+        self.waited, self.begun = self.waited + 1, False
         if self.payload:
             path.write_bytes(self.payload)
+
+    def say(self, what, path):
+        self.heard.append((what, path.exists()))
 
 
 def plus_one(x):
     return x + 1
 
 
-@pytest.mark.parametrize(("begun", "comes", "waited", "hits"), [(True, True, 1, 1), (True, False, 1, 0), (False, False, 0, 0)])
-def test_who_needs_what_the_other_has_begun_waits(begun, comes, waited, hits, monkeypatch, tmp_path):
+ITS_OWN = [("begun", False), ("done", True)]
+
+
+@pytest.mark.parametrize(
+    ("begun", "comes", "waited", "hits", "heard"),
+    [(True, True, 1, 1, []), (True, False, 1, 0, ITS_OWN), (False, False, 0, 0, ITS_OWN)],
+)
+def test_who_needs_what_the_other_has_begun_waits(begun, comes, waited, hits, heard, monkeypatch, tmp_path):
     monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
     first = jit.Kernel(plus_one)
     assert first(0, 1) == 2
     (path,) = tmp_path.iterdir()
-    helper = Fake(begun, path.read_bytes() if comes else None)
+    fake = Fake(begun, path.read_bytes() if comes else None)
     path.unlink()
-    monkeypatch.setitem(jit.coming, path, helper)
+    monkeypatch.setattr(jit, "other", fake)
     second = jit.Kernel(plus_one)
     assert second(0, 1) == 2
-    assert helper.waited == waited
+    assert fake.waited == waited
+    assert fake.heard == heard
     assert sum(second.serial.stats.cache_hits.values()) == hits
     assert path.exists()  # who did not get it has compiled it
-    assert path not in jit.coming
+
+
+def test_who_cannot_write_has_done_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path / "file" / "folder")
+    (tmp_path / "file").touch()
+    jit._warn_no_cache.cache_clear()
+    fake = Fake(False)
+    monkeypatch.setattr(jit, "other", fake)
+    with pytest.warns(RuntimeWarning, match="cannot keep"):
+        assert jit.Kernel(plus_one)(0, 1) == 2
+    assert [what for what, _ in fake.heard] == ["begun", "done"]
+
+
+@pytest.fixture
+def two():
+    """The two ends: what one says the other hears."""
+    pipes = [os.pipe() for _ in range(2)]
+    sources, sinks = [[os.fdopen(pipe[k], mode) for pipe in pipes] for k, mode in enumerate(("rb", "wb"))]
+    ends = [ahead.Other(source, sink) for source, sink in zip(sources, sinks[::-1], strict=True)]
+    listeners = [threading.Thread(target=end.listen) for end in ends]
+    for listener in listeners:
+        listener.start()
+    yield ends
+    for sink in sinks:
+        sink.close()
+    for listener in listeners:
+        listener.join()
+    for source in sources:
+        source.close()
+
+
+def heard(condition, patience=10):
+    """Wait for what the other end says or does."""
+    last = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < last
+        time.sleep(0.001)
+
+
+def test_each_hears_what_the_other_says(two, tmp_path):
+    one, other = two
+    for end, heard_by in ((one, other), (other, one)):
+        path = tmp_path / "kernel.bin"
+        assert not heard_by.has_begun(path)
+        end.say("begun", path)
+        end.say("begun", tmp_path / "more.bin")
+        heard(lambda: heard_by.begun == {"kernel.bin", "more.bin"})  # noqa: B023
+        assert heard_by.has_begun(path)
+        end.say("done", path)
+        heard_by.wait(path)
+        assert heard_by.begun == {"more.bin"}
+
+
+def test_who_has_ended_has_begun_nothing(two, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(ahead, "PATIENCE", 1.0)
+    one, other = two
+    one.say("begun", tmp_path / "kernel.bin")
+    heard(lambda: other.begun)
+    one.sink.close()
+    other.wait(tmp_path / "kernel.bin")
+    assert not other.begun
+    assert "does not answer" not in caplog.text
+    one.say("begun", tmp_path / "kernel.bin")  # to nobody: no error
+
+
+def test_who_waits_in_vain_goes_on(two, monkeypatch, tmp_path, caplog):
+    one, other = two
+    one.say("begun", tmp_path / "never")
+    heard(lambda: other.begun)
+    monkeypatch.setattr(ahead, "PATIENCE", 0.05)
+    other.wait(tmp_path / "never")
+    assert not other.begun
+    assert "does not answer" in caplog.text
 
 
 def test_nobody_helps_where_that_would_not_help(monkeypatch, tmp_path):
@@ -290,14 +374,42 @@ def test_the_other_process_ends_with_its_input(monkeypatch, tmp_path):
     assert helper.process.wait(10) == 1
 
 
-def test_who_waits_in_vain_goes_on(monkeypatch, tmp_path, caplog):
-    helper = helper_of(calls_of_a_resnet(), monkeypatch, tmp_path)
-    while not helper.begun:
-        time.sleep(0.01)
-    monkeypatch.setattr(ahead, "PATIENCE", 0.05)
-    helper.wait(tmp_path / "never")
-    assert helper.has_failed()
-    assert "does not answer" in caplog.text
+class History(set):
+    """A set that knows what was ever added and discarded."""
+
+    def __init__(self):
+        super().__init__()
+        self.added, self.discarded = [], []
+
+    def add(self, name):
+        self.added.append(name)
+        super().add(name)
+
+    def discard(self, name):
+        self.discarded.append(name)
+        super().discard(name)
+
+
+def test_what_one_process_compiles_the_other_does_not(monkeypatch, tmp_path):
+    monkeypatch.setattr(ahead, "set", History, raising=False)
+    relu, (pack, convolve) = calls_of(nn.ReLU(), np.ones((4, 3), np.float32))[0], calls_of_a_resnet()[:2]
+    helper = helper_of([relu, convolve, pack], monkeypatch, tmp_path)
+    piece = dispatcher_of(vector.block.py_func, "device", no_cpython_wrapper=True)
+    types = (relu.types[0], numba.int64)
+    path = piece._cache.path(types, piece.targetctx.codegen())
+    for begun in (path, convolve.path()):
+        helper.say("begun", begun)
+    heard(pack.path().exists, 60)  # ReLU, which cannot be finished, does not keep it waiting
+    heard(lambda: helper.begun == {relu.path().name})  # which now waits for its piece
+    assert helper.begun.added.count(relu.path().name) == 2
+    assert helper.begun.discarded.count(relu.path().name) == 1
+    assert not relu.path().exists()
+    piece.compile(types)
+    assert path.exists()
+    helper.say("done", path)
+    assert helper.process.wait(60) == 0
+    assert relu.path().exists()
+    assert not {path.name, convolve.path().name} & {*helper.begun.added}
 
 
 def test_nothing_is_imported_from_the_folder_it_is_started_in(monkeypatch, tmp_path):

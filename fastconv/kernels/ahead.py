@@ -24,7 +24,7 @@ POLL = 0.005
 """Seconds between two looks for what the other process compiles."""
 
 PATIENCE = 60.0
-"""Seconds to wait for a kernel, which takes two or three to compile."""
+"""Seconds to wait for a function, of which the largest takes five to compile."""
 
 PROGRAM = """
 import sys
@@ -73,28 +73,63 @@ def recorded():
         yield calls
 
 
-class Helper:
-    """The other process. It ends when it has compiled `calls`, when its input ends, as it does with this process, or by `end`."""
+class Other:
+    """The process at the other end of two pipes. Each says which files of the cache it has begun to compile, and when it has done.
+
+    Who needs what the other has begun waits for it. Neither can wait for the other at the same time: a function would have to call itself.
+    """
+
+    def __init__(self, source, sink):
+        self.source, self.sink, self.begun, self.own = source, sink, set(), set()
+
+    def say(self, what, path):
+        """Say that `path` is "begun" or "done"."""
+        (self.own.add if what == "begun" else self.own.discard)(path)
+        with contextlib.suppress(OSError, ValueError):  # nobody is there any more, or the pipe is closed
+            self.sink.write(f"{what} {path.name}\n".encode())
+            self.sink.flush()
+
+    def listen(self):
+        """Hear what the other process says, until it ends."""
+        for line in self.source:
+            what, name = line.decode().split()
+            (self.begun.add if what == "begun" else self.begun.discard)(name)
+        self.begun.clear()
+
+    def has_begun(self, path):
+        return path.name in self.begun
+
+    def wait(self, path):
+        """Return when it has done with `path`, or has ended. What takes too long counts as done."""
+        last = time.monotonic() + PATIENCE
+        while self.has_begun(path):
+            if time.monotonic() > last:
+                log.warning("the process that compiles meanwhile does not answer")
+                self.begun.discard(path.name)
+            time.sleep(POLL)
+
+
+class Helper(Other):
+    """The second process. It ends when it has compiled `calls`, when its input ends, as it does with this process, or by `end`."""
 
     def __init__(self, calls):
-        self.begun = set()
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
+        super().__init__(self.process.stdout, self.process.stdin)
         try:
             pickle.dump((sys.path, str(jit.cache_folder()), pickle.dumps(calls)), self.process.stdin)
             self.process.stdin.flush()
-            threading.Thread(target=self._listen, daemon=True).start()
+            threading.Thread(target=self.listen, daemon=True).start()
         except BaseException:
             self.process.kill()
             with self.process:  # closes its pipes
                 raise
 
-    def _listen(self):
+    def listen(self):
         with self.process:
-            for line in self.process.stdout:
-                self.begun.add(line.decode().strip())
+            super().listen()
 
     def at_work(self):
         return self.process.poll() is None
@@ -103,22 +138,27 @@ class Helper:
         """Whether it has ended before its list did."""
         return self.process.poll() not in (None, 0)
 
-    def has_begun(self, path):
-        return path.name in self.begun
-
-    def wait(self, path):
-        """Return when it has compiled what `path` is for, or has ended. It has to end when that takes too long."""
-        last = time.monotonic() + PATIENCE
-        while not path.exists() and self.at_work():
-            if time.monotonic() > last:
-                log.warning("the process that helps to compile does not answer")
-                self.end()
-            time.sleep(POLL)
-
     def end(self):
         if self.at_work():
             self.process.kill()
             self.process.wait()
+
+
+class Later(BaseException):
+    """A kernel needs what the other process compiles just now. Numba does not take it for an error of the kernel."""
+
+
+class First(Other):
+    """The first process, as the second one sees it, which does not wait before it has tried all kernels."""
+
+    waits = False
+
+    def wait(self, path):
+        if self.waits:
+            return super().wait(path)
+        for unfinished in list(self.own):
+            self.say("done", unfinished)
+        raise Later
 
 
 _helper = None
@@ -141,8 +181,7 @@ def compile_elsewhere(calls):
     missing = {call.path(): call for call in calls if not call.path().exists()}
     if len(missing) > 1:
         log.info("another process helps to compile %s", ", ".join(call.name for call in missing.values()))
-        _helper = Helper(list(missing.values())[::-1])
-        jit.coming.update(dict.fromkeys(missing, _helper))
+        jit.other = _helper = Helper(list(missing.values())[::-1])
 
 
 def compile_all(folder, calls):
@@ -150,21 +189,26 @@ def compile_all(folder, calls):
 
     It fails where that would be for nothing: when its own options lead to another `folder` of the cache, or nothing can be written there.
     """
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    jit.other = first = First(sys.stdin.buffer, sys.stdout.buffer)
+    threading.Thread(target=_end_with, args=(first,), daemon=True).start()
     warnings.simplefilter("ignore")  # the first process says so too
     if str(jit.cache_folder()) != folder:
-        sys.exit(1)
-    for call in calls:
-        if not call.path().exists():
-            sys.stdout.write(f"{call.path().name}\n")
-            sys.stdout.flush()
-            call.dispatcher().compile(call.types)
-            if not call.path().exists():
-                sys.exit(1)
+        os._exit(1)
+    for first.waits in (False, True):
+        for call in calls:
+            if not call.path().exists() and not first.has_begun(call.path()):
+                try:
+                    call.dispatcher().compile(call.types)
+                except Later:
+                    continue
+                if not call.path().exists():
+                    os._exit(1)
+    os._exit(0)  # Python would wait for the thread that listens
 
 
-def _end_with_input():
-    os.read(0, 1)
+def _end_with(other):
+    """End this process when `other` does."""
+    other.listen()
     os._exit(1)
 
 

@@ -53,10 +53,13 @@ class Apart(_Apart):
         super().__init__(function)
         self.parameters = parameters
 
+    def signature(self, dtype):
+        kinds = {"p": types.CPointer(dtype), "n": types.CPointer(types.int32), "i": types.intp}
+        return tuple(kinds[letter] for letter in self.parameters)
+
     def call(self, context, builder, dtype, arguments):
         """Emit a call with LLVM's pointers and integers."""
-        kinds = {"p": types.CPointer(dtype), "n": types.CPointer(types.int32), "i": types.intp}
-        self.emit(context, builder, tuple(kinds[letter] for letter in self.parameters), arguments)
+        self.emit(context, builder, self.signature(dtype), arguments)
 
 
 def apart(function):

@@ -114,8 +114,8 @@ def _fewer_spins():
 
 def _after_fork():
     """A forked child inherits a pool without its threads (omp kills the process there): kernels run serially from here on."""
-    global _forked
-    _forked = _pool_started
+    global _forked, other
+    _forked, other = _pool_started, None
 
 
 if hasattr(os, "register_at_fork"):
@@ -185,15 +185,16 @@ class KernelCache(_Cache):
                 return self.compiled.rebuild(target_context, compiled)
             reason = "damaged"
         except FileNotFoundError:
-            helper = coming.pop(path, None)
-            if helper and helper.has_begun(path):
+            if other and other.has_begun(path):
                 self._announce(sig, "by another process")
-                helper.wait(path)
+                other.wait(path)
                 return self.load_overload(sig, target_context)
             reason = "new"
         except (OSError, ValueError) as error:
             reason = str(error)
         self._announce(sig, reason)
+        if other:
+            other.say("begun", path)
         return None
 
     def _announce(self, sig, reason):
@@ -206,7 +207,6 @@ class KernelCache(_Cache):
         needs = [prepared[name] for name in declared if name in prepared]
         payload = numba.core.serialize.dumps((needs, self.compiled.reduce(data)))
         path = self.path(sig, data.codegen)
-        coming.pop(path, None)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -217,6 +217,8 @@ class KernelCache(_Cache):
                 temporary.unlink(missing_ok=True)
         except OSError as error:
             _warn_no_cache(f"{error.strerror or error}: {path.parent}")
+        if other:
+            other.say("done", path)
 
     def enable(self):
         pass
@@ -234,8 +236,8 @@ aparts: dict[str, Any] = {}
 prepared: dict[str, tuple[str, Any]] = {}
 """Symbols of code that was compiled apart, and what is there: (its name, the types that it is for). What calls it needs it first."""
 
-coming = {}
-"""Files of the cache that a `kernels.ahead.Helper` will write, and the helper."""
+other: Any = None
+"""The process that compiles meanwhile (`kernels.ahead.Other`), if there is one."""
 
 compile_listeners = []
 """Functions called with a kernel's name when it is about to be compiled: a command line says so with them."""

@@ -107,6 +107,7 @@ def call_apart(apart, parameters, array, more=()):
     Each array and the offset after it become a pointer.
     """
     signature = types.void(*parameters)
+    apart.prepare(apart.signature(array.dtype))
 
     def codegen(context, builder, signature, args):
         arguments, skip = [], False
