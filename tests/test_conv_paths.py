@@ -32,7 +32,7 @@ def kernels_called(monkeypatch):
 # input (N, IC, H, W), weight (OC, ICG, KH, KW), options; kernels that must run in forward, input and weight gradient ("" any)
 IMAGES, ROWS, LANES = "conv_images.convolve", "conv_direct.convolve", "conv_lanes.convolve"
 FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise_weight.backward_weight"
-FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct.backward_weight"
+FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct_weight.backward_weight"
 LANES_WEIGHT = "conv_lanes_weight.backward_weight"
 PATCHES, PATCHES_INPUT, PRODUCT, PRODUCT_WEIGHT = (
     "conv_im2col.im2col",

@@ -31,7 +31,7 @@ from fastconv.functional.linear import (
     transposed_times,
 )
 from fastconv.functional.pool import relu_max_halves
-from fastconv.kernels import conv_direct, conv_images
+from fastconv.kernels import conv_direct, conv_direct_weight, conv_images
 from fastconv.kernels.conv_direct import ROW
 from fastconv.kernels.dense import CROWDED
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -218,9 +218,9 @@ def backward_weight(g, x, grad_output):
     shape = *blocks, g.KH, g.KW, BC, VECTOR_BYTES // x.itemsize
     splits, *cut = _weight_jobs(g, shape, x.itemsize)
     parts = empty((splits, *shape), x.dtype)
-    conv_direct.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, *cut)
+    conv_direct_weight.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, *cut)
     grad_weight = empty(g.weight_shape, x.dtype)
-    conv_direct.unpack(parts.size, parts, grad_weight)
+    conv_direct_weight.unpack(parts.size, parts, grad_weight)
     return grad_weight
 
 

@@ -169,13 +169,13 @@ class _Tile:
         sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
         self.emit_start(cells, sums)
         S, a_s, b_s, T, a_t, b_t, K, a_k, b_k = self.over
+        wanted = cgutils.alloca_once_value(builder, self.at(self.pa, (self.ahead[0], 1))) if self.ahead else None
+        always = wanted if self.request == 1 else None
         with _rolled_loop(builder, S) as s, _rolled_loop(builder, T) as t:
             a = self.at(self.pa, (a_s, s), (a_t, t))
             pointers = [self.at(a, (self.am, m)) for m in range(0, rows, GROUP)]
             pointers.append(self.at(self.pb, (b_s, s), (b_t, t)))
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
-            wanted = cgutils.alloca_once_value(builder, self.at(self.pa, (self.ahead[0], 1))) if self.ahead else None
-            always = wanted if self.request == 1 else None
             result = cgutils.alloca_once_value(builder, builder.gep(self.pc, [self.ahead[2]])) if self.spreads else None
             steps = unrolled(v.lanes * v.size, self.vectors)
             if self.count is None and steps > 1:  # ways to the same sums with fewer additions to addresses, where strides are 1
