@@ -1,5 +1,7 @@
 """The algorithm "winograd", F(4x4, 3x3), also with stride 2, and F(2x2, 5x5): how its work is cut, and weights transformed for each call.
 
+Other strides become channels (functional.space_to_depth): a filter of 11 x 11 with stride 4 is one of 3 x 3 that sees 16 times as many.
+
 A training step uses each weight once forward and, turned, once backward: there is nothing to keep between calls but for evaluation,
 where nobody tells when a weight changes.
 """
@@ -10,6 +12,7 @@ import math
 import numpy as np
 
 from fastconv.functional.pool import relu_max_halves
+from fastconv.functional.space_to_depth import deep, filters_from_depth, filters_to_depth, images_from_depth, images_to_depth
 from fastconv.kernels import conv_winograd, conv_winograd_few, dense, winograd_blocks, winograd_filters, winograd_tiling
 from fastconv.kernels.processor import L2_BYTES, VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
@@ -54,12 +57,26 @@ def _stride(g):
     return strides.pop() if len(strides) == 1 else 0
 
 
+SIZES = (3, 3), (5, 5)
+"""Of filters with stride 1."""
+
+
 def unfit(g):
     """Why this algorithm cannot take the geometry, or None."""
     strided = (g.KH, g.KW, _stride(g), g.DH, g.DW) == (3, 3, 2, 1, 1)
-    if not strided and ((g.KH, g.KW) not in ((3, 3), (5, 5)) or _stride(g) != 1):
-        return "it takes 3x3 and 5x5 filters with stride 1 only, and 3x3 filters with stride 2 and no dilation"
-    return None
+    if strided or ((g.KH, g.KW) in SIZES and _stride(g) == 1) or _deep(g):
+        return None
+    return (
+        "it takes 3x3 and 5x5 filters with stride 1, 3x3 filters with stride 2 and no dilation, and without dilation and groups "
+        "those whose extents over the stride, rounded up, are 3 or 5"
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _deep(g):
+    """The geometry with stride 1 that computes the same from deep images, where it takes that, or None."""
+    d = deep(g)
+    return d if d and (d.KH, d.KW) in SIZES else None
 
 
 COSTS, CALL_COST = {ELEMENTS: (1.1, 440, 660), ROWS: (1.25, 325, 330)}, 800_000
@@ -76,6 +93,10 @@ FEWEST_PAYING = 4
 """Tiles from which on it pays where jobs share the filters: so many for the weight; forward and for the input 1 would do."""
 
 
+DEPTH_COST = 50
+"""What a number of a deep image costs, in multiply-adds as well: most of it is memory."""
+
+
 UNPOOL_COST, INPUT_SHARE, WEIGHT_SHARE = 25, 0.95, 0.4
 """What writing out a number of the gradient behind maxima of 2 x 2 costs, and conv_pooled's passes in terms of direct's multiply-adds:
 fitted too."""
@@ -89,6 +110,9 @@ def _whole(channels, lanes=VECTOR_BYTES // 4):
 @functools.lru_cache(maxsize=1024)
 def _share(g):
     """This algorithm's cost over direct's, counted in multiply-adds: fewer of them, but tiles over the border, and transforms."""
+    d = _deep(g)
+    if d:
+        return (_share(d) * d.flops + 2 * DEPTH_COST * d.N * d.H * d.W * d.IC) / max(1, g.flops)
     tiling, (IC, OC) = _forward_tiling(g, g.OH, g.OW), _channels(g)
     T, rows = _count(g.N, tiling), _rows(tiling)
     filters = IC * OC
@@ -217,12 +241,16 @@ def _forward(g, x, weight, y, argmax, bias, low, pooled, tiling):
 
 def forward(g, x, weight, bias, relu=False):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC); with `relu`, ReLU of it."""
+    if _deep(g):
+        return forward(_deep(g), images_to_depth(g, x), filters_to_depth(g, weight), bias, relu)
     y, low = empty((g.N, g.OH, g.OW, g.OC), x.dtype), 0.0 if relu else -np.inf
     return _forward(g, x, weight, y, NO_ARGMAX, bias, low, False, _forward_tiling(g, g.OH, g.OW))
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
+    if _deep(g):
+        return forward_relu_max(_deep(g), images_to_depth(g, x), filters_to_depth(g, weight), bias, argmax)
     if g.DH * g.DW > 1 or _stride(g) > 1:  # neighbours do not lie in one tile, or it has no maxima
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
@@ -231,6 +259,8 @@ def forward_relu_max(g, x, weight, bias, argmax):
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC): the convolution with the filters turned by 180 degrees."""
+    if _deep(g):
+        return images_from_depth(g, backward_input(_deep(g), grad_output, filters_to_depth(g, weight)))
     d, no_bias, tiling = empty((g.N, g.H, g.W, g.IC), grad_output.dtype), np.zeros(g.IC, grad_output.dtype), _backward_tiling(g)
     for filters, inputs, outputs in _groups(g):
         _convolve(grad_output, weight[filters], True, d, NO_ARGMAX, no_bias, -np.inf, False, tiling, (*outputs, *inputs))
@@ -239,6 +269,8 @@ def backward_input(g, grad_output, weight):
 
 def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
+    if _deep(g):
+        return filters_from_depth(g, backward_weight(_deep(g), images_to_depth(g, x), grad_output))
     tiling, grad_weight = _forward_tiling(g, g.OH, g.OW), empty(g.weight_shape, x.dtype)
     for filters, inputs, outputs in _groups(g):
         _weight_gradient(x, grad_output, grad_weight[filters], tiling, (*inputs, *outputs))
