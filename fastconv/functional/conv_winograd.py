@@ -93,8 +93,8 @@ FEWEST_PAYING = 4
 """Tiles from which on it pays where jobs share the filters: so many for the weight; forward and for the input 1 would do."""
 
 
-DEPTH_COST = 50
-"""What a number of a deep image costs, in multiply-adds as well: most of it is memory."""
+DEPTH_COSTS = 30, 60
+"""What a number of a deep image costs, and one of a deep filter, in multiply-adds as well: memory, and taps one by one."""
 
 
 UNPOOL_COST, INPUT_SHARE, WEIGHT_SHARE = 25, 0.95, 0.4
@@ -107,25 +107,31 @@ def _whole(channels, lanes=VECTOR_BYTES // 4):
     return -(-channels // lanes) * lanes
 
 
-@functools.lru_cache(maxsize=1024)
-def _share(g):
-    """This algorithm's cost over direct's, counted in multiply-adds: fewer of them, but tiles over the border, and transforms."""
-    d = _deep(g)
-    if d:
-        return (_share(d) * d.flops + 2 * DEPTH_COST * d.N * d.H * d.W * d.IC) / max(1, g.flops)
+def _cost(g):
+    """Of a pass, on average: in multiply-adds, of which there are fewer, but tiles over the border, and transforms."""
     tiling, (IC, OC) = _forward_tiling(g, g.OH, g.OW), _channels(g)
-    T, rows = _count(g.N, tiling), _rows(tiling)
-    filters = IC * OC
-    if filters > MOST_FILTERS or (g.groups > 1 and min(IC, OC) < FEWEST_CHANNELS):
-        return math.inf
-    if rows == ELEMENTS and _filters_shared(T, min(IC, OC), 4):
-        return 0.5 if T >= FEWEST_PAYING else math.inf
+    rows, filters = _rows(tiling), IC * OC
     product, tile, filter_cost = COSTS[rows]
     whole = filters if rows == ELEMENTS else _whole(IC) * _whole(OC)
-    if rows > ELEMENTS:  # the input's gradient may need a row and a column of tiles more
-        T = (2 * T + _count(g.N, _backward_tiling(g))) / 3
-    cost = T * (product * rows * whole + tile * (IC + OC)) + filter_cost * filters + CALL_COST
-    return cost / max(1, g.KH * g.KW * g.N * g.OH * g.OW * filters)
+    T = (2 * _count(g.N, tiling) + _count(g.N, _backward_tiling(g))) / 3  # the input's gradient may need a row and a column of tiles more
+    return T * (product * rows * whole + tile * (IC + OC)) + filter_cost * filters + CALL_COST
+
+
+@functools.lru_cache(maxsize=1024)
+def _share(g):
+    """This algorithm's cost over direct's."""
+    d, (IC, OC) = _deep(g) or g, _channels(g)
+    if d.IC // d.groups * OC > MOST_FILTERS or (g.groups > 1 and min(IC, OC) < FEWEST_CHANNELS):
+        return math.inf
+    cost = _cost(d)
+    if d is not g:
+        image, tap = DEPTH_COSTS
+        cost += image * d.N * d.H * d.W * d.IC + tap * d.KH * d.KW * d.IC * d.OC
+    elif not _is_strided(_forward_tiling(g, g.OH, g.OW)):
+        T = _count(g.N, _forward_tiling(g, g.OH, g.OW))
+        if _filters_shared(T, min(IC, OC), 4):
+            return 0.5 if T >= FEWEST_PAYING else math.inf
+    return cost / max(1, g.flops // 2)
 
 
 def pays(g):

@@ -76,21 +76,34 @@ def images_from_depth(D, X, window):
 def filters_to_depth(weight, deep, SH, SW):
     """Reads weight (OC, C, KH, KW), writes deep (OC, SH*SW*C, TH, TW). Parallel over OC."""
     (OC, C, KH, KW), (TH, TW) = weight.shape, deep.shape[2:]
+    w, d = flat(weight), flat(deep)
     for oc in prange(OC):
-        for channel in range(SH * SW * C):
-            r, q, c = channel // (SW * C), channel // C % SW, channel % C
-            for a in range(TH):
-                for b in range(TW):
-                    there = a * SH + r < KH and b * SW + q < KW
-                    deep[oc, channel, a, b] = weight[oc, c, a * SH + r, b * SW + q] if there else 0.0
+        target = oc * SH * SW * C * TH * TW
+        for r in range(SH):
+            for q in range(SW):
+                rows, columns = (KH - r + SH - 1) // SH, (KW - q + SW - 1) // SW  # taps that are there
+                for c in range(C):
+                    source = ((oc * C + c) * KH + r) * KW + q
+                    zero(d, target, TH * TW)
+                    for a in range(rows):
+                        for b in range(columns):
+                            d[target + a * TW + b] = w[source + a * SH * KW + b * SW]
+                    target += TH * TW
 
 
 @kernel
 def filters_from_depth(deep, weight, SH, SW):
     """Reads deep (OC, SH*SW*C, TH, TW), writes weight (OC, C, KH, KW). Parallel over OC."""
-    OC, C, KH, KW = weight.shape
+    (OC, C, KH, KW), (TH, TW) = weight.shape, deep.shape[2:]
+    w, d = flat(weight), flat(deep)
     for oc in prange(OC):
-        for c in range(C):
-            for kh in range(KH):
-                for kw in range(KW):
-                    weight[oc, c, kh, kw] = deep[oc, (kh % SH * SW + kw % SW) * C + c, kh // SH, kw // SW]
+        source = oc * SH * SW * C * TH * TW
+        for r in range(SH):
+            for q in range(SW):
+                rows, columns = (KH - r + SH - 1) // SH, (KW - q + SW - 1) // SW
+                for c in range(C):
+                    target = ((oc * C + c) * KH + r) * KW + q
+                    for a in range(rows):
+                        for b in range(columns):
+                            w[target + a * SH * KW + b * SW] = d[source + a * TW + b]
+                    source += TH * TW
