@@ -10,7 +10,7 @@ from fastconv import nn, reference, shapes
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional import conv, conv_direct, conv_winograd
 from fastconv.functional.conv import conv2d_relu_max_pool2d
-from fastconv.kernels import winograd_strided, winograd_tile
+from fastconv.kernels import winograd_rows, winograd_strided
 from fastconv.kernels.processor import VECTOR_BYTES
 
 EPS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
@@ -247,30 +247,32 @@ def test_empty_batch(rng):
 @pytest.fixture
 def matrices(monkeypatch):
     """The matrix of a one-dimensional transform, by its module, name and how many numbers it takes."""
-    helpers = {name: getattr(winograd_tile, name).py_func for name in ("zero_at_p_and_q", "zero_but_at", "gradient_row")}
+    helpers = {name: getattr(winograd_rows, name).py_func for name in ("zero_at_p_and_q", "zero_but_at", "gradient_row")}
     transforms = {
         (module, name): value.py_func
-        for module in (winograd_tile, winograd_strided)
+        for module in (winograd_rows, winograd_strided)
         for name, value in vars(module).items()
         if hasattr(value, "py_func")
     }
-    for module in (winograd_tile, winograd_strided):
+    for module in (winograd_rows, winograd_strided):
         for name, function in {"fma": lambda a, b, c: a * b + c, **helpers}.items():
             monkeypatch.setattr(module, name, function)
     return lambda module, name, size: np.array(transforms[module, name](*np.eye(size)))
 
 
-@pytest.mark.parametrize(("outputs", "taps", "two", "five"), [(4, 3, "", ""), (2, 5, "_of_two", "_of_five")])
-def test_transforms_are_those_of_cook_and_toom(outputs, taps, two, five, matrices):
+@pytest.mark.parametrize(
+    ("outputs", "taps", "few", "more"), [(4, 3, "", ""), (3, 4, "_of_three", "_of_four"), (2, 5, "_of_two", "_of_five")]
+)
+def test_transforms_are_those_of_cook_and_toom(outputs, taps, few, more, matrices):
     """The one-dimensional transforms, multiplied out, are the convolution: so many outputs by so many taps."""
     rows = {
         "B": ("input_row", 6),
-        "G": (f"weight_row{five}", taps),
-        "A": (f"gradient_row{two}", outputs),
-        "A^T": (f"output_row{two}", 6),
-        "G^T": (f"weight_gradient_row{five}", 6),
+        "G": (f"weight_row{more}", taps),
+        "A": (f"gradient_row{few}", outputs),
+        "A^T": (f"output_row{few}", 6),
+        "G^T": (f"weight_gradient_row{more}", 6),
     }
-    B, G, A, AT, GT = (matrices(winograd_tile, *row) for row in rows.values())
+    B, G, A, AT, GT = (matrices(winograd_rows, *row) for row in rows.values())
     assert np.allclose(AT, A.T)
     assert np.allclose(GT, G.T)
     for output in range(outputs):

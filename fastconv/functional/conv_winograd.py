@@ -57,7 +57,7 @@ def _stride(g):
     return strides.pop() if len(strides) == 1 else 0
 
 
-SIZES = (3, 3), (5, 5)
+SIZES = (3, 3), (4, 4), (5, 5)
 """Of filters with stride 1."""
 
 
@@ -257,7 +257,7 @@ def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
     if _deep(g):
         return forward_relu_max(_deep(g), images_to_depth(g, x), filters_to_depth(g, weight), bias, argmax)
-    if g.DH * g.DW > 1 or _stride(g) > 1:  # neighbours do not lie in one tile, or it has no maxima
+    if g.DH * g.DW > 1 or _stride(g) > 1 or g.KH == 4:  # neighbours do not lie in one tile, or it has no maxima
         return relu_max_halves(forward(g, x, weight, bias), argmax)
     y = empty((g.N, g.OH // 2, g.OW // 2, g.OC), x.dtype)
     return _forward(g, x, weight, y, argmax, bias, -np.inf, True, _forward_tiling(g, g.OH // 2 * 2, g.OW // 2 * 2))

@@ -11,7 +11,16 @@ from fastconv.kernels.scratch import scratch
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store
 from fastconv.kernels.winograd_strided_blocks import strided_gradient_tiles, strided_input_tiles, strided_outputs
-from fastconv.kernels.winograd_tile import fill_edge, gradient_tile, gradient_tile_of_two, input_tile, output_tile, output_tile_of_two
+from fastconv.kernels.winograd_tile import (
+    fill_edge,
+    gradient_tile,
+    gradient_tile_of_three,
+    gradient_tile_of_two,
+    input_tile,
+    output_tile,
+    output_tile_of_three,
+    output_tile_of_two,
+)
 from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, after, is_strided, padded, place
 
 BLOCK = 8
@@ -73,6 +82,8 @@ def _gradient_tiles(G, t0, t1, first, last, tiling, V, start, at, stride, step):
                 fill_edge(g, i + c, row, pixel, own - c, S, inside, zeros, edge)
             if S == 4:
                 gradient_tile(d, corner, below, beside, V, o + c, step)
+            elif S == 3:
+                gradient_tile_of_three(d, corner, below, beside, V, o + c, step)
             else:
                 gradient_tile_of_two(d, corner, below, beside, V, o + c, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
@@ -125,6 +136,8 @@ def _plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low
             shift = load(b, oc + c, own)
             if S == 4:
                 output_tile(M, (t - t0) * line + c - v * L, m_step, shift, low, target, corner, below, beside)
+            elif S == 3:
+                output_tile_of_three(M, (t - t0) * line + c - v * L, m_step, shift, low, target, corner, below, beside)
             else:
                 output_tile_of_two(M, (t - t0) * line + c - v * L, m_step, shift, low, target, corner, below, beside)
             if not whole:
@@ -145,8 +158,8 @@ def plain_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, group, bias, low)
 
 @apart
 def pooled_outputs(M, m_step, line, t0, t1, v, wide, tiling, Y, argmax, group, bias):
-    """As `plain_outputs` of stride 1 and without dilation, then ReLU and maxima of 2 x 2: Y and argmax (N, GH, GW, C), argmax as in
-    pool.relu_max_forward_2x2 or empty."""
+    """As `plain_outputs` of stride 1, without dilation, of 4 x 4 or 2 x 2, then ReLU and maxima of 2 x 2: Y and argmax (N, GH, GW, C),
+    argmax as in pool.relu_max_forward_2x2 or empty."""
     S, (_, _, oc, OC), (_, GH, GW, C) = tiling[0], group, Y.shape
     y, taps, b, L = flat(Y), flat(argmax), flat(bias), lanes(M)
     before, halves = scratch(16 * L, M.dtype), S // 2

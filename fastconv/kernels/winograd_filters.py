@@ -9,19 +9,16 @@ from fastconv.kernels.scratch import scratch
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat
-from fastconv.kernels.winograd_strided import weight_gradient_row_of_stride_2, weight_row_of_stride_2
-from fastconv.kernels.winograd_tile import (
-    load_five,
-    load_six,
-    load_three,
-    store_five,
-    store_six,
-    store_three,
+from fastconv.kernels.winograd_rows import (
     weight_gradient_row,
     weight_gradient_row_of_five,
+    weight_gradient_row_of_four,
     weight_row,
     weight_row_of_five,
+    weight_row_of_four,
 )
+from fastconv.kernels.winograd_strided import weight_gradient_row_of_stride_2, weight_row_of_stride_2
+from fastconv.kernels.winograd_tile import load_five, load_four, load_six, load_three, store_five, store_four, store_six, store_three
 from fastconv.kernels.winograd_tiling import ELEMENTS
 
 
@@ -60,6 +57,11 @@ def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step):
                     store_six(_row_of_three(strided, *load_three(taps, i + column * step, 3 * step, L)), half, column * L, 3 * L)
                 for k in range(6):
                     store_six(_row_of_three(strided, *load_three(half, k * 3 * L, L, L)), u, e + 6 * k * u_step, u_step)
+            elif K == 4:
+                for column in range(4):
+                    store_six(weight_row_of_four(*load_four(taps, i + column * step, 4 * step, L)), half, column * L, 4 * L)
+                for k in range(6):
+                    store_six(weight_row_of_four(*load_four(half, k * 4 * L, L, L)), u, e + 6 * k * u_step, u_step)
             else:
                 for column in range(5):
                     store_six(weight_row_of_five(*load_five(taps, i + column * step, 5 * step, L)), half, column * L, 5 * L)
@@ -103,6 +105,11 @@ def filters_back(p, source, p_step, strided, v, c0, c1, grad_weight):
                 store_three(_gradient_row_of_three(strided, *load_six(p, i + column * p_step, 6 * p_step, L)), half, column * L, 6 * L)
             for k in range(3):
                 store_three(_gradient_row_of_three(strided, *load_six(half, k * 6 * L, L, L)), taps, t + 3 * k * L, L)
+        elif K == 4:
+            for column in range(6):
+                store_four(weight_gradient_row_of_four(*load_six(p, i + column * p_step, 6 * p_step, L)), half, column * L, 6 * L)
+            for k in range(4):
+                store_four(weight_gradient_row_of_four(*load_six(half, k * 6 * L, L, L)), taps, t + 4 * k * L, L)
         else:
             for column in range(6):
                 store_five(weight_gradient_row_of_five(*load_six(p, i + column * p_step, 6 * p_step, L)), half, column * L, 6 * L)

@@ -11,24 +11,8 @@ rows, and that of both middle taps 16, one for each output: its product is that 
 
 from fastconv.kernels.jit import device
 from fastconv.kernels.vector import fma, lanes
-from fastconv.kernels.vector_memory import opaque, store
-from fastconv.kernels.winograd_tile import (
-    P2,
-    P3,
-    Q2,
-    Q3,
-    SHARE_P,
-    SHARE_Q,
-    P,
-    Q,
-    gradient_row,
-    load_five,
-    load_four,
-    store_five,
-    store_four_outputs,
-    zero_at_p_and_q,
-    zero_but_at,
-)
+from fastconv.kernels.winograd_rows import P2, P3, Q2, Q3, SHARE_P, SHARE_Q, P, Q, gradient_row, zero_at_p_and_q, zero_but_at
+from fastconv.kernels.winograd_tile import load_five, load_four, store_five, store_four, store_four_outputs
 
 ROWS = 81
 """Rows of all elements of a tile."""
@@ -91,15 +75,6 @@ def weight_gradient_row_of_stride_2(m0, m1, m2, m3, m4, m5):
 
 
 # --- one tile of one vector of channels ------------------------------------------------------------------------------------
-
-
-@device(forceinline=True)
-def store_four(values, target, i, step):
-    i = opaque(i)
-    store(target, i, values[0], lanes(target))
-    store(target, i + step, values[1], lanes(target))
-    store(target, i + 2 * step, values[2], lanes(target))
-    store(target, i + 3 * step, values[3], lanes(target))
 
 
 @device(forceinline=True)

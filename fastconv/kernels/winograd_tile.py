@@ -1,106 +1,27 @@
-"""The transforms of Winograd's F(4x4, 3x3) and F(2x2, 5x5): of a row or column, and of a tile of a vector of channels; see conv_winograd.
+"""The transforms of Winograd's F(4x4, 3x3), F(3x3, 4x4) and F(2x2, 5x5) of a tile of a vector of channels; see conv_winograd.
 
-Y = A^T [(G w G^T) * (B^T d B)] A for a tile d (6, 6), a filter w (3, 3) or (5, 5) and outputs Y (4, 4) or (2, 2), * element by element.
-Both have the same six points, so B is the same; G and A have a column for each tap and output, powers of the points.
+Y = A^T [(G w G^T) * (B^T d B)] A for a tile d (6, 6), a filter w of 3 x 3, 4 x 4 or 5 x 5 and outputs Y of 4 x 4, 3 x 3 or 2 x 2, * element
+by element; winograd_rows has the products with one matrix.
 """
 
 from fastconv.kernels.jit import device
-from fastconv.kernels.vector import fma, lanes, select
+from fastconv.kernels.vector import lanes, select
 from fastconv.kernels.vector_memory import load, load_inside, opaque, store
-
-# Points 0, +-P, +-Q and infinity. 5/8 and 3/2 halve the error of the usual 1 and 2 (5e-7 against 1.1e-6, root mean square, 64 channels), at
-# the same number of operations, and all products of them that stand below are exact: Alam et al. 2022 (ACM TODS 48, section 4) search so.
-P, Q = 5 / 8, 3 / 2
-P2, Q2, P3, Q3, P4, Q4 = P**2, Q**2, P**3, Q**3, P**4, Q**4
-BOTH, PRODUCT = P2 + Q2, P2 * Q2
-SHARE_P, SHARE_Q = 1 / (2 * P2 * (P2 - Q2)), 1 / (2 * Q2 * (Q2 - P2))
-
-
-# --- one row or column -----------------------------------------------------------------------------------------------------
-
-
-@device(forceinline=True)
-def zero_at_p_and_q(d0, d2, d4):
-    """The polynomial that is zero at +-P and +-Q: at all points but 0; one number further in a row, at all but infinity."""
-    return fma(d0, PRODUCT, fma(d2, -BOTH, d4))
-
-
-@device(forceinline=True)
-def zero_but_at(point, other, d1, d2, d3, d4):
-    """Those that are zero at all points but `point`, and at all but -`point`; `other` is the square of the other two."""
-    even, odd = fma(d2, -other, d4), fma(d1, -other, d3)
-    return fma(odd, point, even), fma(odd, -point, even)
-
-
-@device(forceinline=True)
-def input_row(d0, d1, d2, d3, d4, d5):
-    """B^T d, six numbers to six: the polynomials that are zero at all points but one."""
-    at_p, at_minus_p = zero_but_at(P, Q2, d1, d2, d3, d4)
-    at_q, at_minus_q = zero_but_at(Q, P2, d1, d2, d3, d4)
-    return zero_at_p_and_q(d0, d2, d4), at_p, at_minus_p, at_q, at_minus_q, zero_at_p_and_q(d1, d3, d5)
-
-
-@device(forceinline=True)
-def output_row(m0, m1, m2, m3, m4, m5):
-    """A^T m, six numbers to four: the polynomial's coefficients from its values."""
-    even_p, odd_p, even_q, odd_q = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-    return m0 + even_p + even_q, fma(odd_q, Q, odd_p * P), fma(even_q, Q2, even_p * P2), fma(odd_q, Q3, fma(odd_p, P3, m5))
-
-
-@device(forceinline=True)
-def output_row_of_two(m0, m1, m2, m3, m4, m5):
-    """A^T m, six numbers to two."""
-    return m0 + (m1 + m2) + (m3 + m4), fma(m3 - m4, Q, fma(m1 - m2, P, m5))
-
-
-@device(forceinline=True)
-def gradient_row(g0, g1, g2, g3):
-    """A g, four numbers to six: the transpose of `output_row`."""
-    even_p, odd_p = fma(g2, P2, g0), fma(g3, P2, g1)
-    even_q, odd_q = fma(g2, Q2, g0), fma(g3, Q2, g1)
-    return g0, fma(odd_p, P, even_p), fma(odd_p, -P, even_p), fma(odd_q, Q, even_q), fma(odd_q, -Q, even_q), g3
-
-
-@device(forceinline=True)
-def gradient_row_of_two(g0, g1):
-    """A g, two numbers to six: the transpose of `output_row_of_two`."""
-    return g0, fma(g1, P, g0), fma(g1, -P, g0), fma(g1, Q, g0), fma(g1, -Q, g0), g1
-
-
-@device(forceinline=True)
-def weight_row(w0, w1, w2):
-    """G w, three numbers to six: the filter's values at the points, each over what B^T leaves of its own polynomial there."""
-    even_p, even_q = fma(w2, P2, w0) * SHARE_P, fma(w2, Q2, w0) * SHARE_Q
-    odd_p, odd_q = w1 * (P * SHARE_P), w1 * (Q * SHARE_Q)
-    return w0 * (1 / PRODUCT), even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, w2
-
-
-@device(forceinline=True)
-def weight_gradient_row(m0, m1, m2, m3, m4, m5):
-    """G^T m, six numbers to three: the transpose of `weight_row`."""
-    even_p, odd_p = (m1 + m2) * SHARE_P, (m1 - m2) * SHARE_P
-    even_q, odd_q = (m3 + m4) * SHARE_Q, (m3 - m4) * SHARE_Q
-    return fma(m0, 1 / PRODUCT, even_p + even_q), fma(odd_p, P, odd_q * Q), fma(even_p, P2, fma(even_q, Q2, m5))
-
-
-@device(forceinline=True)
-def weight_row_of_five(w0, w1, w2, w3, w4):
-    """G w, five numbers to six."""
-    even_p, even_q = fma(w4, P4, fma(w2, P2, w0)) * SHARE_P, fma(w4, Q4, fma(w2, Q2, w0)) * SHARE_Q
-    odd_p, odd_q = fma(w3, P3, w1 * P) * SHARE_P, fma(w3, Q3, w1 * Q) * SHARE_Q
-    return w0 * (1 / PRODUCT), even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, w4
-
-
-@device(forceinline=True)
-def weight_gradient_row_of_five(m0, m1, m2, m3, m4, m5):
-    """G^T m, six numbers to five: the transpose of `weight_row_of_five`."""
-    even_p, odd_p = (m1 + m2) * SHARE_P, (m1 - m2) * SHARE_P
-    even_q, odd_q = (m3 + m4) * SHARE_Q, (m3 - m4) * SHARE_Q
-    return (fma(m0, 1 / PRODUCT, even_p + even_q), fma(odd_p, P, odd_q * Q), fma(even_p, P2, even_q * Q2),
-            fma(odd_p, P3, odd_q * Q3), fma(even_p, P4, fma(even_q, Q4, m5)))
-
-
-# --- one tile of one vector of channels ------------------------------------------------------------------------------------
+from fastconv.kernels.winograd_rows import (
+    P2,
+    Q2,
+    P,
+    Q,
+    gradient_row,
+    gradient_row_of_three,
+    gradient_row_of_two,
+    input_row,
+    output_row,
+    output_row_of_three,
+    output_row_of_two,
+    zero_at_p_and_q,
+    zero_but_at,
+)
 
 
 @device(forceinline=True)
@@ -141,6 +62,15 @@ def store_three(values, target, i, step):
     store(target, i, values[0], lanes(target))
     store(target, i + step, values[1], lanes(target))
     store(target, i + 2 * step, values[2], lanes(target))
+
+
+@device(forceinline=True)
+def store_four(values, target, i, step):
+    i = opaque(i)
+    store(target, i, values[0], lanes(target))
+    store(target, i + step, values[1], lanes(target))
+    store(target, i + 2 * step, values[2], lanes(target))
+    store(target, i + 3 * step, values[3], lanes(target))
 
 
 @device(forceinline=True)
@@ -228,6 +158,20 @@ def gradient_tile(g, i, row, pixel, v, o, step):
 
 
 @device(forceinline=True)
+def gradient_tile_of_three(g, i, row, pixel, v, o, step):
+    """As `gradient_tile`, of 3 x 3 pixels."""
+    L = lanes(g)
+    c0, c1 = gradient_row_of_three(*load_three(g, i, row, L)), gradient_row_of_three(*load_three(g, i + pixel, row, L))
+    c2 = gradient_row_of_three(*load_three(g, i + 2 * pixel, row, L))
+    store_six(gradient_row_of_three(c0[0], c1[0], c2[0]), v, o, step)
+    store_six(gradient_row_of_three(c0[1], c1[1], c2[1]), v, o + 6 * step, step)
+    store_six(gradient_row_of_three(c0[2], c1[2], c2[2]), v, o + 12 * step, step)
+    store_six(gradient_row_of_three(c0[3], c1[3], c2[3]), v, o + 18 * step, step)
+    store_six(gradient_row_of_three(c0[4], c1[4], c2[4]), v, o + 24 * step, step)
+    store_six(gradient_row_of_three(c0[5], c1[5], c2[5]), v, o + 30 * step, step)
+
+
+@device(forceinline=True)
 def gradient_tile_of_two(g, i, row, pixel, v, o, step):
     """As `gradient_tile`, of 2 x 2 pixels."""
     L = lanes(g)
@@ -248,10 +192,15 @@ def store_output(value, bias, low, y, o):
 
 
 @device(forceinline=True)
-def store_four_outputs(values, bias, low, y, o, pixel):
+def store_three_outputs(values, bias, low, y, o, pixel):
     store_output(values[0], bias, low, y, o)
     store_output(values[1], bias, low, y, o + pixel)
     store_output(values[2], bias, low, y, o + 2 * pixel)
+
+
+@device(forceinline=True)
+def store_four_outputs(values, bias, low, y, o, pixel):
+    store_three_outputs(values, bias, low, y, o, pixel)
     store_output(values[3], bias, low, y, o + 3 * pixel)
 
 
@@ -266,6 +215,18 @@ def output_tile(m, i, step, bias, low, y, o, row, pixel):
     store_four_outputs(output_row(c0[1], c1[1], c2[1], c3[1], c4[1], c5[1]), bias, low, y, o + row, pixel)
     store_four_outputs(output_row(c0[2], c1[2], c2[2], c3[2], c4[2], c5[2]), bias, low, y, o + 2 * row, pixel)
     store_four_outputs(output_row(c0[3], c1[3], c2[3], c3[3], c4[3], c5[3]), bias, low, y, o + 3 * row, pixel)
+
+
+@device(forceinline=True)
+def output_tile_of_three(m, i, step, bias, low, y, o, row, pixel):
+    """As `output_tile`, to 3 x 3 pixels."""
+    L = lanes(m)
+    c0, c1 = output_row_of_three(*load_six(m, i, 6 * step, L)), output_row_of_three(*load_six(m, i + step, 6 * step, L))
+    c2, c3 = output_row_of_three(*load_six(m, i + 2 * step, 6 * step, L)), output_row_of_three(*load_six(m, i + 3 * step, 6 * step, L))
+    c4, c5 = output_row_of_three(*load_six(m, i + 4 * step, 6 * step, L)), output_row_of_three(*load_six(m, i + 5 * step, 6 * step, L))
+    store_three_outputs(output_row_of_three(c0[0], c1[0], c2[0], c3[0], c4[0], c5[0]), bias, low, y, o, pixel)
+    store_three_outputs(output_row_of_three(c0[1], c1[1], c2[1], c3[1], c4[1], c5[1]), bias, low, y, o + row, pixel)
+    store_three_outputs(output_row_of_three(c0[2], c1[2], c2[2], c3[2], c4[2], c5[2]), bias, low, y, o + 2 * row, pixel)
 
 
 @device(forceinline=True)

@@ -1,10 +1,10 @@
 """Where Winograd's tiles lie, in images and in the memory of their transforms; see conv_winograd.
 
 `tiling` = (S, R, PT, PL, DH, DW, TY, TX): a tile's outputs are S x S, and its inputs start R further than the last tile's; padding above
-and left; dilation; how many tiles stand in a column and in a row of the output. S and R are 4 with filters of 3 x 3 and 2 with 5 x 5; with
-stride 2 they are 4 and 8, or 8 and 4 for the input's gradient. With dilation neighbours in a tile are DH rows and DW columns apart, so
-tiles lie in DH * DW lattices, one moved by (py, px) for each; they are counted by image, lattice, row and column, and the outputs of
-(n, py, px, ty, tx) start at (py + S*DH*ty, px + S*DW*tx).
+and left; dilation; how many tiles stand in a column and in a row of the output. S and R are 4 with filters of 3 x 3, 3 with 4 x 4 and 2
+with 5 x 5; with stride 2 they are 4 and 8, or 8 and 4 for the input's gradient. With dilation neighbours in a tile are DH rows and DW
+columns apart, so tiles lie in DH * DW lattices, one moved by (py, px) for each; they are counted by image, lattice, row and column, and the
+outputs of (n, py, px, ty, tx) start at (py + S*DH*ty, px + S*DW*tx).
 """
 
 
