@@ -57,7 +57,26 @@ SHAPES = {
     "stride 2, filters larger than tiles": ((2, 270, 9, 17), 261, 3, {"stride": 2, "padding": 1}),
     "stride 2, groups": ((2, 10, 9, 16), 42, 3, {"stride": 2, "padding": 1, "groups": 2}),
     "stride 2, groups, filters larger than tiles": ((1, 540, 9, 12), 522, 3, {"stride": 2, "padding": 1, "groups": 2}),
+    "four": ((3, 17, 13, 11), 21, 4, {"padding": 1}),
+    "four, as small as the filter": ((2, 3, 4, 4), 17, 4, {}),
+    "four, asymmetric and dilated": ((2, 9, 17, 18), 33, 4, {"padding": ((0, 3), (4, 1)), "dilation": (2, 1)}),
+    "four, groups": ((2, 34, 9, 8), 42, 4, {"padding": 2, "groups": 2}),
+    "four, filters larger than tiles": ((2, 270, 5, 9), 261, 4, {"padding": 2}),
+    "deep, eleven with stride 4": ((3, 3, 31, 35), 21, 11, {"stride": 4, "padding": 2}),
+    "deep, rows that no filter reaches": ((2, 3, 34, 35), 9, 11, {"stride": 4}),
+    "deep, seven with stride 2": ((2, 3, 30, 27), 18, 7, {"stride": 2, "padding": 3}),
+    "deep, five with stride 2": ((3, 17, 13, 14), 9, 5, {"stride": 2, "padding": 2}),
+    "deep, ten with stride 2": ((2, 4, 23, 19), 17, (9, 10), {"stride": 2, "padding": 1}),
+    "deep, uneven and asymmetric": ((2, 6, 13, 20), 9, (6, 9), {"stride": (2, 3), "padding": ((0, 3), (5, 1))}),
+    "deep, along one axis": ((1, 4, 20, 9), 3, (5, 3), {"stride": (2, 1), "padding": 1}),
+    "deep, padding beyond the filter": ((2, 2, 12, 11), 4, 9, {"stride": 3, "padding": 20}),
+    "deep, filters larger than tiles": ((2, 68, 13, 14), 261, 5, {"stride": 2, "padding": 2}),
 }
+
+
+def extents(size):
+    """(KH, KW) of a filter."""
+    return size if isinstance(size, tuple) else (size, size)
 
 
 def magnitudes(x, w, grad_output, **options):
@@ -76,7 +95,7 @@ def magnitudes(x, w, grad_output, **options):
 def test_every_pass_within_its_bound(name, dtype, rng):
     shape, OC, size, options = SHAPES[name]
     IC = shape[1] // options.get("groups", 1)
-    x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((OC, IC, size, size)).astype(dtype)
+    x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((OC, IC, *extents(size))).astype(dtype)
     bias = rng.standard_normal(OC).astype(dtype)
     x64, w64 = x.astype(np.float64), w.astype(np.float64)
     expected = reference.conv2d(x64, w64, bias.astype(np.float64), **options)
@@ -110,6 +129,8 @@ def test_every_pass_within_its_bound(name, dtype, rng):
         "stride 2, many tiles",
         "stride 2, large filters",
         "stride 2, filters larger than tiles",
+        "four",
+        "deep, eleven with stride 4",
     ],
 )
 def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
@@ -118,7 +139,7 @@ def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
     images = 5 if "filters larger than tiles" in name else 17  # no more tiles than FEW
     x, w = (
         rng.standard_normal((images, *shape[1:]), np.float32),
-        rng.standard_normal((OC, IC, size, size), np.float32),
+        rng.standard_normal((OC, IC, *extents(size)), np.float32),
     )
     results = []
     for n in (2, threads):
@@ -197,13 +218,23 @@ def test_transposed(rng):
         np.testing.assert_allclose(one, other, atol=1e-9)
 
 
-@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("size", [3, 4, 5])
 @pytest.mark.parametrize(("shape", "OC"), [((5, 6, 13, 14), 21), ((2, 33, 8, 8), 21), ((0, 6, 8, 8), 21), ((2, 5, 11, 6), 258)])
 def test_maxima_behind_relu(shape, OC, size, rng):
     x, w = rng.standard_normal(shape, np.float32), rng.standard_normal((OC, shape[1], size, size), np.float32)
     bias = rng.standard_normal(OC, np.float32)
     expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, padding=1, algorithm="winograd")), 2)
     output, argmax, _ = conv2d_relu_max_pool2d(x, w, bias, 1, 1, 1, 1, algorithm="winograd")
+    assert_same_bits(output, expected)
+    assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(11, 4), (7, 2), (5, 2)])
+def test_maxima_behind_relu_with_a_stride(size, stride, rng):
+    x, w = rng.standard_normal((2, 5, 37, 38), np.float32), rng.standard_normal((21, 5, size, size), np.float32)
+    bias = rng.standard_normal(21, np.float32)
+    expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, stride=stride, padding=2, algorithm="winograd")), 2)
+    output, argmax, _ = conv2d_relu_max_pool2d(x, w, bias, stride, 2, 1, 1, algorithm="winograd")
     assert_same_bits(output, expected)
     assert np.array_equal(argmax.transpose(0, 3, 1, 2) == 4, output == 0)
 
@@ -346,14 +377,16 @@ def test_it_can_be_forbidden(chosen, rng):
         ((4, 4, 3, 3), {"stride": 3}),
         ((4, 4, 3, 3), {"stride": (1, 2)}),
         ((4, 4, 3, 3), {"stride": 2, "dilation": 2}),
-        ((4, 4, 5, 5), {"stride": 2}),
+        ((4, 2, 5, 5), {"stride": 2, "groups": 2}),
+        ((4, 4, 3, 3), {"stride": 2, "dilation": (1, 2)}),
+        ((4, 4, 5, 7), {"stride": 2}),
         ((4, 4, 3, 1), {}),
         ((4, 4, 5, 3), {}),
         ((4, 4, 7, 7), {}),
     ],
 )
 def test_what_it_cannot_take(weight, options):
-    with pytest.raises(ArgumentError, match='algorithm="winograd" does not fit: it takes 3x3 and 5x5 filters with stride 1'):
+    with pytest.raises(ArgumentError, match='algorithm="winograd" does not fit: it takes filters of 3x3, 4x4 and 5x5 with stride 1'):
         F.conv2d(np.zeros((1, 4, 8, 8)), np.zeros(weight), **options, algorithm="winograd")
 
 
@@ -380,5 +413,10 @@ def test_the_rule_counts_what_is_left(rng):
     assert not pays(1, 512, 8, stride=2)
     assert conv_winograd.pays(shapes.conv2d((64, 64, 8, 8), (64, 64, 3, 3), 2, 1, 1, 1))
     assert not conv_winograd.pays(shapes.conv2d((64, 64, 9, 9), (64, 64, 3, 3), 2, 0, 1, 1))  # 4 tiles of the input's gradient to 1
+    assert conv_winograd.pays(shapes.conv2d((16, 3, 224, 224), (64, 3, 11, 11), 4, 2, 1, 1))
+    assert pays(8, 64, 28, 7, stride=2)
+    assert pays(16, 64, 28, 5, stride=2)
+    assert not conv_winograd.pays(shapes.conv2d((64, 3, 32, 32), (16, 3, 5, 5), 2, 2, 1, 1))
+    assert not pays(16, 256, 8, 5, stride=2)  # all the filters' taps, for one tile of an image
     assert not pays(64, 2048, 32)  # four times the memory of the filters
     assert conv_direct.unfit(shapes.conv2d((1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)) is None

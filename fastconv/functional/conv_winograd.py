@@ -67,8 +67,8 @@ def unfit(g):
     if strided or ((g.KH, g.KW) in SIZES and _stride(g) == 1) or _deep(g):
         return None
     return (
-        "it takes 3x3 and 5x5 filters with stride 1, 3x3 filters with stride 2 and no dilation, and without dilation and groups "
-        "those whose extents over the stride, rounded up, are 3 or 5"
+        "it takes filters of 3x3, 4x4 and 5x5 with stride 1, of 3x3 with stride 2 and no dilation, and without dilation and groups those "
+        "whose height over the stride, rounded up, is 3, 4 or 5, and whose width is the same"
     )
 
 
