@@ -1,9 +1,9 @@
-"""The algorithm "winograd", F(4x4, 3x3), also with stride 2, and F(2x2, 5x5): how its work is cut, and weights transformed for each call.
+"""The algorithm "winograd", F(4x4, 3x3), also with stride 2, F(3x3, 4x4) and F(2x2, 5x5): how its work is cut.
 
 Other strides become channels (functional.space_to_depth): a filter of 11 x 11 with stride 4 is one of 3 x 3 that sees 16 times as many.
 
-A training step uses each weight once forward and, turned, once backward: there is nothing to keep between calls but for evaluation,
-where nobody tells when a weight changes.
+Weights are transformed for each call. A training step uses each weight once forward and, turned, once backward: there is nothing to keep
+between calls but for evaluation, where nobody tells when a weight changes.
 """
 
 import functools

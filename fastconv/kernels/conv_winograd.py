@@ -1,10 +1,10 @@
-"""Winograd's F(4x4, 3x3) and F(2x2, 5x5): convolutions with 36 multiplications for 16 or 4 outputs, not 144 or 100.
+"""Winograd's F(4x4, 3x3), F(3x3, 4x4) and F(2x2, 5x5): convolutions with 36 multiplications for 16, 9 or 4 outputs, not 144 or 100.
 
-With stride 2 they are 81 for 16, not 144, see winograd_strided.
+With 3 x 3 and stride 2 they are 81 for 16, not 144, see winograd_strided.
 
 A tile of 6 x 6 inputs and the filter are transformed, multiplied element by element and summed over channels, which for each of the 36
-elements is a matrix product of many tiles, and the product is transformed into 4 x 4 or 2 x 2 outputs (Lavin and Gray 2015, arXiv
-1509.09308, section 4). A job keeps the transformed input of its tiles near, and never writes it to memory for others.
+elements is a matrix product of many tiles, and the product is transformed into outputs (Lavin and Gray 2015, arXiv 1509.09308, section 4).
+A job keeps the transformed input of its tiles near, and never writes it to memory for others.
 
 Transformed weights are (vectors, 36, IC * lanes + LINE), elements by rows of the tile; `tiling` is winograd_tiling's, and `group` =
 (ic, IC, oc, OC) the first channel, and how many, of what is read and of what is written: those of one group of channels.
