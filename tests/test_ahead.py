@@ -42,7 +42,7 @@ def images(shape, count):
 @pytest.mark.parametrize("name", sorted(models.INPUT_SHAPES))
 def test_calls_of_a_network_are_those_that_a_step_makes(name, monkeypatch):
     model = models.create(name, seed=0)
-    for count in (1, 5) if name == "alexnet" else (2, 33):
+    for count in (2, 33):
         x = images(models.INPUT_SHAPES[name], count)
         expected = calls_of(model, x)
         assert expected
@@ -278,6 +278,35 @@ def test_who_has_ended_has_begun_nothing(two, monkeypatch, tmp_path, caplog):
     assert not other.begun
     assert "does not answer" not in caplog.text
     one.say("begun", tmp_path / "kernel.bin")  # to nobody: no error
+
+
+def test_nobody_waits_for_what_is_interrupted(two, monkeypatch, tmp_path):
+    one, other = two
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(jit, "other", one)
+    kernel = jit.Kernel(plus_one)
+
+    def interrupted(*arguments, **options):
+        heard(lambda: other.begun)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(numba.core.compiler, "compile_extra", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            kernel(0, 1)
+    heard(lambda: not other.begun)
+    assert kernel(0, 1) == 2
+
+
+def test_a_line_cut_off_is_no_error(two, tmp_path):
+    one, other = two
+    for cut in (b"beg", b"\n", b"begun\n"):
+        one.sink.write(cut)
+    one.say("begun", tmp_path / "kernel.bin")
+    heard(lambda: "kernel.bin" in other.begun)
+    one.sink.write(b"done ker")
+    one.sink.close()
+    heard(lambda: not other.begun)
 
 
 def test_who_waits_in_vain_goes_on(two, monkeypatch, tmp_path, caplog):

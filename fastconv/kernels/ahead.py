@@ -89,10 +89,15 @@ class Other:
             self.sink.write(f"{what} {path.name}\n".encode())
             self.sink.flush()
 
+    def give_up(self):
+        """Say that what has been begun here will not be finished."""
+        for path in list(self.own):
+            self.say("done", path)
+
     def listen(self):
         """Hear what the other process says, until it ends."""
         for line in self.source:
-            what, name = line.decode().split()
+            what, _, name = line.decode().strip().partition(" ")  # it may end in the middle of a line
             (self.begun.add if what == "begun" else self.begun.discard)(name)
         self.begun.clear()
 
@@ -154,11 +159,9 @@ class First(Other):
     waits = False
 
     def wait(self, path):
-        if self.waits:
-            return super().wait(path)
-        for unfinished in list(self.own):
-            self.say("done", unfinished)
-        raise Later
+        if not self.waits:
+            raise Later
+        super().wait(path)
 
 
 _helper = None

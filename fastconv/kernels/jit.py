@@ -247,13 +247,17 @@ compile_listeners = []
 
 
 @contextlib.contextmanager
-def _no_garbage_collection():
+def _compiling():
     """Let Python's garbage collector wait: while Numba compiles it looks 1,300 times through objects that all are needed, a tenth of the
-    time."""
+    time. And nobody else shall wait for what is interrupted."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
+    except BaseException:
+        if other:
+            other.give_up()
+        raise
     finally:
         if enabled:
             gc.enable()
@@ -265,7 +269,7 @@ def dispatcher_of(function, form, **options):
         raise RuntimeError("fastconv's kernels need Numba's compiler: unset NUMBA_DISABLE_JIT")
     dispatcher = numba.njit(error_model="numpy", nogil=True, **options)(function)
     dispatcher._cache = KernelCache(function, form)
-    dispatcher._compiler.compile = _no_garbage_collection()(dispatcher._compiler.compile)
+    dispatcher._compiler.compile = _compiling()(dispatcher._compiler.compile)
     return dispatcher
 
 

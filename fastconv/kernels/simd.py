@@ -254,8 +254,9 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, co
     vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS.
 
     With two vectors, and with a whole one where REQUEST is 1, each REQUEST of k also ask for a line of memory that will be read later: the
-    n-th request is for that of A[a + distance + n*step], `ahead` = (distance, step, first, below, last). With SPREADS two vectors also ask,
-    in every other of four steps, for two lines of C, of C[c + first + n*below] and of what lies cn further, up to C[c + last].
+    n-th request, of all s and t, is for that of A[a + distance + n*step], `ahead` = (distance, step, first, below, last). With SPREADS two
+    vectors also ask, in every other of four steps, for two lines of C, of C[c + first + n*below] and of what lies cn further, up to
+    C[c + last].
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None

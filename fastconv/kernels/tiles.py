@@ -107,7 +107,7 @@ def call_apart(apart, parameters, array, more=()):
     Each array and the offset after it become a pointer.
     """
     signature = types.void(*parameters)
-    apart.prepare(apart.signature(array.dtype))
+    apart.prepare(apart.signature(array.dtype))  # before what calls it is lowered, which is lost if that has to wait (kernels.ahead)
 
     def codegen(context, builder, signature, args):
         arguments, skip = [], False
