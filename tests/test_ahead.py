@@ -298,6 +298,21 @@ def test_nobody_waits_for_what_is_interrupted(two, monkeypatch, tmp_path):
     assert kernel(0, 1) == 2
 
 
+def test_code_that_cannot_be_kept_runs(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
+
+    def lost(self, data):
+        raise RuntimeError("no compiled object yet")
+
+    with monkeypatch.context() as patch, caplog.at_level("INFO", "fastconv"):
+        patch.setattr(jit.CompileResultCacheImpl, "reduce", lost)
+        assert jit.Kernel(plus_one)(0, 1) == 2
+    assert "is not kept: no compiled object yet" in caplog.text
+    assert not list(tmp_path.iterdir())
+    assert jit.Kernel(plus_one)(0, 1) == 2
+    assert list(tmp_path.iterdir())
+
+
 def test_a_line_cut_off_is_no_error(two, tmp_path):
     one, other = two
     for cut in (b"beg", b"\n", b"begun\n"):

@@ -192,7 +192,8 @@ def compile_all(folder, calls):
 
     It fails where that would be for nothing: when its own options lead to another `folder` of the cache, or nothing can be written there.
     """
-    jit.other = first = First(sys.stdin.buffer, sys.stdout.buffer)
+    jit.other = first = First(sys.stdin.buffer, os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)  # what others print, Numba's diagnostics or the like, is not for the first process
     threading.Thread(target=_end_with, args=(first,), daemon=True).start()
     warnings.simplefilter("ignore")  # the first process says so too
     if str(jit.cache_folder()) != folder:

@@ -203,10 +203,18 @@ class KernelCache(_Cache):
             listener(self.name)
 
     def save_overload(self, sig, data):
+        path = self.path(sig, data.codegen)
+        try:
+            self._save(path, data)
+        except RuntimeError as error:  # llvmlite has lost a Ctrl-C, and the machine code's file with it; the code is there
+            log.info("%s is not kept: %s", path.name, error)
+        if other:
+            other.say("done", path)
+
+    def _save(self, path, data):
         declared = (f.name for f in data.library._final_module.functions if f.is_declaration)
         needs = [prepared[name] for name in declared if name in prepared]
         payload = numba.core.serialize.dumps((needs, self.compiled.reduce(data)))
-        path = self.path(sig, data.codegen)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -217,8 +225,6 @@ class KernelCache(_Cache):
                 temporary.unlink(missing_ok=True)
         except OSError as error:
             _warn_no_cache(f"{error.strerror or error}: {path.parent}")
-        if other:
-            other.say("done", path)
 
     def enable(self):
         pass
