@@ -108,7 +108,7 @@ def _whole(channels, lanes=VECTOR_BYTES // 4):
 
 
 def _cost(g):
-    """Of a pass, on average: in multiply-adds, of which there are fewer, but tiles over the border, and transforms."""
+    """What a pass costs on average, in multiply-adds: fewer than direct's, but of tiles over the border too, and transforms."""
     tiling, (IC, OC) = _forward_tiling(g, g.OH, g.OW), _channels(g)
     rows, filters = _rows(tiling), IC * OC
     product, tile, filter_cost = COSTS[rows]
