@@ -69,7 +69,7 @@ def channels_last(name, array, dtype=None, shape=None):
     pixels = array.transpose(0, 2, 3, 1)
     if array.flags.c_contiguous and not pixels.flags.c_contiguous:
         N, C, H, W = array.shape
-        return _swapped(array, (N, C, H * W), pixels.shape)
+        return swapped(array, (N, C, H * W), pixels.shape)
     return contiguous(pixels)
 
 
@@ -78,11 +78,11 @@ def channels_first(array):
     pixels = array.transpose(0, 2, 3, 1)
     if array.dtype in (FLOAT32, FLOAT64) and pixels.flags.c_contiguous and not array.flags.c_contiguous:
         N, C, H, W = array.shape
-        return _swapped(pixels, (N, H * W, C), array.shape)
+        return swapped(pixels, (N, H * W, C), array.shape)
     return c_order(array)
 
 
-def _swapped(array, extents, shape):
+def swapped(array, extents, shape):
     """A C-contiguous array seen as `extents` (N, A, B), copied with the last two axes exchanged, seen as `shape`."""
     N, A, B = extents
     result = empty((N, B, A), array.dtype)

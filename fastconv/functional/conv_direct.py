@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from fastconv.functional import conv_depthwise, conv_few, conv_grouped, conv_im2col, conv_lanes
-from fastconv.functional.arrays import c_order, zeros
+from fastconv.functional.arrays import swapped, zeros
 from fastconv.functional.conv_tiles import (
     LOW_TILES,
     PANEL_BYTES,
@@ -203,7 +203,7 @@ def backward_weight(g, x, grad_output):
         rows = _pixels(g)
         if rows and rows[1] * x.itemsize % CROWDED:  # of crowded ones the sum gains nothing by it
             product = transposed_pixels_times(x.reshape(-1, g.IC), rows, grad_output.reshape(-1, g.OC))
-            return c_order(product.T).reshape(g.weight_shape)
+            return swapped(product, (1, g.IC, g.OC), g.weight_shape)
         return conv_im2col.backward_weight(g, x, grad_output)
     if conv_depthwise.fits(g):
         return conv_depthwise.backward_weight(g, x, grad_output)
