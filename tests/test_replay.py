@@ -105,6 +105,15 @@ NETWORKS = {
         lambda: nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, seed=0), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1, seed=1), nn.Flatten()),
         (2, 32, 16, 16),
     ),
+    "strides that become channels": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 11, stride=4, padding=2, algorithm="winograd", seed=0),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 8, 4, padding=1, algorithm="winograd", seed=1),
+        ),
+        (2, 3, 63, 59),
+    ),
     "im2col and loops": (
         lambda: nn.Sequential(
             nn.Conv2d(3, 4, 3, stride=2, algorithm="im2col", seed=0), nn.ReLU(), nn.Conv2d(4, 5, 2, dilation=2, algorithm="loops", seed=1)
