@@ -418,6 +418,16 @@ def test_the_other_process_ends_with_its_input(monkeypatch, tmp_path):
     assert helper.process.wait(10) == 1
 
 
+def test_a_helper_that_does_not_answer_has_to_end(monkeypatch, tmp_path, caplog):
+    helper = helper_of(calls_of_a_resnet(), monkeypatch, tmp_path)
+    heard(lambda: helper.begun, 60)
+    monkeypatch.setattr(ahead, "PATIENCE", 0.05)
+    helper.begun.add("never")
+    helper.wait(tmp_path / "never")
+    assert helper.has_failed()
+    assert "does not answer" in caplog.text
+
+
 class History(set):
     """A set that knows what was ever added and discarded."""
 

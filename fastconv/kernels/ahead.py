@@ -105,13 +105,17 @@ class Other:
         return path.name in self.begun
 
     def wait(self, path):
-        """Return when it has done with `path`, or has ended. What takes too long counts as done."""
+        """Return when it has done with `path`, or has ended. It has to end when that takes too long."""
         last = time.monotonic() + PATIENCE
         while self.has_begun(path):
             if time.monotonic() > last:
                 log.warning("the process that compiles meanwhile does not answer")
-                self.begun.discard(path.name)
+                self.end()
             time.sleep(POLL)
+
+    def end(self):
+        """Wait for nothing that it has begun."""
+        self.begun.clear()
 
 
 class Helper(Other):
@@ -144,6 +148,7 @@ class Helper(Other):
         return self.process.poll() not in (None, 0)
 
     def end(self):
+        super().end()
         if self.at_work():
             self.process.kill()
             self.process.wait()

@@ -206,34 +206,30 @@ class KernelCache(_Cache):
         path = self.path(sig, data.codegen)
         try:
             self._save(path, data)
+        except OSError as error:
+            _warn_no_cache(f"{error.strerror or error}: {path.parent}")
         except RuntimeError as error:  # llvmlite has lost a Ctrl-C, and the machine code's file with it; the code is there
             log.info("%s is not kept: %s", path.name, error)
-        if other:
-            other.say("done", path)
+        finally:
+            if other:
+                other.say("done", path)
 
     def _save(self, path, data):
         declared = (f.name for f in data.library._final_module.functions if f.is_declaration)
         needs = [prepared[name] for name in declared if name in prepared]
         payload = numba.core.serialize.dumps((needs, self.compiled.reduce(data)))
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            try:
-                temporary.write_bytes(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            _warn_no_cache(f"{error.strerror or error}: {path.parent}")
+            temporary.write_bytes(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def enable(self):
-        pass
+        """Numba's switch, which is not used; nor are the others."""
 
-    def disable(self):
-        pass
-
-    def flush(self):
-        pass
+    disable = flush = enable
 
 
 aparts: dict[str, Any] = {}
