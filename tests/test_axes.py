@@ -7,7 +7,7 @@ from fastconv import functional as F
 from fastconv.functional.arrays import channels_first, channels_last
 from fastconv.kernels import axes
 
-SIDES = (1, 2, 3, 7, 8, 9, 16, 35, axes.RUN - 1, axes.RUN, 2 * axes.RUN + 5)
+SIDES = (1, 2, 3, 7, 8, 9, 13, 16, 27, 35, axes.RUN - 1, axes.RUN, 2 * axes.RUN + 5)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -17,9 +17,11 @@ def test_swap(A, form, dtype):
     for B in SIDES:
         for N in (0, 1, 3):
             x = np.random.default_rng(0).standard_normal((N, A, B)).astype(dtype)
-            y = np.full((N, B, A), np.nan, dtype)
+            memory = np.full(x.size + 64, np.nan, dtype)
+            y = memory[: x.size].reshape(N, B, A)
             getattr(axes.swap, form)(x, y)
             np.testing.assert_array_equal(y, x.transpose(0, 2, 1))
+            assert np.isnan(memory[x.size :]).all()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 16])

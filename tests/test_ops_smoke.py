@@ -136,6 +136,24 @@ def test_reductions_of_partial_vectors(dtype):
     assert np.isnan(out[:2]).all()
 
 
+@numba.njit
+def positive_first(x, out):
+    v = load(x, 0, vector.lanes(x))
+    store(out, 0, vector.compress(v, v > 0.0), vector.count_lanes(v > 0.0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lanes_side_by_side(dtype, rng):
+    width = VECTOR_BYTES // np.dtype(dtype).itemsize
+    for share in (0, 0.1, 0.5, 0.9, 1):
+        for _ in range(20):
+            x, out = np.where(rng.random(width) < share, 1, -1) * rng.random(width), np.zeros(width, dtype)
+            x = x.astype(dtype)
+            positive_first(x, out)
+            kept = x[x > 0]
+            np.testing.assert_array_equal(out, np.concatenate([kept, np.zeros(width - kept.size, dtype)]))
+
+
 # --- memory order --------------------------------------------------------------------------------------------------------
 
 

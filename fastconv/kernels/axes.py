@@ -26,18 +26,24 @@ def _every(x, p, p_step, y, q, q_step, count):
 def swap(X, Y):
     """Reads X (N, A, B), writes Y (N, B, A). Parallel over N and blocks of A and of B.
 
-    Whole blocks are transposed in registers. Their rest, and all of an axis of a few numbers, goes number by number along the longer side.
+    Blocks are transposed in registers. Less than half of one, and all of an axis of a few numbers, goes number by number along the longer
+    side.
     """
     N, A, B = X.shape
     x, y, size = flat(X), flat(Y), lanes(X)
-    height = size if B >= size else RUN
+    half = size * size // 2
+    height = size if B > size // 2 else RUN
     blocks, runs = (A + height - 1) // height, (B + RUN - 1) // RUN
     for job in prange(N * blocks * runs):
         n, a, first = job // (blocks * runs), job // runs % blocks * height, job % runs * RUN
         rows, last = min(height, A - a), min(B, first + RUN)
-        rest = first + (last - first) // size * size if rows == size else first
+        rest = last - (last - first) % size
+        if height > size or rows * size <= half:
+            rest = first
+        elif rows * (last - rest) > half:
+            rest = last
         for b in range(first, rest, size):
-            transpose(x, (n * A + a) * B + b, B, size, size, y, (n * B + b) * A + a, A, size)
+            transpose(x, (n * A + a) * B + b, B, rows, min(size, last - b), y, (n * B + b) * A + a, A, rows)
         if rows < last - rest:
             for i in range(rows):
                 _every(x, (n * A + a + i) * B + rest, 1, y, (n * B + rest) * A + a + i, A, last - rest)

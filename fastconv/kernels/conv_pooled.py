@@ -14,7 +14,7 @@ from fastconv.kernels.panel import fill_panel
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import tiles_picked
 from fastconv.kernels.transpose import transpose
-from fastconv.kernels.vector import lanes, select, splat
+from fastconv.kernels.vector import compress, count_lanes, lanes, select, splat, within
 from fastconv.kernels.vector_memory import copy, flat, load, load_unsigned, store, zero
 
 
@@ -130,21 +130,20 @@ def backward_weight(X, G, argmax, parts, grad_weight, grad_bias, padding, taps, 
 
 @apart
 def _pack(oc, weight, packed):
-    """Filters of output channel `oc`, and filters one row lower; else 0."""
-    OC, C, KH, KW = weight.shape
+    """Filters of output channel `oc`, between two rows of 0."""
+    _, C, KH, KW = weight.shape
     w, p, L = flat(weight), flat(packed), lanes(weight)
-    row, run = packed.shape[3], KW * C
+    row, run = packed.shape[2], KW * C
     filters = scratch(KH * run, weight.dtype)  # (tap, channel)
     for c in range(0, C, L):
         channels = min(L, C - c)
         for tap in range(0, KH * KW, L):
             source = (oc * C + c) * KH * KW + tap
             transpose(w, source, KH * KW, channels, min(L, KH * KW - tap), filters, tap * C + c, C, channels)
-    for down in range(2):
-        target = (down * OC + oc) * (KH + 1) * row
-        zero(p, target, (KH + 1) * row)
-        for kh in range(KH):
-            copy(filters, kh * run, p, target + (kh + down) * row, run)
+    target = oc * (KH + 2) * row
+    zero(p, target, (KH + 2) * row)
+    for kh in range(KH):
+        copy(filters, kh * run, p, target + (kh + 1) * row, run)
 
 
 @apart
@@ -154,8 +153,8 @@ def _input_job(job, G, argmax, weight, D, padding, taps, images, rows):
     _, H, W, C = D.shape
     (PT, PL), (KH, KW) = padding, taps
     g, a, w, d = flat(G), flat(argmax), flat(weight), flat(D)
-    L, run, row = lanes(G), KW * C, weight.shape[3]
-    blocks, filter_size = (GH + rows - 1) // rows, (KH + 1) * row
+    L, run, row = lanes(G), KW * C, weight.shape[2]
+    blocks, filter_size = (GH + rows - 1) // rows, (KH + 2) * row
     n0, block = job // blocks * images, job % blocks
     # rows of the padded image that are its own; a filter and more may lie below the image
     top, bottom = 2 * block * rows, H + PT if block == blocks - 1 else min(H + PT, 2 * (block + 1) * rows)
@@ -165,22 +164,30 @@ def _input_job(job, G, argmax, weight, D, padding, taps, images, rows):
     width, height = 2 * GW - 1 + KW, 2 * (last - first) - 1 + KH
     line = width * C
     panel = scratch(height * line + L, d.dtype)
-    values, picks = scratch(2 * (OC + 1), d.dtype), np.empty(2 * (OC + 1), np.int32)
+    middle = OC + L  # where the list of the right begins
+    values, picks, filters = scratch(2 * middle, d.dtype), np.empty(2 * middle, np.int32), np.empty(middle, np.int32)
+    for oc in range(middle):
+        filters[oc] = oc * filter_size + row  # behind the row of 0, which only lower outputs begin with
     for n in range(n0, min(N, n0 + images)):
         zero(panel, 0, panel.size)
         for gh in range(first, last):
             for gw in range(GW):
-                o, left, right = ((n * GH + gh) * GW + gw) * OC, 0, OC + 1
-                for oc in range(OC):
-                    place = a[o + oc]
-                    pick = ((place >> 1) * OC + oc) * filter_size
-                    values[left] = values[right] = g[o + oc]
-                    picks[left] = picks[right] = pick
-                    left += (place == 0) | (place == 2)
-                    right += (place == 1) | (place == 3)
+                o, left, right = ((n * GH + gh) * GW + gw) * OC, 0, middle
+                for v in range(0, OC, L):
+                    value = load(g, o + v, OC - v)
+                    place = load_unsigned(a, o + v, OC - v, value)
+                    pick = load_unsigned(filters, v, L, value) - ((0 - (place >> 1 & 1)) & row)  # where the bit is set
+                    to_left = within(value, OC - v) & ((place & 5) == 0)
+                    to_right = (place & 5) == 1
+                    store(values, left, compress(value, to_left), L)
+                    store(picks, left, compress(pick, to_left), L)
+                    store(values, right, compress(value, to_right), L)
+                    store(picks, right, compress(pick, to_right), L)
+                    left += count_lanes(to_left)
+                    right += count_lanes(to_right)
                 target = 2 * ((gh - first) * line + gw * C)
                 tiles_picked(KH + 1, run, values, 0, picks, 0, 1, left, w, 0, row, panel, target, line)
-                tiles_picked(KH + 1, run, values, OC + 1, picks, OC + 1, 1, right - OC - 1, w, 0, row, panel, target + C, line)
+                tiles_picked(KH + 1, run, values, middle, picks, middle, 1, right - middle, w, 0, row, panel, target + C, line)
         for ih in range(max(0, top - PT), bottom - PT):
             source, target = ih + PT - 2 * first, (n * H + ih) * W * C
             inside = max(0, min(W, width - PL)) * C if source < height else 0  # beyond the panel no window sees anything
@@ -190,7 +197,7 @@ def _input_job(job, G, argmax, weight, D, padding, taps, images, rows):
 
 @kernel
 def backward_input(G, argmax, weight, packed, D, padding, taps, images, rows):
-    """Reads G and argmax (N, OH / 2, OW / 2, OC), weight (OC, C, KH, KW); writes D (N, H, W, C), and packed (2, OC, KH + 1, R) before.
+    """Reads G and argmax (N, OH / 2, OW / 2, OC), weight (OC, C, KH, KW); writes D (N, H, W, C), and packed (OC, KH + 2, R) before.
 
     Two lists for each pixel of G: the gradients that belong to the left and to the right of its outputs. Parallel over blocks of `images`
     images and of `rows` rows of G, each of which computes what its neighbours' last rows send into its own once more.

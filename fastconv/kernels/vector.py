@@ -181,6 +181,18 @@ def count_lanes(typingctx, mask):
     return types.int64(mask), codegen
 
 
+@intrinsic
+def compress(typingctx, v, mask):
+    """The lanes of `v` in which the mask is set, side by side from the first on; the others are undefined."""
+
+    def codegen(context, builder, sig, args):
+        value = args[0]
+        name = f"llvm.experimental.vector.compress.{suffix(value.type)}"
+        return call(builder, name, value.type, [*args, ir.Constant(value.type, ir.Undefined)])
+
+    return v(v, mask), codegen
+
+
 def _reduce(combine):
     """An intrinsic that folds the upper half onto the lower until one lane is left: the same order on every machine."""
 
