@@ -1,6 +1,7 @@
 """The special paths of the algorithm "direct", each against the reference on whole numbers, and each really taken."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from fastconv import reference, set_num_threads, set_winograd, shapes
 from fastconv.errors import ArgumentError
 from fastconv.functional import conv_direct, conv_lanes, conv_pooled, conv_tiles
 from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
-from fastconv.kernels import jit
+from fastconv.kernels import jit, strided
 from fastconv.kernels.processor import VECTOR_BYTES
+from fastconv.memory import empty
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def kernels_called(monkeypatch):
 IMAGES, ROWS, LANES = "conv_images.convolve", "conv_direct.convolve", "conv_lanes.convolve"
 FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise_weight.backward_weight"
 FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct_weight.backward_weight"
-LANES_WEIGHT = "conv_lanes_weight.backward_weight"
+LANES_WEIGHT, CLEARED = "conv_lanes_weight.backward_weight", "strided.clear_unseen"
 PATCHES, PATCHES_INPUT, PRODUCT, PRODUCT_WEIGHT = (
     "conv_im2col.im2col",
     "conv_im2col.col2im",
@@ -68,13 +70,13 @@ CASES = {
     "strided, inputs that no window reads": ((3, 20, 17, 16), (33, 20, 2, 1), {"stride": (3, 2)}, (ROWS, ROWS, WEIGHT)),
     "strided, dilated, in groups": ((2, 40, 23, 20), (66, 20, 3, 3), {"stride": 2, "dilation": (2, 3), "groups": 2}, (ROWS, ROWS, WEIGHT)),
     "1x1 strided": ((3, 67, 8, 10), (130, 67, 1, 1), {"stride": (2, 3), "padding": (1, 0)}, (PATCHES, PATCHES_INPUT, PATCHES)),
-    "1x1 strided, fewer filters": ((3, 37, 12, 13), (30, 37, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, WEIGHT)),
-    "1x1 strided, crowded rows": ((2, 512, 8, 29), (40, 512, 1, 1), {"stride": (4, 2)}, (PRODUCT, PATCHES_INPUT, PATCHES)),
-    "1x1 strided, many pixels": ((5, 96, 28, 31), (130, 96, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
-    "1x1 strided, a sum in parts": ((17, 100, 16, 16), (90, 100, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
-    "1x1 strided, chunks": ((9, 400, 16, 26), (530, 400, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
-    "1x1 strided, blocks of a part": ((10, 96, 20, 28), (2100, 96, 1, 1), {"stride": 2}, (PRODUCT, PATCHES_INPUT, PRODUCT_WEIGHT)),
-    "1x1 strided, one image": ((1, 20, 25, 29), (33, 20, 1, 1), {"stride": (2, 3)}, (PRODUCT, PATCHES_INPUT, WEIGHT)),
+    "1x1 strided, fewer filters": ((3, 37, 12, 13), (30, 37, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, WEIGHT)),
+    "1x1 strided, crowded rows": ((2, 512, 8, 29), (40, 512, 1, 1), {"stride": (4, 2)}, (PRODUCT, CLEARED, PATCHES)),
+    "1x1 strided, many pixels": ((5, 96, 28, 31), (130, 96, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, PRODUCT_WEIGHT)),
+    "1x1 strided, a sum in parts": ((17, 100, 16, 16), (90, 100, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, PRODUCT_WEIGHT)),
+    "1x1 strided, chunks": ((9, 400, 16, 26), (530, 400, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, PRODUCT_WEIGHT)),
+    "1x1 strided, blocks of a part": ((10, 96, 20, 28), (2100, 96, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, PRODUCT_WEIGHT)),
+    "1x1 strided, one image": ((1, 20, 25, 29), (33, 20, 1, 1), {"stride": (2, 3)}, (PRODUCT, CLEARED, WEIGHT)),
     "strided far": ((2, 20, 30, 31), (20, 20, 3, 2), {"stride": (5, 4), "padding": (1, 3)}, (ROWS, ROWS, WEIGHT)),
     "small images strided, many channels": ((27, 40, 9, 11), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (IMAGES, IMAGES, WEIGHT)),
     "few channels strided": ((3, 2, 39, 35), (8, 2, 7, 7), {"stride": 2, "padding": 3}, (ROWS, FEW_INPUT, "")),
@@ -416,6 +418,31 @@ def test_strided_products_copy_no_pixels_that_lie_evenly(input_shape, options, e
     assert_same_bits(y, reference.conv2d(x, w, **options))
     assert (PATCHES in kernels_called) == (conv_tiles.LOW_TILES or not evenly)
     kernels_called.clear()
-    grad_weight = F.conv2d_backward(y, x, w, **options, algorithm="direct", output_mask=(False, True, False))[1]
-    assert np.array_equal(grad_weight, reference.conv2d_backward(y, x, w, **options)[1])
-    assert (PATCHES in kernels_called) == (conv_tiles.LOW_TILES or not evenly)
+    grad_input, grad_weight, _ = F.conv2d_backward(y, x, w, **options, algorithm="direct")
+    expected = reference.conv2d_backward(y, x, w, **options)
+    assert np.array_equal(grad_input, expected[0])
+    assert np.array_equal(grad_weight, expected[1])
+    for copies in (PATCHES, PATCHES_INPUT):
+        assert (copies in kernels_called) == (conv_tiles.LOW_TILES or not evenly)
+
+
+@pytest.mark.parametrize("form", ["serial", "parallel"])
+@pytest.mark.parametrize("stride", [(1, 2), (2, 1), (2, 2), (3, 4)])
+@pytest.mark.parametrize(("shape", "far"), [((2, 9, 13, 5), False), ((9, 120, 121, 17), True), ((9, 120, 121, 32), True)])
+def test_pixels_that_no_window_sees_are_cleared(shape, far, stride, form):
+    """Also past the caches, where the array is large and vectors are whole."""
+    size = math.prod(shape)
+    assert (size * 4 >= strided.FAR) == far
+    memory = empty((size + 64,), np.dtype(np.float32))
+    memory[:] = 1
+    d = memory[:size].reshape(shape)
+    expected = np.zeros(shape, np.float32)
+    expected[:, :: stride[0], :: stride[1]] = 1
+    getattr(strided.clear_unseen, form)(d, (-(-shape[2] // stride[1]), *stride))
+    np.testing.assert_array_equal(d, expected)
+    assert (memory[size:] == 1).all()
+    unaligned = memory[1 : size + 1].reshape(shape)
+    memory[:] = 1
+    getattr(strided.clear_unseen, form)(unaligned, (-(-shape[2] // stride[1]), *stride))
+    np.testing.assert_array_equal(unaligned, expected)
+    assert memory[0] == 1

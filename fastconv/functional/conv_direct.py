@@ -26,12 +26,13 @@ from fastconv.functional.linear import (
     PARTS,
     pixels_times_transposed,
     times,
+    times_into_pixels,
     times_transposed,
     transposed_pixels_times,
     transposed_times,
 )
 from fastconv.functional.pool import relu_max_halves
-from fastconv.kernels import conv_direct, conv_direct_weight, conv_images
+from fastconv.kernels import conv_direct, conv_direct_weight, conv_images, strided
 from fastconv.kernels.conv_direct import ROW
 from fastconv.kernels.dense import CROWDED
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -99,6 +100,17 @@ def _strided_product(g, x, weight, bias):
         return conv_im2col.forward(g, x, weight, bias)
     y = empty((g.N * g.OH * g.OW, g.OC), x.dtype)
     return pixels_times_transposed(x.reshape(-1, g.IC), rows, weight.reshape(g.OC, g.IC), bias, y).reshape(g.N, g.OH, g.OW, g.OC)
+
+
+def _strided_product_input(g, grad_output, weight):
+    """`backward_input` of a strided product."""
+    rows = _pixels(g)
+    if not rows:
+        return conv_im2col.backward_input(g, grad_output, weight)
+    grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    strided.clear_unseen(grad_input.size, grad_input, (g.OW, g.SH, g.SW))
+    times_into_pixels(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC), grad_input.reshape(-1, g.IC), rows)
+    return grad_input
 
 
 def forward(g, x, weight, bias):
@@ -174,7 +186,7 @@ def backward_input(g, grad_output, weight):
         weight = weight.reshape(lying.weight_shape)
         return backward_input(lying, grad_output.reshape(g.N, 1, g.OH, g.OC), weight).reshape(g.N, g.H, 1, g.IC)
     if _is_strided_product(g):
-        return conv_im2col.backward_input(g, grad_output, weight)
+        return _strided_product_input(g, grad_output, weight)
     if conv_lanes.fits_input(g, grad_output.itemsize):
         return conv_lanes.backward_input(g, grad_output, weight)
     if _few_for_input(g, grad_output.itemsize):

@@ -85,13 +85,27 @@ def _short_given(M, N, K, itemsize):
 
 def pixels_times_transposed(x, rows, weight, bias, y):
     """Those rows of x (pixels, K) that `rows` says as dense.product does, @ weight.T (K, N) + bias, into y (M, N)."""
-    return _product(x, _packed(weight, len(weight), dense.pack_transposed), dense.PACKED, bias, y, NONE[x.dtype], rows)
+    factor, (M, N), run = _packed(weight, len(weight), dense.pack_transposed), y.shape, rows[0]
+    return _product_of_rows(M, x, rows, factor, dense.PACKED, bias, y, (run, N, run * N), NONE[x.dtype])
 
 
-def _product(x, factor, given, start, y, gate, rows=None):
-    """start + x (M, K), or the rows of x that `rows` says, times a right factor (K, N), given as dense.product says, into y (M, N)."""
-    (M, N), K = y.shape, x.shape[1]
-    dense.product(2 * M * N * K, x.ravel(), factor.ravel(), y.ravel(), gate.ravel(), M, N, K, rows or (M, K, 0), given, start)
+def times_into_pixels(g, weight, y, rows):
+    """g (M, K) @ weight (K, N) into those rows of y (pixels, N) that `rows` says as dense.product does."""
+    (M, K), N, run = g.shape, weight.shape[1], rows[0]
+    factor, start = _packed(weight, N, dense.pack), np.zeros(N, g.dtype)
+    return _product_of_rows(M, g, (run, K, run * K), factor, dense.PACKED, start, y, rows, NONE[g.dtype])
+
+
+def _product(x, factor, given, start, y, gate):
+    """start + x (M, K) times a right factor (K, N), given as dense.product says, into y (M, N)."""
+    (M, K), N = x.shape, y.shape[1]
+    return _product_of_rows(M, x, (M, K, 0), factor, given, start, y, (M, N, 0), gate)
+
+
+def _product_of_rows(M, x, rows, factor, given, start, y, into, gate):
+    """As `_product`, of those M rows of x and of y that `rows` and `into` say as dense.product does."""
+    K, N = x.shape[1], y.shape[1]
+    dense.product(2 * M * N * K, x.ravel(), factor.ravel(), y.ravel(), gate.ravel(), M, N, K, rows, into, given, start)
     return y
 
 

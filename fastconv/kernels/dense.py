@@ -78,15 +78,15 @@ def is_crowded(a, line):
 
 @device
 def place(m, rows):
-    """Where row m of A begins; `rows` as in `product`."""
+    """Where row m begins; `rows` as in `product`."""
     run, between, far = rows
     return m // run * far + m % run * between
 
 
 @apart
-def product_block(job, a, b, c, gate, M, N, K, rows, given, start, row_blocks, block_columns):
+def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blocks, block_columns):
     """Job `job` of `product`."""
-    (run, between, _), column_blocks, size = rows, (N + block_columns - 1) // block_columns, lanes(a)
+    (run, between, _), apart, column_blocks, size = rows, into[1], (N + block_columns - 1) // block_columns, lanes(a)
     (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
     n1 = min(N, n0 + block_columns)
     vectors, packs = (n1 - n0 + size - 1) // size, given == TRANSPOSED or given == APART
@@ -103,7 +103,7 @@ def product_block(job, a, b, c, gate, M, N, K, rows, given, start, row_blocks, b
         while m < m1:
             rest = min(m1, (m // run + 1) * run) - m
             height = rest // ((rest + STRIP - 1) // STRIP)
-            after, corner, requests = m + height, place(m, rows) + k, max(1, depth // REQUEST)
+            after, corner, target, requests = m + height, place(m, rows) + k, place(m, into) + n0, max(1, depth // REQUEST)
             step = max(1, min(MAX_ROWS, height) * between // (pairs * requests))  # all tiles of a strip together ask for the strip after it
             if STRIP > MAX_ROWS and (n1 < N or depth < K):  # other jobs, or later steps of this one, read the same rows first
                 step = 0
@@ -114,10 +114,10 @@ def product_block(job, a, b, c, gate, M, N, K, rows, given, start, row_blocks, b
                 soon = place(after, rows) + k if after < m1 else place(m0, rows) + k + depth
                 corner, ahead = 0, (elements_between(left, 0, a, soon), 1, between, 1)  # each two vectors ask for a row that is copied next
             if packs:
-                tiles_ahead(height, left, corner, line, near, 0, depth * size, c, m * N + n0, N, size, vectors, n1 - n0,
+                tiles_ahead(height, left, corner, line, near, 0, depth * size, c, target, apart, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
             else:
-                tiles_ahead(height, left, corner, line, b, n0 // size * column + k * row, column, c, m * N + n0, N, size, vectors, n1 - n0,
+                tiles_ahead(height, left, corner, line, b, n0 // size * column + k * row, column, c, target, apart, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
             m = after
     if gate.size > 0:
@@ -133,19 +133,21 @@ def blocks_of(a, M, N, line, given):
 
 
 @kernel
-def product(a, b, c, gate, M, N, K, rows, given, start):
+def product(a, b, c, gate, M, N, K, rows, into, given, start):
     """Reads A (M, K) and B (K, N), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C.
 
     `rows` = (run, between, far): `run` rows of A lie `between` numbers apart, and the next ones `far` from these; M, K and 0 for a matrix.
+    `into` says the same of C, with the same `run`; M, N and 0 for a matrix.
 
-    With a `gate` that is not empty C is 0 where the gate is 0 or less, NaN lets pass: ReLU if it is C, ReLU's gradient if it is its output.
+    With a `gate` that is not empty, and C a matrix, C is 0 where the gate is 0 or less, NaN lets pass: ReLU if it is C, ReLU's gradient if
+    it is its output.
 
     `given` says how B is given: PACKED as (ceil(N / lanes), K, lanes); or as it is, read where it is, TOGETHER; or APART, or its
     TRANSPOSED (N, K), and then each job packs what it needs, which had better be read by one block of rows only: M up to ROWS.
     """
     row_blocks, block_columns = blocks_of(a, M, N, rows[1], given)
     for job in prange(row_blocks * ((N + block_columns - 1) // block_columns)):
-        product_block(np.int64(job), a, b, c, gate, M, N, K, rows, given, start, row_blocks, block_columns)
+        product_block(np.int64(job), a, b, c, gate, M, N, K, rows, into, given, start, row_blocks, block_columns)
 
 
 @kernel

@@ -155,7 +155,7 @@ def _gradients(job, jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start):
     row_blocks, block_columns = blocks_of(g, M, I, O, given)
     first, last = part(job, jobs, row_blocks * ((I + block_columns - 1) // block_columns) if grad_x.size else 0)
     for block in range(first, last):
-        product_block(block, g, w, grad_x, gate, M, I, O, (M, O, 0), given, start, row_blocks, block_columns)
+        product_block(block, g, w, grad_x, gate, M, I, O, (M, O, 0), (M, I, 0), given, start, row_blocks, block_columns)
     row_blocks, column_blocks = (O + ROWS - 1) // ROWS, (I + SMALL_COLUMNS - 1) // SMALL_COLUMNS
     first, last = part(job, jobs, row_blocks * column_blocks if grad_w.size else 0)
     for block in range(first, last):

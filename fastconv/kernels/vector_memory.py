@@ -152,6 +152,39 @@ def zero(typingctx, array, start, count):
     return types.void(array, types.int64, types.int64), codegen
 
 
+@intrinsic
+def _store_past_caches(typingctx, array, index):
+    """A vector of zeros to array[index], where a vector must be aligned, past the caches."""
+    vector = float_vector(array)
+
+    def codegen(context, builder, sig, args):
+        pointer = vector_pointer(context, builder, array, *args, vector.lanes)
+        size = vector.lanes * array.dtype.bitwidth // 8
+        instruction = builder.store(ir.Constant(llvm_type(vector), None), pointer, align=size)
+        instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+@intrinsic
+def fence(typingctx):
+    """Whatever is written before it is seen by all before what is written after it, also what went past the caches."""
+
+    def codegen(context, builder, sig, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@device
+def zero_past_caches(array, start, count):
+    """As `zero`, of whole aligned vectors: their lines are not fetched first, nor kept in a cache. A `fence` has to follow."""
+    for i in range(start, start + count, lanes(array)):
+        _store_past_caches(array, i)
+
+
 @device
 def copy(source, s, target, t, count):
     """target[t : t + count] = source[s : s + count] of flat float arrays; only the end can be a partial vector."""
