@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fastconv.functional.arrays import c_order, zeros
+from fastconv.functional.arrays import c_order, swapped, zeros
 from fastconv.functional.linear import PARTS, sum_parts
 from fastconv.functional.phases import phases
 from fastconv.kernels import conv_depthwise, conv_depthwise_weight
@@ -89,9 +89,10 @@ def backward_weight(g, x, grad_output):
 
 def channels_inside(weight):
     """(C, 1, KH, KW) as (KH, KW, C)."""
-    return c_order(weight[:, 0].transpose(1, 2, 0))
+    C, _, KH, KW = weight.shape
+    return swapped(weight, (1, C, KH * KW), (KH, KW, C))
 
 
 def in_order(filters, g):
     """(KH, KW, C) as (C, 1, KH, KW)."""
-    return c_order(filters.transpose(2, 0, 1)).reshape(g.weight_shape)
+    return swapped(filters, (1, g.KH * g.KW, g.IC), g.weight_shape)

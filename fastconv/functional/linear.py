@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
-from fastconv.functional.arrays import FLOAT32, FLOAT64, c_order, contiguous, plain, same_dtype
+from fastconv.functional.arrays import FLOAT32, FLOAT64, contiguous, plain, same_dtype, swapped
 from fastconv.functional.options import three
 from fastconv.kernels import activation, dense, dense_row, dense_weight
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -129,7 +129,7 @@ def transposed_times(g, x):
         dense_row.outer(product.size, g[0], x[0], product)
         return product
     if K >= CHUNK_ROWS and M > N <= (dense_weight.TALL if M <= dense_weight.WIDE else dense.ROWS):
-        return c_order(transposed_times(x, g).T)
+        return swapped(transposed_times(x, g), (1, N, M), (M, N))
     return _sum_over_rows(g, (max(1, K), M, 0), x)
 
 
