@@ -76,6 +76,7 @@ CASES = {
     "1x1 strided, a sum in parts": ((17, 100, 16, 16), (90, 100, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, PRODUCT_WEIGHT)),
     "1x1 strided, chunks": ((9, 400, 16, 26), (530, 400, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, PRODUCT_WEIGHT)),
     "1x1 strided, blocks of a part": ((10, 96, 20, 28), (2100, 96, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, PRODUCT_WEIGHT)),
+    "1x1 strided, crowded gradient": ((2, 20, 8, 14), (1024, 20, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, PRODUCT_WEIGHT)),
     "1x1 strided, one image": ((1, 20, 25, 29), (33, 20, 1, 1), {"stride": (2, 3)}, (PRODUCT, CLEARED, WEIGHT)),
     "strided far": ((2, 20, 30, 31), (20, 20, 3, 2), {"stride": (5, 4), "padding": (1, 3)}, (ROWS, ROWS, WEIGHT)),
     "small images strided, many channels": ((27, 40, 9, 11), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (IMAGES, IMAGES, WEIGHT)),
@@ -428,12 +429,14 @@ def test_strided_products_copy_no_pixels_that_lie_evenly(input_shape, options, e
 
 @pytest.mark.parametrize("form", ["serial", "parallel"])
 @pytest.mark.parametrize("stride", [(1, 2), (2, 1), (2, 2), (3, 4)])
-@pytest.mark.parametrize(("shape", "far"), [((2, 9, 13, 5), False), ((9, 120, 121, 17), True), ((9, 120, 121, 32), True)])
-def test_pixels_that_no_window_sees_are_cleared(shape, far, stride, form):
-    """Also past the caches, where the array is large and vectors are whole."""
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2, 9, 14, 5), (9, 120, 123, 17), (9, 120, 123, 32)])
+def test_pixels_that_no_window_sees_are_cleared(shape, dtype, stride, form):
+    """Also past the caches: where the array is large, and channels fill vectors."""
     size = math.prod(shape)
-    assert (size * 4 >= strided.FAR) == far
-    memory = empty((size + 64,), np.dtype(np.float32))
+    assert (size * 4 >= strided.FAR) == (shape[0] == 9)
+    memory = empty((size + 64,), np.dtype(dtype))
+    assert memory.ctypes.data % VECTOR_BYTES == 0 or shape[0] != 9
     memory[:] = 1
     d = memory[:size].reshape(shape)
     expected = np.zeros(shape, np.float32)
@@ -446,3 +449,4 @@ def test_pixels_that_no_window_sees_are_cleared(shape, far, stride, form):
     getattr(strided.clear_unseen, form)(unaligned, (-(-shape[2] // stride[1]), *stride))
     np.testing.assert_array_equal(unaligned, expected)
     assert memory[0] == 1
+    assert (memory[size + 1 :] == 1).all()

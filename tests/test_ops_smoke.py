@@ -14,7 +14,7 @@ from fastconv.functional.pool import max_pool2d_backward_argmax, max_pool2d_forw
 from fastconv.kernels import elementary, vector
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.vector import lanes
-from fastconv.kernels.vector_memory import load, load_or, store
+from fastconv.kernels.vector_memory import load, load_or, load_unsigned, store
 
 FUNCTIONS = ("exp", "log", "log1p", "tanh", "sigmoid", "normal_tail")
 
@@ -137,9 +137,11 @@ def test_reductions_of_partial_vectors(dtype):
 
 
 @numba.njit
-def positive_first(x, out):
+def positive_first(x, numbers, out, places):
     v = load(x, 0, vector.lanes(x))
-    store(out, 0, vector.compress(v, v > 0.0), vector.count_lanes(v > 0.0))
+    count = vector.count_lanes(v > 0.0)
+    store(out, 0, vector.compress(v, v > 0.0), count)
+    store(places, 0, vector.compress(load_unsigned(numbers, 0, vector.lanes(x), v), v > 0.0), count)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -149,9 +151,12 @@ def test_lanes_side_by_side(dtype, rng):
         for _ in range(20):
             x, out = np.where(rng.random(width) < share, 1, -1) * rng.random(width), np.zeros(width, dtype)
             x = x.astype(dtype)
-            positive_first(x, out)
+            places = np.zeros(width, np.int32)
+            positive_first(x, np.arange(width, dtype=np.int32), out, places)
             kept = x[x > 0]
             np.testing.assert_array_equal(out, np.concatenate([kept, np.zeros(width - kept.size, dtype)]))
+            np.testing.assert_array_equal(places[: kept.size], np.flatnonzero(x > 0))
+            assert not places[kept.size :].any()
 
 
 # --- memory order --------------------------------------------------------------------------------------------------------

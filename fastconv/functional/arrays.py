@@ -83,12 +83,20 @@ def channels_first(array):
 
 
 def swapped(array, extents, shape):
-    """A C-contiguous array seen as `extents` (N, A, B), copied with the last two axes exchanged, seen as `shape`."""
+    """A C-contiguous array seen as `extents` (N, A, B) with the last two axes exchanged, as `shape`; no copy of a single row or column."""
     N, A, B = extents
+    if A == 1 or B == 1:
+        return contiguous(array).reshape(shape)
     result = empty((N, B, A), array.dtype)
-    # 16 operations a number, for a single thread would wait for what the others have in their caches
+    # counts as 16 operations a number: one thread alone would wait for numbers that lie in the other's cache
     axes.swap(16 * array.size, contiguous(array).reshape(extents), result)
     return result.reshape(shape)
+
+
+def taps_first(weight):
+    """OIHW as (OC, KH, KW, IC): the channels of a tap are neighbours."""
+    OC, C, KH, KW = weight.shape
+    return swapped(weight, (OC, C, KH * KW), (OC, KH, KW, C))
 
 
 def same_dtype(name, array, dtype, ndim):

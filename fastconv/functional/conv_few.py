@@ -1,6 +1,6 @@
 """Gradients of convolutions of few channels, whose vectors are rows of the filter: a part of the algorithm "direct"."""
 
-from fastconv.functional.arrays import c_order
+from fastconv.functional.arrays import swapped, taps_first
 from fastconv.functional.linear import PARTS, sum_parts
 from fastconv.kernels import conv_few
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -36,7 +36,7 @@ def fits_weight(g, itemsize):
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
     grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-    filters = channels_last(weight).reshape(g.OC, g.KH, -1)
+    filters = taps_first(weight).reshape(g.OC, g.KH, -1)
     conv_few.backward_input(g.flops, grad_output, filters, grad_input, g.window, g.taps)
     return grad_input
 
@@ -47,9 +47,4 @@ def backward_weight(g, x, grad_output):
     splits = max(1, min(PARTS, g.N * -(-g.OH // rows)))
     parts = empty((splits, g.OC, g.KH, g.KW * g.IC), x.dtype)
     conv_few.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, rows)
-    return c_order(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
-
-
-def channels_last(weight):
-    """OIHW as (OC, KH, KW, IC)."""
-    return c_order(weight.transpose(0, 2, 3, 1))
+    return swapped(sum_parts(parts), (g.OC, g.KH * g.KW, g.IC), g.weight_shape)

@@ -3,7 +3,7 @@
 The matrix would be KH*KW times as large as the input, so images are taken in chunks of a bounded number of bytes.
 """
 
-from fastconv.functional.arrays import c_order, swapped, zeros
+from fastconv.functional.arrays import c_order, swapped, taps_first, zeros
 from fastconv.functional.linear import times, times_transposed, transposed_times
 from fastconv.kernels import conv_im2col, host
 from fastconv.memory import empty
@@ -33,8 +33,7 @@ def _window(g):
 
 def _channels_inside(weight):
     """OIHW as a matrix (OC, KH*KW*IC), in the order of a patch."""
-    OC, C, KH, KW = weight.shape
-    return weight.reshape(OC, C) if KH * KW == 1 else swapped(weight, (OC, C, KH * KW), (OC, KH * KW * C))
+    return taps_first(weight).reshape(len(weight), -1)
 
 
 def _patches(g, x, n, images, group):
@@ -79,4 +78,4 @@ def backward_weight(g, x, grad_output):
         for n, images in _chunks(g, x.itemsize):
             gradient = c_order(grad_output[n : n + images, :, :, own]).reshape(-1, OCG)
             host.add_to(0, matrix[own], transposed_times(gradient, _patches(g, x, n, images, group)))
-    return matrix.reshape(g.weight_shape) if g.KH * g.KW == 1 else swapped(matrix, (g.OC, g.KH * g.KW, g.IC // g.groups), g.weight_shape)
+    return swapped(matrix, (g.OC, g.KH * g.KW, g.IC // g.groups), g.weight_shape)

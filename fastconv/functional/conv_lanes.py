@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from fastconv.functional.arrays import c_order
-from fastconv.functional.conv_few import channels_last, weight_cost
+from fastconv.functional.arrays import c_order, swapped, taps_first
+from fastconv.functional.conv_few import weight_cost
 from fastconv.functional.linear import PARTS, sum_parts
 from fastconv.kernels import conv_lanes, conv_lanes_weight
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -116,7 +116,7 @@ def _convolve(g, x, filters, y, bias, window):
 
 def forward(g, x, weight, bias):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
-    return _convolve(g, x, channels_last(weight), empty((g.N, g.OH, g.OW, g.OC), x.dtype), bias, g.window)
+    return _convolve(g, x, taps_first(weight), empty((g.N, g.OH, g.OW, g.OC), x.dtype), bias, g.window)
 
 
 def backward_input(g, grad_output, weight):
@@ -132,13 +132,13 @@ def backward_weight(g, x, grad_output):
     units = -(-g.N * x.itemsize // VECTOR_BYTES) * -(-g.OH // rows)
     parts = empty((max(1, min(PARTS, units)), g.OC, g.KH, g.KW * g.IC), x.dtype)
     conv_lanes_weight.backward_weight(g.flops, x, grad_output, parts, g.window, g.taps, rows)
-    return c_order(sum_parts(parts).reshape(g.OC, g.KH, g.KW, g.IC).transpose(0, 3, 1, 2))
+    return swapped(sum_parts(parts), (g.OC, g.KH * g.KW, g.IC), g.weight_shape)
 
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
     y = empty(g.halves_in_memory, x.dtype)
-    conv_lanes.convolve_relu_max(g.flops, x, channels_last(weight), y, argmax, bias, *_relu_max_cut(g))
+    conv_lanes.convolve_relu_max(g.flops, x, taps_first(weight), y, argmax, bias, *_relu_max_cut(g))
     return y
 
 

@@ -28,7 +28,7 @@ MOST_PICKS = 1 << 31
 """Places in a list are int32."""
 
 FILTER_BYTES = 5 << 18
-"""Packed filters that are near when a list picks them: with 256 channels, 4 MB, the input's gradient takes four times as long as dense."""
+"""Packed filters that are near when a list picks them: with 256 channels, 4 MB, the input's gradient took four times as long as dense."""
 
 
 def _row(g, itemsize):

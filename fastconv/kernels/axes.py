@@ -26,8 +26,7 @@ def _every(x, p, p_step, y, q, q_step, count):
 def swap(X, Y):
     """Reads X (N, A, B), writes Y (N, B, A). Parallel over N and blocks of A and of B.
 
-    Blocks are transposed in registers. Less than half of one, and all of an axis of a few numbers, goes number by number along the longer
-    side.
+    Blocks are transposed in registers. Half of one or less, and all of a short axis, goes number by number along the longer side.
     """
     N, A, B = X.shape
     x, y, size = flat(X), flat(Y), lanes(X)
@@ -37,7 +36,7 @@ def swap(X, Y):
     for job in prange(N * blocks * runs):
         n, a, first = job // (blocks * runs), job // runs % blocks * height, job % runs * RUN
         rows, last = min(height, A - a), min(B, first + RUN)
-        rest = last - (last - first) % size
+        rest = last - (last - first) % size  # from here on number by number
         if height > size or rows * size <= half:
             rest = first
         elif rows * (last - rest) > half:

@@ -36,7 +36,7 @@ def im2col(x4, patches, n0, c0, window, taps):
                     zero(p, out, KW * C)
                 else:
                     pixel = ((n * H + ih) * W + left + first * DW) * IC + c0
-                    if first > 0:
+                    if first > 0:  # seldom, and a call of the C library
                         zero(p, out, first * C)
                     if C == IC and DW == 1:  # a row of the filter is one run
                         copy(x, pixel, p, out + first * C, (last - first) * C)
@@ -68,8 +68,8 @@ def _spread_row(p, term, d, row, W, IC, C, OW, SW, PL):
 
 
 @apart
-def _gather_row(job, patches, d4, n0, c0, window, taps):
-    """Job `job` of `col2im`. Each element gets its terms in the order of the taps, for which columns go backwards."""
+def _sum_row(job, patches, d4, n0, c0, window, taps):
+    """Job `job` of `col2im`. Each element gets its terms in the order of the taps: patches are taken from the last column to the first."""
     _, H, W, IC = d4.shape
     _, OH, OW, K = patches.shape
     KH, KW = taps
@@ -112,4 +112,4 @@ def col2im(patches, d4, n0, c0, window, taps):
     Each input element sums what the patches that hold it carry. Parallel over images and input rows.
     """
     for job in prange(patches.shape[0] * d4.shape[1]):
-        _gather_row(np.int64(job), patches, d4, n0, c0, window, taps)
+        _sum_row(np.int64(job), patches, d4, n0, c0, window, taps)

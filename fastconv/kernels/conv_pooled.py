@@ -164,10 +164,10 @@ def _input_job(job, G, argmax, weight, D, padding, taps, images, rows):
     width, height = 2 * GW - 1 + KW, 2 * (last - first) - 1 + KH
     line = width * C
     panel = scratch(height * line + L, d.dtype)
-    middle = OC + L  # where the list of the right begins
+    middle = OC + L  # where the list of the right begins: whole vectors are written
     values, picks, filters = scratch(2 * middle, d.dtype), np.empty(2 * middle, np.int32), np.empty(middle, np.int32)
     for oc in range(middle):
-        filters[oc] = oc * filter_size + row  # behind the row of 0, which only lower outputs begin with
+        filters[oc] = oc * filter_size + row  # after a row of 0; lower outputs begin with that
     for n in range(n0, min(N, n0 + images)):
         zero(panel, 0, panel.size)
         for gh in range(first, last):
@@ -176,7 +176,7 @@ def _input_job(job, G, argmax, weight, D, padding, taps, images, rows):
                 for v in range(0, OC, L):
                     value = load(g, o + v, OC - v)
                     place = load_unsigned(a, o + v, OC - v, value)
-                    pick = load_unsigned(filters, v, L, value) - ((0 - (place >> 1 & 1)) & row)  # where the bit is set
+                    pick = load_unsigned(filters, v, L, value) - ((0 - (place >> 1 & 1)) & row)  # one row before for lower outputs, 2 and 3
                     to_left = within(value, OC - v) & ((place & 5) == 0)
                     to_right = (place & 5) == 1
                     store(values, left, compress(value, to_left), L)

@@ -86,7 +86,8 @@ def place(m, rows):
 @apart
 def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blocks, block_columns):
     """Job `job` of `product`."""
-    (run, between, _), apart, column_blocks, size = rows, into[1], (N + block_columns - 1) // block_columns, lanes(a)
+    (run, between, _), (_, below, _) = rows, into
+    column_blocks, size = (N + block_columns - 1) // block_columns, lanes(a)
     (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
     n1 = min(N, n0 + block_columns)
     vectors, packs = (n1 - n0 + size - 1) // size, given == TRANSPOSED or given == APART
@@ -114,10 +115,10 @@ def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blo
                 soon = place(after, rows) + k if after < m1 else place(m0, rows) + k + depth
                 corner, ahead = 0, (elements_between(left, 0, a, soon), 1, between, 1)  # each two vectors ask for a row that is copied next
             if packs:
-                tiles_ahead(height, left, corner, line, near, 0, depth * size, c, target, apart, size, vectors, n1 - n0,
+                tiles_ahead(height, left, corner, line, near, 0, depth * size, c, target, below, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
             else:
-                tiles_ahead(height, left, corner, line, b, n0 // size * column + k * row, column, c, target, apart, size, vectors, n1 - n0,
+                tiles_ahead(height, left, corner, line, b, n0 // size * column + k * row, column, c, target, below, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
             m = after
     if gate.size > 0:

@@ -10,13 +10,12 @@ from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import fence, flat, zero, zero_past_caches
 
 FAR = 1 << 23
-"""Bytes of an array from which on zeros go past the caches, where few would be found later: with 50 MB fetched first it takes three times
-as long."""
+"""Bytes of an array from which on zeros go past the caches, where few of so many would be found later: 38 MB take a third of the time."""
 
 
 @apart
 def _clear_row(row, D, window):
-    """Row `row` of all of `clear_unseen`."""
+    """Row `row` of `clear_unseen`, counted over all images."""
     _, H, W, C = D.shape
     (OW, SH, SW), L, d = window, lanes(D), flat(D)
     past = d.nbytes >= FAR and C % L == 0 and D.ctypes.data % VECTOR_BYTES == 0

@@ -180,7 +180,10 @@ def fence(typingctx):
 
 @device
 def zero_past_caches(array, start, count):
-    """As `zero`, of whole aligned vectors: their lines are not fetched first, nor kept in a cache. A `fence` has to follow."""
+    """As `zero`, of whole aligned vectors, past the caches: lines are not fetched first, and not kept. A `fence` must follow.
+
+    What `count` does not fill of the last vector is set to 0 too.
+    """
     for i in range(start, start + count, lanes(array)):
         _store_past_caches(array, i)
 
