@@ -428,10 +428,10 @@ def test_strided_products_copy_no_pixels_that_lie_evenly(input_shape, options, e
 
 
 @pytest.mark.parametrize("form", ["serial", "parallel"])
-@pytest.mark.parametrize("stride", [(1, 2), (2, 1), (2, 2), (3, 4)])
+@pytest.mark.parametrize("window", [(9, 7, 1, 2), (5, 14, 2, 1), (5, 7, 2, 2), (3, 4, 3, 4), (1, 7, 1, 2), (2, 1, 3, 1), (0, 0, 1, 1)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(2, 9, 14, 5), (9, 120, 123, 17), (9, 120, 123, 32)])
-def test_pixels_that_no_window_sees_are_cleared(shape, dtype, stride, form):
+def test_pixels_that_no_window_sees_are_cleared(shape, dtype, window, form):
     """Also past the caches: where the array is large, and channels fill vectors."""
     size = math.prod(shape)
     assert (size * 4 >= strided.FAR) == (shape[0] == 9)
@@ -439,14 +439,37 @@ def test_pixels_that_no_window_sees_are_cleared(shape, dtype, stride, form):
     assert memory.ctypes.data % VECTOR_BYTES == 0 or shape[0] != 9
     memory[:] = 1
     d = memory[:size].reshape(shape)
-    expected = np.zeros(shape, np.float32)
-    expected[:, :: stride[0], :: stride[1]] = 1
-    getattr(strided.clear_unseen, form)(d, (-(-shape[2] // stride[1]), *stride))
+    expected, (OH, OW, SH, SW) = np.zeros(shape, dtype), window
+    expected[:, : OH * SH : SH, : OW * SW : SW] = 1
+    getattr(strided.clear_unseen, form)(d, window)
     np.testing.assert_array_equal(d, expected)
     assert (memory[size:] == 1).all()
     unaligned = memory[1 : size + 1].reshape(shape)
     memory[:] = 1
-    getattr(strided.clear_unseen, form)(unaligned, (-(-shape[2] // stride[1]), *stride))
+    getattr(strided.clear_unseen, form)(unaligned, window)
     np.testing.assert_array_equal(unaligned, expected)
     assert memory[0] == 1
     assert (memory[size + 1 :] == 1).all()
+
+
+@pytest.mark.parametrize("stride", [(1, 2), (2, 2), (3, 3), (5, 4)])
+@pytest.mark.parametrize("size", [(1, 40), (2, 41), (3, 60), (9, 33)])
+@pytest.mark.parametrize("images", [1, 2])
+def test_strided_products_leave_no_pixel_as_it_was(images, size, stride, rng, monkeypatch):
+    """Also of one image with a single row of outputs, whose stride along rows means nothing."""
+
+    def filled(shape, dtype):
+        array = empty(shape, dtype)
+        array.fill(np.nan)
+        return array
+
+    monkeypatch.setattr(conv_direct, "empty", filled)
+    x, w = small_integers(rng, (images, 9, *size), np.float32), small_integers(rng, (20, 9, 1, 1), np.float32)
+    grad_output = small_integers(rng, reference.conv2d(x, w, stride=stride).shape, np.float32)
+    result = F.conv2d_backward(grad_output, x, w, stride=stride, algorithm="direct", output_mask=(True, False, False))[0]
+    np.testing.assert_array_equal(result, reference.conv2d_backward(grad_output, x, w, stride=stride)[0])
+    more = tuple(s - 1 for s in stride)
+    transposed = F.conv_transpose2d(grad_output, w, stride=stride, output_padding=more, algorithm="direct")
+    expected = np.zeros_like(transposed)
+    expected[:, :, :: stride[0], :: stride[1]] = np.einsum("nohw,oc->nchw", grad_output, w[:, :, 0, 0])
+    np.testing.assert_array_equal(transposed, expected)

@@ -109,7 +109,7 @@ def _strided_product_input(g, grad_output, weight):
         return conv_im2col.backward_input(g, grad_output, weight)
     grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
     # the product writes all other pixels
-    strided.clear_unseen(grad_input.size, grad_input, (g.OW, g.SH, g.SW))
+    strided.clear_unseen(grad_input.size, grad_input, (g.OH, g.OW, g.SH, g.SW))
     times_into_pixels(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC), grad_input.reshape(-1, g.IC), rows)
     return grad_input
 
