@@ -83,7 +83,7 @@ def channels_first(array):
 
 
 def swapped(array, extents, shape):
-    """A C-contiguous array, seen as `extents` (N, A, B), with the last two axes exchanged, as `shape`: itself where A or B is 1, else a copy."""
+    """A C-contiguous array, seen as `extents` (N, A, B), with the last two axes exchanged, as `shape`: a copy unless A or B is 1."""
     N, A, B = extents
     if A == 1 or B == 1:
         return contiguous(array).reshape(shape)
