@@ -71,7 +71,7 @@ def options():
     chosen.algorithms = chosen.algorithms.split(",")
     if unknown := set(chosen.algorithms) - {"auto", *ALGORITHMS}:
         parser.error(f"unknown algorithms: {', '.join(sorted(unknown))}")
-    chosen.rounds = chosen.rounds or (2 if chosen.quick else 5)
+    chosen.rounds = chosen.rounds or (2 if chosen.quick else 7)
     chosen.seconds = chosen.seconds or (0.02 if chosen.quick else 0.06)
     return chosen
 
