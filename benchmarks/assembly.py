@@ -39,9 +39,9 @@ def module(rows, vectors, vector_bytes):
         function = ir.Function(ir.Module("tile"), ir.FunctionType(ir.VoidType(), [pointer] * 4 + [integer] * 20), "tile")
         builder = ir.IRBuilder(function.append_basic_block())
         a, b, c, start, *rest = function.args
-        strides, cols, accumulate, over, ahead = rest[:4], rest[4], rest[5], rest[6:15], rest[15:]
+        first, strides, cols, accumulate, over, ahead = rest[:2], rest[2:6], rest[6], rest[7], rest[8:17], rest[17:]
         vector = simd.Vector(builder, types.float32)
-        simd._Tile(builder, vector, vectors, False, (a, b, c, start), strides, cols, accumulate, over, ahead).emit(rows)
+        simd._Tile(builder, vector, vectors, False, (a, b, c, start), first, strides, cols, accumulate, over, ahead).emit(rows)
         builder.ret_void()
         return str(function.module)
     finally:

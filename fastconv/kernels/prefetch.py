@@ -5,7 +5,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from fastconv.kernels.jit import device
-from fastconv.kernels.simd import I64, element_pointer
+from fastconv.kernels.simd import I64, element_pointer, rolled_loop
 from fastconv.kernels.vector_type import prefetch_line
 
 
@@ -29,6 +29,21 @@ def elements_between(typingctx, x, i, y, j):
         return builder.sdiv(builder.sub(second, first), ir.Constant(I64, x.dtype.bitwidth // 8))
 
     return types.int64(x, types.int64, y, types.int64), codegen
+
+
+@intrinsic
+def prefetch_rows(typingctx, array, index, row, column, rows):
+    """`prefetch` of two columns of `rows` rows, in a loop that is not unrolled: addresses on the stack would be in the way of results."""
+
+    def codegen(context, builder, signature, args):
+        data, index, row, column, rows = args
+        with rolled_loop(builder, rows) as m:
+            first = builder.add(index, builder.mul(m, row))
+            for element in (first, builder.add(first, column)):
+                prefetch_line(builder, element_pointer(context, builder, signature, (data, element), 0))
+        return context.get_dummy_value()
+
+    return types.void(array, *[types.int64] * 4), codegen
 
 
 @device(forceinline=True)

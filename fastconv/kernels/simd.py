@@ -61,7 +61,7 @@ def element_pointer(context, builder, signature, args, i):
 
 
 @contextlib.contextmanager
-def _rolled_loop(builder, count):
+def rolled_loop(builder, count):
     """A loop that LLVM must not unroll: by two, the sums of 8 or more rows no longer fit into registers (110 became 75 GFLOP/s)."""
     module = builder.module
     disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
@@ -79,7 +79,7 @@ def _rolled_loop(builder, count):
     builder.position_at_end(done)
 
 
-def _switch(builder, rows, most, emit):
+def switch(builder, rows, most, emit):
     """Code for every number of rows, 1 to `most`, each emitted by `emit`, and a jump to that of `rows`."""
     done = builder.append_basic_block("tile.done")
     switch = builder.switch(rows, done)
@@ -135,7 +135,7 @@ REQUEST, SPREADS = steps_of_request(VECTOR_BYTES), spread(VECTOR_BYTES)
 
 
 def _opaque(builder, pointer):
-    """The same pointer, of which LLVM knows nothing. It would compute each row's address from the row's before, one cycle each."""
+    """The same pointer or integer, of which LLVM knows nothing. It would compute a row's address from the row's before, one cycle each."""
     function_type = ir.FunctionType(pointer.type, [pointer.type])
     return builder.call(ir.InlineAsm(function_type, "", "=r,0"), [pointer])
 
@@ -143,18 +143,16 @@ def _opaque(builder, pointer):
 class _Tile:
     """Emits the body of `tile` for one number of rows; with `elementwise`, A gives vectors too instead of broadcast scalars."""
 
-    def __init__(self, builder, v, vectors, masked, pointers, strides, cols, accumulate, over, ahead=None, elementwise=False):
+    def __init__(self, builder, v, vectors, masked, pointers, first, strides, cols, accumulate, over, ahead=None, elementwise=False):
         self.builder, self.v, self.vectors, self.elementwise = builder, v, vectors, elementwise
         self.pa, self.pb, self.pc, self.pi = pointers
+        self.first = first
         self.am, self.bn, self.cm, self.cn = strides
         self.accumulate, self.over = accumulate, over
         self.request = steps_of_request(v.lanes * v.size)
         self.ahead = ahead if vectors == 2 or (self.request == 1 and not masked) else None
         self.spreads = vectors == 2 and spread(v.lanes * v.size)
-        self.last = builder.gep(self.pc, [ahead[4]]) if self.spreads else None
-        offsets = [ir.Constant(I64, n * self.v.lanes) for n in range(vectors)]
         self.count = cols if masked else None
-        self.starts = [builder.gep(self.pi, [offset]) for offset in offsets]
 
     def at(self, pointer, *terms):
         """The pointer moved by a sum of stride * index."""
@@ -163,20 +161,38 @@ class _Tile:
             pointer = self.builder.gep(pointer, [offset])
         return pointer
 
+    def anew(self, value):
+        """The same integer, from which addresses are computed anew wherever they are needed.
+
+        14 x 2 long vectors of results take 56 of the 64 places where stores wait in a Zen 4, and each address that was kept on the stack
+        meanwhile cost 3 cycles. Shorter vectors take few; there it is faster to keep addresses.
+        """
+        return _opaque(self.builder, value) if self.v.lanes * self.v.size == 64 else value
+
+    def begin(self, pointer, row=None, column=None):
+        """The pointer moved to the tile's first row and column, of these strides."""
+        strides = [(stride, self.anew(first)) for stride, first in zip((row, column), self.first, strict=True) if stride]
+        return self.at(pointer, *strides)
+
     def emit(self, rows):
         builder, v = self.builder, self.v
         cells = [(m, n) for m in range(rows) for n in range(self.vectors)]
         sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
         self.emit_start(cells, sums)
         S, a_s, b_s, T, a_t, b_t, K, a_k, b_k = self.over
-        wanted = cgutils.alloca_once_value(builder, self.at(self.pa, (self.ahead[0], 1))) if self.ahead else None
+        wanted = cgutils.alloca_once_value(builder, self.at(self.begin(self.pa, self.am), (self.ahead[0], 1))) if self.ahead else None
         always = wanted if self.request == 1 else None
-        with _rolled_loop(builder, S) as s, _rolled_loop(builder, T) as t:
-            a = self.at(self.pa, (a_s, s), (a_t, t))
+        result = None
+        if self.spreads:
+            corner, below = self.begin(self.pc, self.cm, self.cn), self.anew(self.ahead[2])
+            result = cgutils.alloca_once_value(builder, self.at(corner, (below, rows)))
+            self.last = self.at(corner, (below, 2 * rows - 1))
+        with rolled_loop(builder, S) as s, rolled_loop(builder, T) as t:
+            s = self.anew(s)
+            a = self.at(self.begin(self.pa, self.am), (a_s, s), (a_t, t))
             pointers = [self.at(a, (self.am, m)) for m in range(0, rows, GROUP)]
-            pointers.append(self.at(self.pb, (b_s, s), (b_t, t)))
+            pointers.append(self.at(self.begin(self.pb, None, self.bn), (b_s, s), (b_t, t)))
             pointers = [cgutils.alloca_once_value(builder, pointer) for pointer in pointers]
-            result = cgutils.alloca_once_value(builder, builder.gep(self.pc, [self.ahead[2]])) if self.spreads else None
             steps = unrolled(v.lanes * v.size, self.vectors)
             if self.count is None and steps > 1:  # ways to the same sums with fewer additions to addresses, where strides are 1
                 zero, whole = ir.Constant(I64, 0), builder.sdiv(K, ir.Constant(I64, steps))
@@ -188,7 +204,8 @@ class _Tile:
                     builder.store(self.at(builder.load(pointers[0]), (self.am, k * GROUP)), pointer)
                 K = builder.sub(K, builder.mul(builder.add(in_a_row, adjacent), ir.Constant(I64, steps)))
             self.emit_steps(K, rows, pointers, sums, always)
-        results = [self.at(self.pc, (self.cm, m), (self.cn, n)) for m, n in cells]
+        corner = self.begin(self.pc, self.cm, self.cn)
+        results = [self.at(corner, (self.cm, m), (self.cn, n)) for m, n in cells]
         v.store([builder.load(sums[cell]) for cell in cells], results, self.count)
 
     def is_one(self, stride):
@@ -198,7 +215,7 @@ class _Tile:
         """A loop of `count` times `steps` steps of the innermost sum. More than one need a_k = 1, or am = 1 and `adjacent`."""
         builder, v = self.builder, self.v
         _, _, _, _, _, _, _, a_k, b_k = self.over
-        with _rolled_loop(builder, count):
+        with rolled_loop(builder, count):
             *groups, b = [_opaque(builder, builder.load(pointer)) for pointer in pointers]
             for step in range(steps):
                 if wanted and step % self.request == 0:
@@ -209,7 +226,7 @@ class _Tile:
                     row = builder.load(result)
                     for n in range(2):
                         prefetch_line(builder, self.at(row, (self.cn, n)))
-                    below = builder.gep(row, [self.ahead[3]])
+                    below = builder.gep(row, [self.ahead[2]])
                     builder.store(builder.select(builder.icmp_unsigned("==", row, self.last), row, below), result)
                 columns = [v.load(self.at(b, (self.bn, n)), self.count) for n in range(self.vectors)]
                 for m in range(rows):
@@ -232,116 +249,71 @@ class _Tile:
         builder, v = self.builder, self.v
         with builder.if_else(builder.icmp_signed("!=", self.accumulate, ir.Constant(I64, 0))) as (then, otherwise):
             with then:
+                corner = self.begin(self.pc, self.cm, self.cn)
                 for m, n in cells:
-                    builder.store(v.load(self.at(self.pc, (self.cm, m), (self.cn, n)), self.count), sums[m, n])
+                    builder.store(v.load(self.at(corner, (self.cm, m), (self.cn, n)), self.count), sums[m, n])
             with otherwise:
                 if self.vectors == 2 and self.request > 1:
+                    corner = self.begin(self.pc, self.cm, self.cn)
                     for m in range(len(cells) // 2):  # both vectors of a row lie in one line, as a rule
-                        prefetch_line(builder, self.at(self.pc, (self.cm, m + len(cells) // 2)))
-                starts = [v.load(pointer, self.count) for pointer in self.starts]
+                        prefetch_line(builder, self.at(corner, (self.cm, m + len(cells) // 2)))
+                lanes = ir.Constant(I64, VECTOR_BYTES // v.size)  # also where vectors are half as long
+                init = self.begin(self.pi, None, lanes)
+                starts = [v.load(self.at(init, (lanes, n)), self.count) for n in range(self.vectors)]
                 for m, n in cells:
                     builder.store(starts[n], sums[m, n])
 
 
 @intrinsic(prefer_literal=True)
-def tile(typingctx, rows, NV, HALF, MASKED, A, a, am, B, b, bn, C, c, cm, cn, cols, init, i, accumulate, over, ahead):
-    """C[m, n] = start[m, n] + sum over (s, t, k) of A[m; s, t, k] * B[n; s, t, k], for m < rows and n < NV vectors of lanes.
+def tile(typingctx, rows, NV, HALF, MASKED, A, m0, am, B, v0, bn, C, cm, cn, cols, init, accumulate, over, ahead):
+    """C[m, v] = start[m, v] + sum over (s, t, k) of A[m; s, t, k] * B[v; s, t, k], for `rows` m from m0 on and NV vectors v from v0 on.
 
     `over` = (S, as, bs, T, at, bt, K, ak, bk): three nested sums, each with its length and its strides in A and B.
-    `start` is init[n] for every row, or C itself where `accumulate` is not 0. Element (m; s, t, k) of A is a scalar at
-    A[a + m*am + s*as + t*at + k*ak]; vector (n; s, t, k) of B starts at B[b + n*bn + s*bs + t*bt + k*bk]; vector (m, n) of C at
-    C[c + m*cm + n*cn]; init[n] at init[i + n*lanes]. With MASKED, the lanes from `cols` on are neither read nor written; with HALF,
-    vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS.
+    `start` is init[v] for every row, or C itself where `accumulate` is not 0. Element (m; s, t, k) of A is a scalar at
+    A[m*am + s*as + t*at + k*ak]; vector (v; s, t, k) of B starts at B[v*bn + s*bs + t*bt + k*bk]; vector (m, v) of C at
+    C[m*cm + v*cn]; init[v] at init[v*lanes]. With MASKED, the lanes from `cols` on are neither read nor written; with HALF,
+    vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS; arrays are pointers.
 
     With two vectors, and with a whole one where REQUEST is 1, each REQUEST of k also ask for a line of memory that will be read later: the
-    n-th request, of all s and t, is for that of A[a + distance + n*step], `ahead` = (distance, step, first, below, last). With SPREADS two
-    vectors also ask, in every other of four steps, for two lines of C, of C[c + first + n*below] and of what lies cn further, up to
-    C[c + last].
+    n-th request, of all s and t, is for that of A[m0*am + distance + n*step], `ahead` = (distance, step, below). With SPREADS two
+    vectors also ask, in every other of four steps, for a row of two vectors of C, of as many rows below the tile as it has itself, `below`
+    apart, which is cm or 0.
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None
     vectors, half, masked = NV.literal_value, HALF.literal_value, MASKED.literal_value
-    signature = types.void(types.intp, NV, HALF, MASKED, A, types.intp, types.intp, B, types.intp, types.intp, C, *[types.intp] * 4,
-                           init, types.intp, types.intp, types.UniTuple(types.intp, 9), types.UniTuple(types.intp, 5))
+    n = types.intp
+    signature = types.void(n, NV, HALF, MASKED, A, n, n, B, n, n, C, n, n, n, init, n, types.UniTuple(n, 9), types.UniTuple(n, 3))
 
     def codegen(context, builder, signature, args):
-        pointers = [element_pointer(context, builder, signature, args, k) for k in (4, 7, 10, 15)]
-        strides = [args[k] for k in (6, 9, 12, 13)]
-        over, ahead = cgutils.unpack_tuple(builder, args[18], 9), cgutils.unpack_tuple(builder, args[19], 5)
-        v = Vector(builder, A.dtype, half)
-        body = _Tile(builder, v, vectors, masked, pointers, strides, args[14], args[17], over, ahead)
-        _switch(builder, args[0], MAX_ROWS, body.emit)
+        rows, _, _, _, a, m0, am, b, v0, bn, c, cm, cn, cols, start, accumulate, over, ahead = args
+        over, ahead = cgutils.unpack_tuple(builder, over, 9), cgutils.unpack_tuple(builder, ahead, 3)
+        v, strides = Vector(builder, A.dtype, half), (am, bn, cm, cn)
+        body = _Tile(builder, v, vectors, masked, (a, b, c, start), (m0, v0), strides, cols, accumulate, over, ahead)
+        switch(builder, rows, MAX_ROWS, body.emit)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
 @intrinsic(prefer_literal=True)
-def tile_elementwise(typingctx, rows, MASKED, A, a, am, B, b, C, c, cm, cols, init, i, accumulate, over):
-    """C[m] = start[m] + sum over (s, t, k) of A[m; s, t, k] * B[s, t, k], all of them vectors of lanes, for m < rows.
+def tile_elementwise(typingctx, rows, MASKED, A, m0, am, B, C, cm, cols, init, accumulate, over):
+    """C[m] = start[m] + sum over (s, t, k) of A[m; s, t, k] * B[s, t, k], all of them vectors of lanes, for `rows` m from m0 on.
 
-    As `tile` with one vector of columns, but element (m; s, t, k) of A is the vector that starts at A[a + m*am + s*as + t*at + k*ak].
+    As `tile` with one vector of columns, but element (m; s, t, k) of A is the vector that starts at A[m*am + s*as + t*at + k*ak].
     """
     if not isinstance(MASKED, types.IntegerLiteral):
         return None
     masked = MASKED.literal_value
-    signature = types.void(types.intp, MASKED, A, types.intp, types.intp, B, types.intp, C, types.intp, types.intp, types.intp,
-                           init, types.intp, types.intp, types.UniTuple(types.intp, 9))
-
-    def codegen(context, builder, signature, args):
-        pointers = [element_pointer(context, builder, signature, args, k) for k in (2, 5, 7, 11)]
-        zero = ir.Constant(I64, 0)
-        over = cgutils.unpack_tuple(builder, args[14], 9)
-        strides, v = (args[4], zero, args[9], zero), Vector(builder, A.dtype)
-        body = _Tile(builder, v, 1, masked, pointers, strides, args[10], args[13], over, elementwise=True)
-        _switch(builder, args[0], MAX_ROWS, body.emit)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-PICK_ROWS = 7
-PICK_VECTORS = 4 if VECTOR_REGISTERS == 32 else 2
-"""The largest tile of `tile_picked`: 7 x 4 sums and a broadcast in 32 registers, 7 x 2 in 16."""
-
-
-@intrinsic(prefer_literal=True)
-def tile_picked(typingctx, rows, NV, HALF, values, picks, step, count, B, b, bm, C, c, cm):
-    """C[m, n] += sum over k < count of values[k*step] * B[picks[k*step]; m, n], for m < rows and n < NV vectors of lanes.
-
-    Vector (m, n) of pick p starts at B[b + p + m*bm + n*lanes], that of C at C[c + m*cm + n*lanes]; arrays are pointers here.
-    With HALF, vectors are half as long. NV and HALF are integer literals, 1 <= rows <= PICK_ROWS, 1 <= NV <= PICK_VECTORS.
-    """
-    if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF)):
-        return None
-    vectors, half = NV.literal_value, HALF.literal_value
     n = types.intp
-    signature = types.void(n, NV, HALF, values, picks, n, n, B, n, n, C, n, n)
+    signature = types.void(n, MASKED, A, n, n, B, C, n, n, init, n, types.UniTuple(n, 9))
 
     def codegen(context, builder, signature, args):
-        rows, _, _, values, picks, step, count, _, _, bm, _, _, cm = args
-        b, c = (element_pointer(context, builder, signature, args, k) for k in (7, 10))
-        v = Vector(builder, B.dtype, half)
-
-        def vector(pointer, stride, m, n):
-            row = builder.gep(pointer, [builder.mul(stride, ir.Constant(I64, m))])
-            return builder.gep(row, [ir.Constant(I64, n * v.lanes)])
-
-        def emit(height):
-            cells = [(m, n) for m in range(height) for n in range(vectors)]
-            sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
-            for m, n in cells:
-                builder.store(v.load(vector(c, cm, m, n)), sums[m, n])
-            with _rolled_loop(builder, count) as k:
-                term = builder.mul(k, step)
-                x = v.broadcast(builder.gep(values, [term]))
-                pick = builder.sext(builder.load(builder.gep(picks, [term])), I64)
-                for m, n in cells:
-                    b_vector = v.load(builder.gep(vector(b, bm, m, n), [pick]))
-                    builder.store(v.fma(x, b_vector, builder.load(sums[m, n])), sums[m, n])
-            v.store([builder.load(sums[cell]) for cell in cells], [vector(c, cm, m, n) for m, n in cells])
-
-        _switch(builder, rows, PICK_ROWS, emit)
+        rows, _, a, m0, am, b, c, cm, cols, start, accumulate, over = args
+        zero, v = ir.Constant(I64, 0), Vector(builder, A.dtype)
+        strides, over = (am, zero, cm, zero), cgutils.unpack_tuple(builder, over, 9)
+        body = _Tile(builder, v, 1, masked, (a, b, c, start), (m0, zero), strides, cols, accumulate, over, elementwise=True)
+        switch(builder, rows, MAX_ROWS, body.emit)
         return context.get_dummy_value()
 
     return signature, codegen

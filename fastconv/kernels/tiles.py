@@ -4,12 +4,10 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.kernels.apart import Apart
-from fastconv.kernels.prefetch import prefetch
-from fastconv.kernels.processor import HALVES
+from fastconv.kernels.prefetch import prefetch_rows
+from fastconv.kernels.processor import HALVES, NAME
 from fastconv.kernels.simd import (
     MAX_ROWS,
-    PICK_ROWS,
-    PICK_VECTORS,
     REQUEST,
     SPREADS,
     VECTOR_BYTES,
@@ -17,11 +15,16 @@ from fastconv.kernels.simd import (
     itemsize,
     tile,
     tile_elementwise,
-    tile_picked,
 )
+from fastconv.kernels.tile_picked import PICK_ROWS, PICK_VECTORS, tile_picked
 
 OUTPUT_FIRST = 0, 0, 0, 1
 """`ahead` of tiles whose results are likely to be in no cache: they ask for the lines of these, and for none else that they do not read."""
+
+
+LONG, SHORT_ROWS = 192, 10 if NAME == "znver4" else MAX_ROWS
+"""Terms from which a sum is long, and rows of the tallest tile of shorter ones. A Zen 4 has places for 64 half vectors that wait to be
+written, of which 14 x 2 vectors leave 8: the tile after that waits for them, a third of it where sums have 8 terms, 3 % with 64."""
 
 
 def _tiles(
@@ -29,37 +32,34 @@ def _tiles(
 ):
     lanes = VECTOR_BYTES // itemsize(A)
     over = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k)
-    count = (M + MAX_ROWS - 1) // MAX_ROWS
+    most = SHORT_ROWS if S * T * K < LONG else MAX_ROWS
+    count = (M + most - 1) // most
     height, whole = M // max(count, 1), cols // lanes  # rows of a tile, or one more; vectors without a tail
-    short = count * (height + 1) - M  # how many are not one higher: 16 rows are 8 + 8, not 14 + 2, which would wait for its own sums
-    spreads = SPREADS and 2 * S * T * (K // 4) >= MAX_ROWS  # there are steps enough
+    higher = (count * (height + 1) - M) * height  # the first row of tiles one higher: 16 rows are 8 + 8, not 14 + 2, which would wait
+    spreads = SPREADS and 2 * S * T * (K // 4) > height  # there are steps enough
     below = results * cm if spreads else 0
     v = 0
+    while v + 2 <= whole:
+        m = 0
+        while m < M:
+            rows = height if m < higher else height + 1
+            if REQUEST == 1 and results and not spreads and not accumulate:
+                prefetch_rows(C, m * cm + v * cn, cm, cn, rows)
+            tile(rows, 2, 0, 0, A, m, am, B, v, bn, C, cm, cn, cols, init, accumulate, over, (distance + v // 2 * turn, step, below))
+            m += rows
+        v += 2
     while v < vectors:
-        wide = v + 2 <= whole
-        a, b, c, rest = 0, v * bn, v * cn, cols - v * lanes
-        if wide:
-            for part in range(count):
-                rows = height if part < short else height + 1
-                ahead = (distance + v // 2 * turn, step, rows * below, below, (2 * rows - 1) * below)  # of C, of the tile below
-                if REQUEST == 1 and results and not spreads and not accumulate:
-                    for row in range(rows):
-                        prefetch(C, c + row * cm)
-                        prefetch(C, c + row * cm + cn)
-                tile(rows, 2, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, cols, init, v * lanes, accumulate, over, ahead)
-                a, c = a + rows * am, c + rows * cm
-        else:
-            ahead = (distance + v // 2 * turn, step, 0, 0, 0)
-            for part in range(count):
-                rows = height if part < short else height + 1
-                if rest >= lanes:
-                    tile(rows, 1, 0, 0, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
-                elif HALVES and rest <= lanes // 2:
-                    tile(rows, 1, 1, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
-                else:
-                    tile(rows, 1, 0, 1, A, a, am, B, b, bn, C, c, cm, cn, rest, init, v * lanes, accumulate, over, ahead)
-                a, c = a + rows * am, c + rows * cm
-        v += 2 if wide else 1
+        rest, m = cols - v * lanes, 0
+        while m < M:
+            rows = height if m < higher else height + 1
+            if rest >= lanes:
+                tile(rows, 1, 0, 0, A, m, am, B, v, bn, C, cm, cn, rest, init, accumulate, over, (distance + v // 2 * turn, step, 0))
+            elif HALVES and rest <= lanes // 2:
+                tile(rows, 1, 1, 1, A, m, am, B, v, bn, C, cm, cn, rest, init, accumulate, over, (distance + v // 2 * turn, step, 0))
+            else:
+                tile(rows, 1, 0, 1, A, m, am, B, v, bn, C, cm, cn, rest, init, accumulate, over, (distance + v // 2 * turn, step, 0))
+            m += rows
+        v += 1
 
 
 def _tiles_elementwise(M, A, am, B, C, cm, cols, init, accumulate, T, a_t, b_t, K, a_k, b_k):
@@ -68,9 +68,9 @@ def _tiles_elementwise(M, A, am, B, C, cm, cols, init, accumulate, T, a_t, b_t, 
     for part in range(parts):
         rows = (M - m) // (parts - part)
         if cols >= VECTOR_BYTES // itemsize(A):
-            tile_elementwise(rows, 0, A, m * am, am, B, 0, C, m * cm, cm, cols, init, 0, accumulate, over)
+            tile_elementwise(rows, 0, A, m, am, B, C, cm, cols, init, accumulate, over)
         else:
-            tile_elementwise(rows, 1, A, m * am, am, B, 0, C, m * cm, cm, cols, init, 0, accumulate, over)
+            tile_elementwise(rows, 1, A, m, am, B, C, cm, cols, init, accumulate, over)
         m += rows
 
 
