@@ -15,9 +15,9 @@ from fastconv.memory import empty
 NONE = {dtype: np.empty(0, dtype) for dtype in (FLOAT32, FLOAT64)}
 """An array that is not wanted, as kernels take it."""
 
-PARTS, SPLIT_ROWS = 16, 512
-"""A sum over a long batch is cut into at most so many parts, one for each so many rows that it begins, so that many threads can share it;
-its order depends on shape only."""
+PARTS, SPLIT_ROWS = 16, 1 << 10
+"""A sum over a long batch is cut into at most so many parts, of at most so many rows where that is enough, so that many threads can share
+it: 1, 2, 4 ... of them, as seven parts take two threads as long as eight. Its order depends on shape only."""
 
 
 ALIGNED = 1 << 10
@@ -34,6 +34,10 @@ PART_NUMBERS, PART_ROWS = 1 << 16, 32
 
 CHUNK_ROWS, CHUNK_BYTES = 1 << 10, 1 << 21
 """Rows, and bytes, of a matrix that are packed at a time."""
+
+
+COPYING_BLOCKS = 4
+"""So many blocks of rows of a sum over rows at most each copy what they read of the wider factor for themselves."""
 
 
 def zeros_bias(bias, size, dtype):
@@ -120,7 +124,7 @@ def _packed(matrix, N, pack):
 def transposed_times(g, x):
     """g.T (M, K) @ x (K, N): the sum over a batch of K is cut into parts when the result is small.
 
-    x is packed where several blocks of rows read it, a chunk of it at a time, which stays in the last cache.
+    x is packed where more than COPYING_BLOCKS blocks of rows read it, a chunk of it at a time, which stays in the last cache.
     It had better be the wider one.
     """
     (K, M), N = g.shape, x.shape[1]
@@ -139,7 +143,7 @@ def transposed_pixels_times(x, rows, g):
 
 
 def _sum_over_rows(a, rows, b):
-    """a.T @ b, of those rows of a that `rows` says; b is packed where several blocks of rows read it."""
+    """a.T @ b, of those rows of a that `rows` says; b is packed where many blocks of rows read it."""
     (K, N), M, (run, between, far) = b.shape, a.shape[1], rows
     pack, chunk, splits, row_blocks, column_blocks = _cut_over_rows(M, N, K, b.itemsize)
     chunk, parts, a = max(1, chunk // run) * run if far else chunk, empty((splits, M, N), b.dtype), a.ravel()
@@ -160,9 +164,10 @@ def _cut_over_rows(M, N, K, itemsize):
     """(whether b is packed, rows of a chunk, splits, row blocks, column blocks) of `_sum_over_rows`."""
     in_place = dense_weight.reads_in_place.py_func(M, N, K)
     row_blocks, column_blocks = -(-M // dense_weight.TALL), -(-N // (dense.SMALL_COLUMNS if in_place else dense_weight.WIDE))
-    pack = row_blocks > 1 and not in_place
+    pack = row_blocks > COPYING_BLOCKS and not in_place
     chunk = max(CHUNK_ROWS, CHUNK_BYTES // (N * itemsize)) if pack else max(1, K)
-    splits = max(1, min(PARTS // (row_blocks * column_blocks), -(-min(K, chunk) // SPLIT_ROWS)))
+    wanted, most = -(-min(K, chunk) // SPLIT_ROWS), max(1, PARTS // (row_blocks * column_blocks))
+    splits = min(1 << max(0, wanted - 1).bit_length(), 1 << most.bit_length() - 1)
     return pack, chunk, splits, row_blocks, column_blocks
 
 

@@ -23,8 +23,8 @@ OUTPUT_FIRST = 0, 0, 0, 1
 
 
 LONG, SHORT_ROWS = 192, 10 if NAME == "znver4" else MAX_ROWS
-"""Terms from which a sum is long, and rows of the tallest tile of shorter ones. A Zen 4 has places for 64 half vectors that wait to be
-written, of which 14 x 2 vectors leave 8: the tile after that waits for them, a third of it where sums have 8 terms, 3 % with 64."""
+"""Terms from which a sum is long, and rows of the tallest tile of shorter ones. A Zen 4 has places for 64 halves of vectors that
+wait to be written, of which 14 x 2 vectors leave 8: the next tile waits, a third of its time with 8 terms, 3 % with 64."""
 
 
 def _tiles(
@@ -158,7 +158,7 @@ def tiles_elementwise(typingctx, M, A, a, am, B, b, C, c, cm, cols, init, i, acc
 def tiles_picked(typingctx, M, cols, values, v, picks, p, step, count, B, b, bm, C, c, cm):
     """C[m, j] += sum over k < count of values[k*step] * B[picks[k*step]; m, j], for m < M and j < cols: terms are picked from a list.
 
-    Rows of B and C are read, and those of C written, up to a whole number of vectors; arguments are those of `simd.tile_picked`.
+    Rows of B and C are read, and those of C written, up to a whole number of vectors; arguments are those of `tile_picked.tile_picked`.
     """
     n = types.intp
     return call_apart(TILES_PICKED, (n, n, values, n, picks, n, n, n, B, n, n, C, n, n), B)
