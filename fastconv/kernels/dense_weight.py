@@ -23,7 +23,7 @@ TALL, WIDE, CHUNK = (256, 512, 512) if IN_PLACE else (128, 512, 256)
 STRIP = 2
 """Vectors of B that are copied at a time, just before all tiles down a block read them."""
 
-FAR = 1 << (10 if IN_PLACE else 8)
+FAR = 1 << (12 if IN_PLACE else 8)
 """Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`: they lie near enough to each other."""
 
 UNFORESEEN = 1 << 7
