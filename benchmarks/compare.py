@@ -29,6 +29,7 @@ if not __package__:
     sys.path[0] = str(ROOT)  # run as a script, it was this file's folder; asv imports this file too and must keep its own path
 
 from benchmarks import report, startup  # noqa: E402
+from benchmarks.side_fastconv import taken  # noqa: E402
 from benchmarks.side_torch import LAYOUTS  # noqa: E402
 from benchmarks.worker import Worker, WorkerError  # noqa: E402
 from benchmarks.workloads import ALGORITHMS, CONVOLUTIONS, LINEARS, MODELS, PASSES, REPRESENTATIVE  # noqa: E402
@@ -148,7 +149,8 @@ class Comparison:
         return [{"name": name, "direction": direction} for name, direction in itertools.product(self.names(table, quick), PASSES)]
 
     def conv(self):
-        self.results["conv"] = self.rows("convolutions", "conv", self.chosen.algorithms, self.passes(CONVOLUTIONS, REPRESENTATIVE))
+        rows = self.rows("convolutions", "conv", self.chosen.algorithms, self.passes(CONVOLUTIONS, REPRESENTATIVE))
+        self.results["conv"] = [{**row, "taken": taken(row["name"])} for row in rows]
 
     def dense(self):
         self.results["dense"] = self.rows("dense layers", "dense", ["auto"], self.passes(LINEARS, ("digits 64-10", "lenet 400-120")))

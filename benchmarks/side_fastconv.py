@@ -15,6 +15,17 @@ def configure(threads):
     fastconv.set_num_threads(threads)
 
 
+def taken(name):
+    """The algorithm that "auto" takes for a convolution where Winograd's is allowed, by name."""
+    from fastconv import shapes
+    from fastconv.functional.conv import ALGORITHMS, module_of
+
+    conv = CONVOLUTIONS[name]
+    geometry = shapes.conv2d(conv.input, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
+    module = module_of("auto", geometry, np.dtype(np.float32), True)
+    return next(algorithm for algorithm, candidate in ALGORITHMS.items() if candidate is module)
+
+
 def prepare_conv(name, direction, variant):
     """A function that computes one pass and returns its result; `variant` is the algorithm, "auto" or a name."""
     from fastconv import functional as F

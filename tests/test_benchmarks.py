@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import assembly, bench_conv, bench_models, bench_ops, bench_startup, layer, report, startup, tile, workloads
+from benchmarks import assembly, bench_conv, bench_models, bench_ops, bench_startup, layer, report, side_fastconv, startup, tile, workloads
 from benchmarks.worker import Worker, WorkerError
 from fastconv import functional, models, shapes
 from fastconv.kernels import simd
@@ -150,7 +150,7 @@ def results(conv=2.0, step=2.0, wrong=()):
         "versions": {"fastconv": "1"},
         "took": 60.0,
         "load": 0.1,
-        "conv": [{"name": n, "direction": d, "seconds": times(conv), "flops": 2e9, **common} for n, d in grid],
+        "conv": [{"name": n, "direction": d, "seconds": times(conv), "flops": 2e9, "taken": "direct", **common} for n, d in grid],
         "dense": [
             {"name": n, "direction": d, "seconds": times(1.25), **common} for n, d in itertools.product(workloads.LINEARS, workloads.PASSES)
         ],
@@ -167,6 +167,16 @@ def test_ratios_are_medians_against_the_better_layout():
     assert report.ratio(row) == 3.0
     assert report.ratio({**row, "wrong": ["auto"]}) is None
     assert report.memory_ratio(results()["memory"][0]) == 0.75
+
+
+def test_what_auto_takes_is_held_against_the_fastest():
+    row = {"taken": "winograd", "seconds": {"auto": [9.0], "direct": [2.0], "winograd": [2.2], "nchw": [1.0]}}
+    assert report.choice(row) == pytest.approx(1.1)
+    assert report.choice({**row, "taken": "direct"}) == 1.0
+    assert report.choice({**row, "taken": "loops"}) is None
+    assert report.choice({**row, "seconds": {"auto": [9.0], "winograd": [2.2]}}) is None
+    assert side_fastconv.taken("cifar 8 3x3") == "winograd"
+    assert side_fastconv.taken("resnet 7 1x1") == "direct"
 
 
 def test_goals_are_met_or_not():

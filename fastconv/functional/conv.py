@@ -50,7 +50,7 @@ def get_winograd():
 
 
 @functools.lru_cache(maxsize=4096)
-def _algorithm(name, geometry, dtype, winograd_allowed):
+def module_of(name, geometry, dtype, winograd_allowed):
     """The module that computes, for an algorithm's name."""
     if name == "auto":
         if winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and conv_winograd.pays(geometry):
@@ -70,7 +70,7 @@ def _convolution(input, weight, stride, padding, dilation, groups, algorithm):
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    return x, weight, g, _algorithm(algorithm, g, x.dtype, _winograd_allowed)
+    return x, weight, g, module_of(algorithm, g, x.dtype, _winograd_allowed)
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algorithm="auto"):
@@ -224,7 +224,7 @@ def _transposed(input, weight, stride, padding, output_padding, groups, dilation
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
     g = shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
-    return x, weight, g, _algorithm(algorithm, g, x.dtype, _winograd_allowed)
+    return x, weight, g, module_of(algorithm, g, x.dtype, _winograd_allowed)
 
 
 def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, algorithm="auto"):
