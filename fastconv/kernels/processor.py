@@ -44,3 +44,6 @@ HALVES = VECTOR_BYTES < 64 or NAME == "znver4"
 """Whether the tiles of `tiles` take vectors of half the length where they use at most half of one. Zen 4 takes long vectors in two halves;
 elsewhere with AVX-512 half a vector costs as much as one, and the code for it a second to compile.
 """
+
+ADDERS = NAME.startswith("znver")
+"""Whether additions have units of their own, beside those of multiplications and multiply-additions, as in AMD's Zen."""

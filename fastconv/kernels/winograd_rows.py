@@ -4,6 +4,7 @@ All have the same six points, so B is the same; G and A have a column for each t
 """
 
 from fastconv.kernels.jit import device
+from fastconv.kernels.processor import ADDERS
 from fastconv.kernels.vector import fma
 
 # Points 0, +-P, +-Q and infinity. 5/8 and 3/2 halve the error of the usual 1 and 2 (5e-7 against 1.1e-6, root mean square, 64 channels), at
@@ -21,10 +22,19 @@ def zero_at_p_and_q(d0, d2, d4):
 
 
 @device(forceinline=True)
+def at_both(point, odd, even):
+    """even + point * odd and even - point * odd; where there are ADDERS without two operations for the units that multiply."""
+    if ADDERS:
+        part = odd * point
+        return even + part, even - part
+    return fma(odd, point, even), fma(odd, -point, even)
+
+
+@device(forceinline=True)
 def zero_but_at(point, other, d1, d2, d3, d4):
     """Those that are zero at all points but `point`, and at all but -`point`; `other` is the square of the other two."""
     even, odd = fma(d2, -other, d4), fma(d1, -other, d3)
-    return fma(odd, point, even), fma(odd, -point, even)
+    return at_both(point, odd, even)
 
 
 @device(forceinline=True)
@@ -60,20 +70,22 @@ def gradient_row(g0, g1, g2, g3):
     """A g, four numbers to six: the transpose of `output_row`."""
     even_p, odd_p = fma(g2, P2, g0), fma(g3, P2, g1)
     even_q, odd_q = fma(g2, Q2, g0), fma(g3, Q2, g1)
-    return g0, fma(odd_p, P, even_p), fma(odd_p, -P, even_p), fma(odd_q, Q, even_q), fma(odd_q, -Q, even_q), g3
+    at_p, at_q = at_both(P, odd_p, even_p), at_both(Q, odd_q, even_q)
+    return g0, at_p[0], at_p[1], at_q[0], at_q[1], g3
 
 
 @device(forceinline=True)
 def gradient_row_of_three(g0, g1, g2):
     """A g, three numbers to six: the transpose of `output_row_of_three`."""
-    even_p, even_q = fma(g2, P2, g0), fma(g2, Q2, g0)
-    return g0, fma(g1, P, even_p), fma(g1, -P, even_p), fma(g1, Q, even_q), fma(g1, -Q, even_q), g2
+    at_p, at_q = at_both(P, g1, fma(g2, P2, g0)), at_both(Q, g1, fma(g2, Q2, g0))
+    return g0, at_p[0], at_p[1], at_q[0], at_q[1], g2
 
 
 @device(forceinline=True)
 def gradient_row_of_two(g0, g1):
     """A g, two numbers to six: the transpose of `output_row_of_two`."""
-    return g0, fma(g1, P, g0), fma(g1, -P, g0), fma(g1, Q, g0), fma(g1, -Q, g0), g1
+    at_p, at_q = at_both(P, g1, g0), at_both(Q, g1, g0)
+    return g0, at_p[0], at_p[1], at_q[0], at_q[1], g1
 
 
 @device(forceinline=True)
