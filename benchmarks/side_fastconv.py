@@ -16,13 +16,13 @@ def configure(threads):
 
 
 def taken(name):
-    """The algorithm that "auto" takes for a convolution where Winograd's is allowed, by name."""
+    """The algorithm that "auto" takes for a convolution, by name."""
     from fastconv import shapes
-    from fastconv.functional.conv import ALGORITHMS, module_of
+    from fastconv.functional.conv import ALGORITHMS, get_winograd, module_of
 
     conv = CONVOLUTIONS[name]
     geometry = shapes.conv2d(conv.input, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
-    module = module_of("auto", geometry, np.dtype(np.float32), True)
+    module = module_of("auto", geometry, np.dtype(np.float32), get_winograd())
     return next(algorithm for algorithm, candidate in ALGORITHMS.items() if candidate is module)
 
 

@@ -12,7 +12,7 @@ from fastconv import reference, set_num_threads, set_winograd, shapes
 from fastconv.errors import ArgumentError
 from fastconv.functional import conv_direct, conv_lanes, conv_pooled, conv_tiles
 from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
-from fastconv.kernels import jit, strided
+from fastconv.kernels import jit, simd, strided, tiles
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
 
@@ -473,3 +473,19 @@ def test_strided_products_leave_no_pixel_as_it_was(images, size, stride, rng, mo
     expected = np.zeros_like(transposed)
     expected[:, :, :: stride[0], :: stride[1]] = np.einsum("nohw,oc->nchw", grad_output, w[:, :, 0, 0])
     np.testing.assert_array_equal(transposed, expected)
+
+
+@pytest.mark.parametrize("terms", [1, tiles.LONG - 1, tiles.LONG, 1000])
+@pytest.mark.parametrize("M", [*range(60), 96, 97, 98, 111, 112])
+def test_rows_are_cut_into_even_tiles(M, terms):
+    """As few tiles as their height allows, lower ones first, none more than a row higher than another."""
+    height, higher = tiles.heights.py_func(M, terms)
+    rows, m = [], 0
+    while m < M:
+        rows.append(height if m < higher else height + 1)
+        m += rows[-1]
+    most = tiles.SHORT_ROWS if terms < tiles.LONG else simd.MAX_ROWS
+    assert m == M
+    assert len(rows) == -(-M // most)
+    assert rows == sorted(rows)
+    assert M == 0 or (rows[0] > 0 and rows[-1] - rows[0] <= 1)

@@ -275,9 +275,10 @@ def test_empty_batch(rng):
     assert not gradients[1].any()
 
 
-@pytest.fixture
-def matrices(monkeypatch):
+@pytest.fixture(params=[False, True], ids=["multiply-adds", "adders"])
+def matrices(request, monkeypatch):
     """The matrix of a one-dimensional transform, by its module, name and how many numbers it takes."""
+    monkeypatch.setattr(winograd_rows, "ADDERS", request.param)
     helpers = {name: getattr(winograd_rows, name).py_func for name in ("zero_at_p_and_q", "zero_but_at", "at_both", "gradient_row")}
     transforms = {
         (module, name): value.py_func
@@ -286,8 +287,9 @@ def matrices(monkeypatch):
         if hasattr(value, "py_func")
     }
     for module in (winograd_rows, winograd_strided):
-        for name, function in {"fma": lambda a, b, c: a * b + c, **helpers}.items():
-            monkeypatch.setattr(module, name, function, raising=False)  # not each module has all
+        monkeypatch.setattr(module, "fma", lambda a, b, c: a * b + c)
+        for name in helpers.keys() & vars(module).keys():
+            monkeypatch.setattr(module, name, helpers[name])
     return lambda module, name, size: np.array(transforms[module, name](*np.eye(size)))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fastconv import functional as F
 from fastconv import reference
+from fastconv.kernels import dense_weight
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 
@@ -41,21 +42,55 @@ def test_drawn_linear_layers_are_exact(shape, outputs, seed):
     check_linear(tuple(shape), outputs, np.float32, np.random.default_rng(seed))
 
 
+DENSE = importlib.import_module("fastconv.functional.linear")
+
+
+@pytest.fixture
+def packing(monkeypatch):
+    """Every sum over rows packs what it reads of one factor, CHUNK_ROWS rows at a time."""
+    monkeypatch.setattr(DENSE, "COPYING_BLOCKS", 0)
+    monkeypatch.setattr(DENSE, "CHUNK_BYTES", 1)
+    DENSE._cut_over_rows.cache_clear()
+    yield
+    DENSE._cut_over_rows.cache_clear()
+
+
 @both_dtypes
 @pytest.mark.parametrize("inputs", [37, 101])
 @pytest.mark.parametrize("batch", [1024, 1025, 1100, 2600])
-def test_the_weight_gradient_of_a_long_batch_is_exact(batch, inputs, dtype, rng, monkeypatch):
-    """Chunks that are packed one after the other, each cut into two parts, with a last one that is shorter than what is worth packing;
-    and, of few inputs, the transposed product."""
-    monkeypatch.setattr(importlib.import_module("fastconv.functional.linear"), "CHUNK_BYTES", 1)
+def test_the_weight_gradient_of_a_long_batch_is_exact(batch, inputs, dtype, rng):
+    """One part, two and four; and, of fewer inputs than outputs, the transposed product."""
     check_linear((batch, inputs), 110, dtype, rng)
 
 
 @both_dtypes
-@pytest.mark.parametrize(("inputs", "outputs"), [(8200, 40), (2100, 600)])
+@pytest.mark.parametrize("inputs", [37, 101])
+@pytest.mark.parametrize("batch", [1025, 2600])
+@pytest.mark.usefixtures("packing")
+def test_the_weight_gradient_of_packed_chunks_is_exact(batch, inputs, dtype, rng):
+    """Chunks that are packed one after the other, with a last one that is shorter than what is worth packing."""
+    assert DENSE._cut_over_rows(inputs, 110, batch, np.dtype(dtype).itemsize)[:2] == (True, DENSE.CHUNK_ROWS)
+    check_linear((batch, inputs), 110, dtype, rng)
+
+
+@both_dtypes
+@pytest.mark.parametrize(("inputs", "outputs"), [(8200, 40), (2100, 600), (300, 1100)])
 def test_the_weight_gradient_of_a_wide_layer_is_exact(inputs, outputs, dtype, rng):
     """Parts of a sum that are several blocks of rows, whose columns are copied strip by strip, or packed; the last strip is not whole."""
     check_linear((1100, inputs), outputs, dtype, rng)
+
+
+@pytest.mark.parametrize("K", [1, 96, 97, 1024, 1025, 3136, 5000, 100_000])
+@pytest.mark.parametrize(("M", "N"), [(1, 1), (64, 64), (256, 256), (300, 700), (512, 512), (1280, 1280), (4096, 4096)])
+def test_a_sum_over_rows_is_cut_evenly(M, N, K):
+    """Into 1, 2, 4, 8 or 16 parts, as few as leave SPLIT_ROWS rows or less to each, and no more than PARTS over all blocks."""
+    pack, chunk, splits, row_blocks, column_blocks = DENSE._cut_over_rows(M, N, K, 4)
+    rows, most = min(K, chunk), max(1, DENSE.PARTS // (row_blocks * column_blocks))
+    assert splits in (1, 2, 4, 8, 16)
+    assert splits <= most
+    assert splits * DENSE.SPLIT_ROWS >= rows or 2 * splits > most
+    assert splits == 1 or splits // 2 * DENSE.SPLIT_ROWS < rows
+    assert pack == (row_blocks > DENSE.COPYING_BLOCKS and (K > dense_weight.SHORT or M * N > dense_weight.SHORT_RESULT))
 
 
 @both_dtypes
@@ -74,7 +109,7 @@ def test_one_row_is_exact(inputs, outputs, dtype, rng):
 
 
 @both_dtypes
-@pytest.mark.parametrize("inputs", [32, 96])
+@pytest.mark.parametrize("inputs", [32, 96, 512])
 @pytest.mark.parametrize("batch", [97, 300, 1100])
 def test_the_weight_gradient_of_short_rows_is_exact(batch, inputs, dtype, rng):
     """Rows of whole vectors, which are read where they are; one block of a sum and several, in one part and in two."""

@@ -16,8 +16,9 @@ NONE = {dtype: np.empty(0, dtype) for dtype in (FLOAT32, FLOAT64)}
 """An array that is not wanted, as kernels take it."""
 
 PARTS, SPLIT_ROWS = 16, 1 << 10
-"""A sum over a long batch is cut into at most so many parts, of at most so many rows where that is enough, so that many threads can share
-it: 1, 2, 4 ... of them, as seven parts take two threads as long as eight. Its order depends on shape only."""
+"""A sum over a long batch is cut into at most so many parts, that over rows of a matrix product into 1, 2, 4, 8 or 16: as few as leave
+SPLIT_ROWS rows or less to each, and no more than PARTS over all blocks of the result. Seven would take two threads as long as eight. The
+cut, and so the order, depends on the shape only."""
 
 
 ALIGNED = 1 << 10
@@ -37,7 +38,8 @@ CHUNK_ROWS, CHUNK_BYTES = 1 << 10, 1 << 21
 
 
 COPYING_BLOCKS = 4
-"""So many blocks of rows of a sum over rows at most each copy what they read of the wider factor for themselves."""
+"""Up to so many blocks of rows of a sum over rows each read the wider factor where it is, or copy it for themselves; for more it is packed
+once."""
 
 
 def zeros_bias(bias, size, dtype):
@@ -143,7 +145,7 @@ def transposed_pixels_times(x, rows, g):
 
 
 def _sum_over_rows(a, rows, b):
-    """a.T @ b, of those rows of a that `rows` says; b is packed where many blocks of rows read it."""
+    """a.T @ b, of those rows of a that `rows` says; b is packed where more than COPYING_BLOCKS blocks of rows read it."""
     (K, N), M, (run, between, far) = b.shape, a.shape[1], rows
     pack, chunk, splits, row_blocks, column_blocks = _cut_over_rows(M, N, K, b.itemsize)
     chunk, parts, a = max(1, chunk // run) * run if far else chunk, empty((splits, M, N), b.dtype), a.ravel()

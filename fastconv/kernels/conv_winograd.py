@@ -18,8 +18,8 @@ from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import elements_between
 from fastconv.kernels.scratch import scratch_pair, whole_lines
-from fastconv.kernels.simd import MAX_ROWS, REQUEST
-from fastconv.kernels.tiles import tiles_ahead
+from fastconv.kernels.simd import REQUEST
+from fastconv.kernels.tiles import heights, tiles_ahead
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat
 from fastconv.kernels.winograd_blocks import gradient_tiles, input_tiles, plain_outputs, pooled_outputs
@@ -41,7 +41,7 @@ def multiply(V, stride, v_step, count, IC, strided, u, v, wide, u_step, M, m_ste
     the next job reads: as late as possible, since L2 is full. `row` numbers are asked for by the tiles of a row of an element.
     """
     over, pairs, requests, row = (1, 0, 0, 1, 0, 0, IC, 1, L), (wide + 1) // 2, max(1, IC // REQUEST), max(1, count * stride)
-    step = MAX_ROWS * stride // (pairs * requests) + 1  # together, from what a tile asks for to what the one below it does
+    step = (heights(count, IC)[0] + 1) * stride // (pairs * requests) + 1  # together, from what a tile asks for to what the next one does
     late = max(whole_rows(outputs, row), count_rows(strided) * row - whole_rows(inputs, row))
     for e in range(ELEMENTS):
         before, rows = element(e, strided)

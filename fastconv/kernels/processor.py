@@ -45,5 +45,9 @@ HALVES = VECTOR_BYTES < 64 or NAME == "znver4"
 elsewhere with AVX-512 half a vector costs as much as one, and the code for it a second to compile.
 """
 
+FEW_STORES = NAME == "znver4"
+"""Whether there are places for half as many results as a tile of 14 rows has, beside those that wait to be written already: a Zen 4 has 64,
+for halves of its vectors."""
+
 ADDERS = NAME.startswith("znver")
 """Whether additions have units of their own, beside those of multiplications and multiply-additions, as in AMD's Zen."""

@@ -82,10 +82,10 @@ def rolled_loop(builder, count):
 def switch(builder, rows, most, emit):
     """Code for every number of rows, 1 to `most`, each emitted by `emit`, and a jump to that of `rows`."""
     done = builder.append_basic_block("tile.done")
-    switch = builder.switch(rows, done)
+    jump = builder.switch(rows, done)
     for count in range(1, most + 1):
         block = builder.append_basic_block(f"tile.{count}")
-        switch.add_case(ir.Constant(I64, count), block)
+        jump.add_case(ir.Constant(I64, count), block)
         builder.position_at_end(block)
         emit(count)
         builder.branch(done)
@@ -134,10 +134,10 @@ REQUEST, SPREADS = steps_of_request(VECTOR_BYTES), spread(VECTOR_BYTES)
 """Those of this processor's whole vectors, and whether they do."""
 
 
-def _opaque(builder, pointer):
+def _opaque(builder, value):
     """The same pointer or integer, of which LLVM knows nothing. It would compute a row's address from the row's before, one cycle each."""
-    function_type = ir.FunctionType(pointer.type, [pointer.type])
-    return builder.call(ir.InlineAsm(function_type, "", "=r,0"), [pointer])
+    function_type = ir.FunctionType(value.type, [value.type])
+    return builder.call(ir.InlineAsm(function_type, "", "=r,0"), [value])
 
 
 class _Tile:
@@ -171,8 +171,8 @@ class _Tile:
 
     def begin(self, pointer, row=None, column=None):
         """The pointer moved to the tile's first row and column, of these strides."""
-        strides = [(stride, self.anew(first)) for stride, first in zip((row, column), self.first, strict=True) if stride]
-        return self.at(pointer, *strides)
+        terms = [(stride, self.anew(first)) for stride, first in zip((row, column), self.first, strict=True) if stride]
+        return self.at(pointer, *terms)
 
     def emit(self, rows):
         builder, v = self.builder, self.v
@@ -185,8 +185,7 @@ class _Tile:
         result = None
         if self.spreads:
             corner, below = self.begin(self.pc, self.cm, self.cn), self.anew(self.ahead[2])
-            result = cgutils.alloca_once_value(builder, self.at(corner, (below, rows)))
-            self.last = self.at(corner, (below, 2 * rows - 1))
+            result = cgutils.alloca_once_value(builder, self.at(corner, (below, rows))), self.at(corner, (below, 2 * rows - 1))
         with rolled_loop(builder, S) as s, rolled_loop(builder, T) as t:
             s = self.anew(s)
             a = self.at(self.begin(self.pa, self.am), (a_s, s), (a_t, t))
@@ -223,11 +222,12 @@ class _Tile:
                     prefetch_line(builder, line)
                     builder.store(builder.gep(line, [self.ahead[1]]), wanted)
                 if result and step % 2:
-                    row = builder.load(result)
+                    place, last = result
+                    row = builder.load(place)
                     for n in range(2):
                         prefetch_line(builder, self.at(row, (self.cn, n)))
                     below = builder.gep(row, [self.ahead[2]])
-                    builder.store(builder.select(builder.icmp_unsigned("==", row, self.last), row, below), result)
+                    builder.store(builder.select(builder.icmp_unsigned("==", row, last), row, below), place)
                 columns = [v.load(self.at(b, (self.bn, n)), self.count) for n in range(self.vectors)]
                 for m in range(rows):
                     if adjacent:
@@ -271,13 +271,14 @@ def tile(typingctx, rows, NV, HALF, MASKED, A, m0, am, B, v0, bn, C, cm, cn, col
     `over` = (S, as, bs, T, at, bt, K, ak, bk): three nested sums, each with its length and its strides in A and B.
     `start` is init[v] for every row, or C itself where `accumulate` is not 0. Element (m; s, t, k) of A is a scalar at
     A[m*am + s*as + t*at + k*ak]; vector (v; s, t, k) of B starts at B[v*bn + s*bs + t*bt + k*bk]; vector (m, v) of C at
-    C[m*cm + v*cn]; init[v] at init[v*lanes]. With MASKED, the lanes from `cols` on are neither read nor written; with HALF,
-    vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS; arrays are pointers.
+    C[m*cm + v*cn]; init[v] at init[v*lanes], of whole vectors. With MASKED, the lanes from `cols` on are neither read nor written; with
+    HALF, vectors are half as long. NV, HALF and MASKED are integer literals, NV is 1 with MASKED, 1 <= rows <= MAX_ROWS; arrays are
+    pointers.
 
     With two vectors, and with a whole one where REQUEST is 1, each REQUEST of k also ask for a line of memory that will be read later: the
     n-th request, of all s and t, is for that of A[m0*am + distance + n*step], `ahead` = (distance, step, below). With SPREADS two
-    vectors also ask, in every other of four steps, for a row of two vectors of C, of as many rows below the tile as it has itself, `below`
-    apart, which is cm or 0.
+    vectors also ask, in every other step of four, for both vectors of one more row of C, those of the next tile if it is as high, which lie
+    `below` = cm apart; with `below` = 0 for those of the tile's own first row.
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, HALF, MASKED)):
         return None

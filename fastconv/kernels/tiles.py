@@ -4,8 +4,9 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastconv.kernels.apart import Apart
+from fastconv.kernels.jit import device
 from fastconv.kernels.prefetch import prefetch_rows
-from fastconv.kernels.processor import HALVES, NAME
+from fastconv.kernels.processor import FEW_STORES, HALVES
 from fastconv.kernels.simd import (
     MAX_ROWS,
     REQUEST,
@@ -22,9 +23,21 @@ OUTPUT_FIRST = 0, 0, 0, 1
 """`ahead` of tiles whose results are likely to be in no cache: they ask for the lines of these, and for none else that they do not read."""
 
 
-LONG, SHORT_ROWS = 192, 10 if NAME == "znver4" else MAX_ROWS
-"""Terms from which a sum is long, and rows of the tallest tile of shorter ones. A Zen 4 has places for 64 halves of vectors that
-wait to be written, of which 14 x 2 vectors leave 8: the next tile waits, a third of its time with 8 terms, 3 % with 64."""
+LONG, SHORT_ROWS = 192, 10 if FEW_STORES else MAX_ROWS
+"""Terms from which a sum is long, and rows of the tallest tile of shorter ones. After 14 x 2 results, which leave FEW_STORES 8 places, the
+next tile waits: a third of its time with 8 terms, 3 % with 64."""
+
+
+@device
+def heights(M, terms):
+    """(rows of each tile of M rows, or one more; the first row of those that have one more) where sums have so many terms.
+
+    16 rows are 8 + 8, not 14 + 2, which would wait for its own sums.
+    """
+    most = SHORT_ROWS if terms < LONG else MAX_ROWS
+    count = max(1, (M + most - 1) // most)
+    height = M // count
+    return height, (count * (height + 1) - M) * height
 
 
 def _tiles(
@@ -32,11 +45,9 @@ def _tiles(
 ):
     lanes = VECTOR_BYTES // itemsize(A)
     over = (S, a_s, b_s, T, a_t, b_t, K, a_k, b_k)
-    most = SHORT_ROWS if S * T * K < LONG else MAX_ROWS
-    count = (M + most - 1) // most
-    height, whole = M // max(count, 1), cols // lanes  # rows of a tile, or one more; vectors without a tail
-    higher = (count * (height + 1) - M) * height  # the first row of tiles one higher: 16 rows are 8 + 8, not 14 + 2, which would wait
-    spreads = SPREADS and 2 * S * T * (K // 4) > height  # there are steps enough
+    height, higher = heights(M, S * T * K)
+    whole = cols // lanes  # vectors without a tail
+    spreads = SPREADS and 2 * S * T * (K // 4) >= height + (higher < M)  # there are steps enough
     below = results * cm if spreads else 0
     v = 0
     while v + 2 <= whole:

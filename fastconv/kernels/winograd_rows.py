@@ -23,7 +23,7 @@ def zero_at_p_and_q(d0, d2, d4):
 
 @device(forceinline=True)
 def at_both(point, odd, even):
-    """even + point * odd and even - point * odd; where there are ADDERS without two operations for the units that multiply."""
+    """even + point * odd and even - point * odd: a multiplication and, for ADDERS, two additions, else two multiply-additions."""
     if ADDERS:
         part = odd * point
         return even + part, even - part
