@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fastconv import functional as F
 from fastconv import reference
 from fastconv.kernels import dense_weight
+from fastconv.memory import empty
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 
@@ -78,6 +79,19 @@ def test_the_weight_gradient_of_packed_chunks_is_exact(batch, inputs, dtype, rng
 def test_the_weight_gradient_of_a_wide_layer_is_exact(inputs, outputs, dtype, rng):
     """Parts of a sum that are several blocks of rows, whose columns are copied strip by strip, or packed; the last strip is not whole."""
     check_linear((1100, inputs), outputs, dtype, rng)
+
+
+@both_dtypes
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 2), (601, 200), (301, 400), (1024, 400), (300, 1100)])
+def test_the_weight_gradient_of_no_rows_is_zero(inputs, outputs, dtype):
+    """Also of layers whose factors would be copied, or packed."""
+    x, w, g = np.zeros((0, inputs), dtype), np.ones((outputs, inputs), dtype), np.zeros((0, outputs), dtype)
+    empty(w.shape, w.dtype).fill(np.nan)  # what the result may lie in
+    grad_input, grad_weight, grad_bias = F.linear_backward(g, x, w)
+    assert grad_input.shape == x.shape
+    assert grad_weight.shape == w.shape
+    assert not grad_weight.any()
+    assert not grad_bias.any()
 
 
 @pytest.mark.parametrize("K", [1, 96, 97, 1024, 1025, 3136, 5000, 100_000])

@@ -88,11 +88,13 @@ def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_bloc
         tiles(height, a, m, 1, b, v * column, column, c, corner, N, size, v1 - v, cols, zeros, 0, more, over)
         return
     first, last = part(s, splits, K)
-    if first == last and not more:
-        for i in range(height):
-            zero(c, corner + i * N, cols)
+    if first == last:
+        if not more:
+            for i in range(height):
+                zero(c, corner + i * N, cols)
+        return
     chunks = (last - first + CHUNK - 1) // CHUNK
-    depth = (last - first + chunks - 1) // max(1, chunks)
+    depth = (last - first + chunks - 1) // chunks
     here, near = IN_PLACE and far == 0, row == size or (row % size == 0 and row * itemsize(b) < FAR)  # B is packed, or in short rows
     line = LINE_NUMBERS + (whole_lines(height) if IN_PLACE else depth)  # of rows of 4 KB the copies would share few lines of the cache
     copied = 0 if here else depth * line if IN_PLACE else (height + size) * line
