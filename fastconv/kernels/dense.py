@@ -8,7 +8,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import elements_between
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
-from fastconv.kernels.tiles import heights, tiles_ahead
+from fastconv.kernels.tiles import LONG, SHORT_ROWS, tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, select
 from fastconv.kernels.vector_memory import copy, flat, load, store, zero
@@ -99,13 +99,13 @@ def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blo
         depth = min(DEPTH, K - k)
         if packs:
             pack_block(b, given, k, depth, n0, n1, N, K, near)
-        over = (1, 0, 0, 1, 0, 0, depth, 1, row)
+        over, tall = (1, 0, 0, 1, 0, 0, depth, 1, row), SHORT_ROWS if depth < LONG else MAX_ROWS
         m = m0
         while m < m1:
             rest = min(m1, (m // run + 1) * run) - m
             height = rest // ((rest + STRIP - 1) // STRIP)
             after, corner, target, requests = m + height, place(m, rows) + k, place(m, into) + n0, max(1, depth // REQUEST)
-            step = max(1, heights(height, depth)[0] * between // (pairs * requests))  # tiles of a strip together ask for the strip after it
+            step = max(1, min(tall, height) * between // (pairs * requests))  # tiles of a strip together ask for the strip after it
             if STRIP > MAX_ROWS and (n1 < N or depth < K):  # other jobs, or later steps of this one, read the same rows first
                 step = 0
             ahead = (place(after, rows) + k - corner, step, requests * step, 1)
