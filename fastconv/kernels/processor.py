@@ -46,8 +46,8 @@ elsewhere with AVX-512 half a vector costs as much as one, and the code for it a
 """
 
 FEW_STORES = NAME == "znver4"
-"""Whether there are places for half as many results as a tile of 14 rows has, beside those that wait to be written already: a Zen 4 has 64,
-for halves of its vectors."""
+"""Whether the results of 14 x 2 whole vectors nearly fill the places where stores wait to be written: a Zen 4 has 64 of them, and such a
+vector takes two."""
 
 ADDERS = NAME.startswith("znver")
 """Whether additions have units of their own, beside those of multiplications and multiply-additions, as in AMD's Zen."""

@@ -24,8 +24,8 @@ OUTPUT_FIRST = 0, 0, 0, 1
 
 
 LONG, SHORT_ROWS = 192, 10 if FEW_STORES else MAX_ROWS
-"""Terms from which a sum is long, and rows of the tallest tile of shorter ones. After 14 x 2 results, which leave FEW_STORES 8 places, the
-next tile waits: a third of its time with 8 terms, 3 % with 64."""
+"""Terms from which a sum is long, and rows of the tallest tile of shorter ones. With FEW_STORES the tile after one of 14 rows waits until
+some of its results are written: a third of its time with 8 terms, 3 % with 64."""
 
 
 @device
