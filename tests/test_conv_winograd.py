@@ -150,13 +150,29 @@ def test_the_same_bits_on_any_number_of_threads(name, threads, rng):
         assert_same_bits(one, other)
 
 
-@pytest.mark.parametrize("cut", [(1, 2, 2), (3, 4, 2), (3, 10, 6), (40, 40, 40)])
+@pytest.mark.parametrize("cut", [(1, 2, 2), (3, 4, 2), (4, 3, 3), (3, 10, 6), (40, 40, 40)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_how_tiles_are_cut_changes_no_bit_of_forward(cut, stride, monkeypatch, rng):
     x, w = rng.standard_normal((10, 19, 9, 9), np.float32), rng.standard_normal((70, 19, 3, 3), np.float32)
     expected = F.conv2d(x, w, padding=1, stride=stride, algorithm="winograd")
     monkeypatch.setattr(conv_winograd, "_cut", lambda *arguments: cut)
     assert_same_bits(F.conv2d(x, w, padding=1, stride=stride, algorithm="winograd"), expected)
+
+
+def test_large_filters_of_few_tiles_are_shared_in_halves():
+    """Which are even: a thread of two reads those that it has transformed."""
+
+    def shares(T, IC, OC, itemsize=4):
+        vectors = OC * itemsize // VECTOR_BYTES
+        _, share, _ = conv_winograd._cut(T, 36, IC, vectors, itemsize)
+        return [min(share, vectors - first) for first in range(0, vectors, share)]
+
+    lanes = VECTOR_BYTES // 4
+    assert shares(512, 256, 256) == [128 // lanes] * 2
+    assert shares(512, 256, 65 * lanes) == [33, 32]
+    assert shares(512, 256, 256, 8) == [256 // lanes] * 2
+    assert len(shares(513, 256, 256)) == 1
+    assert len(shares(512, 64, 256)) == 1
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -39,6 +39,10 @@ SPAN_BYTES = 1 << 20 if LARGE_L2 else 1 << 18
 JOBS, SHARE = 8, 32
 """Where there are fewer blocks of tiles than JOBS, jobs share the output channels, SHARE each at least: all transform the same input."""
 
+HALVES = 2
+"""With up to so many tiles for each filter of FILTER_BYTES in all, jobs share these in two halves, and one thread of two reads those that it
+has transformed: lines that another has written, or still has, take longer to come than tiles to be transformed twice."""
+
 FEW, DEPTH = 128, 256
 """Up to so many tiles jobs take all of them and share the filters, of which they transform those of DEPTH summed channels at a time."""
 
@@ -204,7 +208,8 @@ def _cut(T, rows, IC, vectors, itemsize):
         blocks = _even(blocks)
     least = max(1, SHARE * itemsize // VECTOR_BYTES)
     shares = min(-(-JOBS // blocks), max(1, vectors // least)) if blocks else 1
-    share = _even(-(-vectors // shares))
+    halves = wide and shares == 1 and T * itemsize <= HALVES * vectors * VECTOR_BYTES
+    share = -(-vectors // 2) if halves else _even(-(-vectors // shares))
     vector_bytes = rows * max(1, -(-T // max(1, blocks))) * VECTOR_BYTES
     return blocks, share, max(2, min(share, SPAN_BYTES // vector_bytes // 2 * 2))
 

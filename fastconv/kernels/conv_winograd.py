@@ -59,12 +59,12 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     """Job `job` of `convolve`."""
     (ic, IC, _, _), (vectors, _, u_step) = group, U.shape
     N, x, u, y = X.shape[0], flat(X), flat(U), flat(Y)
-    L, total, shares = lanes(y), count_tiles(N, tiling), (vectors + share - 1) // share
+    L, total = lanes(y), count_tiles(N, tiling)
     stride, most = padded(IC, L), (total + blocks - 1) // blocks
     line = padded(span * L, L)
     v_step, m_step = most * stride + LINE, most * line + LINE
-    t0, t1 = part(job // shares, blocks, total)
-    v0 = job % shares * share
+    t0, t1 = part(job % blocks, blocks, total)
+    v0 = job // blocks * share
     v1 = min(vectors, v0 + share)
     alone = v1 - v0 <= 2 and line == stride  # a row's products replace the row once they all are there, in the first cache
     strided = is_strided(tiling)
@@ -73,7 +73,7 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     if alone:
         M = V
     start = np.zeros(span * L, y.dtype)
-    inputs = memory_of_tiles(X, IC, t1, most, tiling) if (job + 1) % shares == 0 else (0, 0)  # others read the same tiles again
+    inputs = memory_of_tiles(X, IC, t1, most, tiling)
     outputs = (y.size * t0 // total, y.size * t1 // total) if group[3] == Y.shape[3] and vectors <= span else (0, 0)
     input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, 0, stride, v_step)
     for v in range(v0, v1, span):
@@ -91,7 +91,7 @@ def convolve(X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, s
     """Reads X (N, H, W, C), transformed weights U, bias of all channels; writes Y (N, OH, OW, C), numbers below `low` as `low`.
 
     With `pooled`, Y is (N, OH / 2, OW / 2, C), the maxima of 2 x 2 of ReLU, and argmax as pool.relu_max_forward_2x2 writes it, or empty.
-    Parallel over `blocks` blocks of tiles and `share` vectors of output channels, of which a job takes `span` at a time.
+    Parallel over `share` vectors of output channels, of which a job takes `span` at a time, and `blocks` blocks of tiles.
     """
     for job in prange(blocks * ((U.shape[0] + share - 1) // share)):
         _job(np.int64(job), X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, span)
