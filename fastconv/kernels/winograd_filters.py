@@ -5,6 +5,7 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.prefetch import prefetch, prefetch_lines
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
@@ -36,19 +37,24 @@ def _gradient_row_of_three(strided, m0, m1, m2, m3, m4, m5):
 def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step):
     """Filters of vector `v` and of the summed channels first .. last: element e of channel first + c goes to u[o + e * u_step + c * L]."""
     OC, IC, K, _ = weight.shape
-    w, L, n = flat(weight), lanes(weight), K * K
+    w, L, n, row = flat(weight), lanes(weight), K * K, IC * K * K
     j0 = v * L
     cols = min(L, (IC if by_input else OC) - j0)
     taps, half = scratch(n * L * L, w.dtype), scratch(6 * K * L, w.dtype)  # (summed channel, tap, lane)
     for r0 in range(first, last, L):
         own = min(L, last - r0)
-        if by_input:
+        if by_input:  # each asks for the same of the next ones
             for r in range(own):
+                i = ((r0 + r) * IC + j0) * n
+                prefetch_lines(w, i + L * row, i + L * row + cols * n)
                 for e in range(0, n, L):
-                    transpose(w, ((r0 + r) * IC + j0) * n + e, n, cols, min(L, n - e), taps, (r * n + e) * L, L, L)
+                    transpose(w, i + e, n, cols, min(L, n - e), taps, (r * n + e) * L, L, L)
         else:
             for e in range(0, own * n, L):
-                transpose(w, (j0 * IC + r0) * n + e, IC * n, cols, min(L, own * n - e), taps, e * L, L, L)
+                i = (j0 * IC + r0) * n + e
+                for j in range(cols):
+                    prefetch(w, i + L * n + j * row)
+                transpose(w, i, row, cols, min(L, own * n - e), taps, e * L, L, L)
         tap, step = (n - 1, -L) if by_input else (0, L)
         for r in range(own):
             i, e = (r * n + tap) * L, o + (r0 - first + r) * L
