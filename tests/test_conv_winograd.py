@@ -221,7 +221,7 @@ def test_large_batches_are_split_evenly():
     assert splits(100, 128, 128) == 2
     assert splits(64, 640, 640) == 1
     assert splits(1000, 512, 512) == 1
-    assert splits(1 << 20, 256, 256) == 2
+    assert splits(1 << 20, 256, 256) == 4
     assert splits(0, 8, 8) == 1
 
 

@@ -46,7 +46,7 @@ has transformed: lines that another has written, or still has, take longer to co
 FEW, DEPTH = 128, 256
 """Up to so many tiles jobs take all of them and share the filters, of which they transform those of DEPTH summed channels at a time."""
 
-WEIGHT_CHANNELS, WEIGHT_BYTES, MOST_WEIGHT = 128, 5 << 19, 56
+WEIGHT_DEPTH, WEIGHT_WIDE, WEIGHT_BYTES, MOST_WEIGHT = 128, 256, 7 << 18, 56
 """Input and output channels of a job of a weight's gradient, and what it transforms of them at once: so many bytes, so many tiles at most.
 
 More channels are transformed less often, more tiles change the sums less often."""
@@ -302,7 +302,7 @@ def _weight_gradient(x, grad_output, grad_weight, tiling, group):
 def _weight_cut(T, rows, IC, OC, itemsize):
     """(splits, block, depth, wide) of kernels.conv_winograd.backward_weight for `T` tiles."""
     lanes = VECTOR_BYTES // itemsize
-    depth, wide = (_whole(-(-channels // -(-channels // WEIGHT_CHANNELS)), lanes) for channels in (IC, OC))
+    depth, wide = (_whole(-(-channels // -(-channels // most)), lanes) for channels, most in ((IC, WEIGHT_DEPTH), (OC, WEIGHT_WIDE)))
     blocks = -(-IC // depth) * -(-OC // wide)
     splits = max(1, min(WEIGHT_JOBS // blocks, T // SPLIT))
     if blocks % 2 and blocks < WEIGHT_JOBS:  # an even number of jobs, for two threads
