@@ -29,6 +29,7 @@ if not __package__:
     sys.path[0] = str(ROOT)  # run as a script, it was this file's folder; asv imports this file too and must keep its own path
 
 from benchmarks import report, startup  # noqa: E402
+from benchmarks.rounds import Rounds  # noqa: E402
 from benchmarks.side_fastconv import taken  # noqa: E402
 from benchmarks.side_torch import LAYOUTS  # noqa: E402
 from benchmarks.worker import Worker, WorkerError  # noqa: E402
@@ -37,7 +38,6 @@ from benchmarks.workloads import ALGORITHMS, CONVOLUTIONS, LINEARS, MODELS, PASS
 GROUPS = ("conv", "dense", "steps", "start", "memory", "peak")
 COUNTED = {"conv": CONVOLUTIONS, "dense": LINEARS}  # workloads that know how many operations they take
 TOLERANCE = {"conv": 1e-4, "dense": 1e-4, "step": 1e-3}  # of the largest number; of the losses of three steps
-REST = 0.01  # s between turns: an OpenMP pool spins for some ms after its last region
 MANY = 64  # channels from which on direct is held against the peak
 LARGE = 1e9  # floating-point operations from which on a shape must scale with threads
 
@@ -81,7 +81,7 @@ class Comparison:
     """The workers, and what they have measured so far."""
 
     def __init__(self, chosen, folder):
-        self.chosen, self.folder = chosen, folder
+        self.chosen, self.folder, self.rounds = chosen, folder, Rounds(chosen.rounds, chosen.seconds)
         self.with_torch = importlib.util.find_spec("torch") is not None
         self.results = {"settings": {**vars(chosen), "output": chosen.output.name, "with_torch": self.with_torch}, "load": report.load()}
 
@@ -95,15 +95,6 @@ class Comparison:
     def contestants(self, ours, theirs, variants):
         """(label, worker, variant) of everyone who takes turns at a workload."""
         return [("fastconv", ours, v) for v in variants] + ([("torch", theirs, v) for v in LAYOUTS] if theirs else [])
-
-    def turns(self, contestants):
-        """{variant: the median of each round}, the contestants one after the other, each round in the opposite order."""
-        times = {variant: [] for _, _, variant in contestants}
-        for k in range(self.chosen.rounds):
-            for _, worker, variant in contestants[:: -1 if k % 2 else 1]:
-                time.sleep(REST)
-                times[variant].append(worker.ask("time", variant=variant, seconds=self.chosen.seconds))
-        return times
 
     def measure(self, kind, ours, theirs, variants, steps=1, **workload):
         """One workload: results compared, then times; variants that do not fit are left out."""
@@ -120,7 +111,8 @@ class Comparison:
                 contestants.append((label, worker, variant))
                 files[variant] = file
         errors = {v: relative_error(files[v], files[LAYOUTS[0]]) for v in files if theirs and v not in LAYOUTS}
-        times = self.turns(contestants)
+        found = self.rounds.turns([(worker, variant) for _, worker, variant in contestants], ours)
+        times = {variant: taken for (_, _, variant), taken in zip(contestants, found, strict=True)}
         for worker in filter(None, (ours, theirs)):
             worker.ask("drop")
         for file in files.values():
@@ -212,16 +204,12 @@ class Comparison:
         ]
         with self.worker("fastconv", few) as one, self.worker("fastconv", many) as other:
             for kind, workload in tqdm(workloads, f"{few} and {many} threads", disable=None):
-                times = {few: [], many: []}
                 for worker in (one, other):
                     worker.ask("prepare", kind=kind, variant="auto", **workload)
-                for _ in range(self.chosen.rounds):
-                    for worker in (one, other):
-                        time.sleep(REST)
-                        times[worker.threads].append(worker.ask("time", variant="auto", seconds=self.chosen.seconds))
+                slow, fast = map(statistics.median, self.rounds.turns([(one, "auto"), (other, "auto")], other))
                 for worker in (one, other):
                     worker.ask("drop")
-                rows.append({**workload, "speedup": statistics.median(times[few]) / statistics.median(times[many])})
+                rows.append({**workload, "speedup": slow / fast})
         self.results["scaling"] = rows
 
     def run(self):
@@ -261,6 +249,7 @@ def main():
         comparison.run()
     results = comparison.results
     results["machine"], results["versions"] = report.machine(), report.versions()
+    results["rounds"] = comparison.rounds.account()
     results["took"] = time.time() - began
     (chosen.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (chosen.output / "results.md").write_text(report.markdown(results))

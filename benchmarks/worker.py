@@ -105,6 +105,12 @@ class Bench:
 
         return peak.gflops(self.threads)
 
+    def distance(self):
+        """ns in which a line of memory goes from one of this worker's processors to another and back."""
+        from benchmarks import distance
+
+        return distance.farthest(self.threads)
+
     def memory(self, name, variant, size=None):
         """Bytes: (resident before, highest while a model is built and trained until steps are steady); code is loaded beforehand."""
         small = self.side.prepare_step(name, variant, size=2)

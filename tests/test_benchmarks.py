@@ -4,6 +4,7 @@ import inspect
 import itertools
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import assembly, bench_conv, bench_models, bench_ops, bench_startup, layer, report, side_fastconv, startup, tile, workloads
+from benchmarks import (
+    assembly,
+    bench_conv,
+    bench_models,
+    bench_ops,
+    bench_startup,
+    distance,
+    layer,
+    report,
+    side_fastconv,
+    startup,
+    tile,
+    workloads,
+)
+from benchmarks.rounds import Rounds, sentence
 from benchmarks.worker import Worker, WorkerError
 from fastconv import functional, models, shapes
 from fastconv.kernels import simd
@@ -150,6 +165,7 @@ def results(conv=2.0, step=2.0, wrong=()):
         "versions": {"fastconv": "1"},
         "took": 60.0,
         "load": 0.1,
+        "rounds": {"kept": 90, "again": 5, "poor": 1, "way": 55.0, "gflops": 233.0},
         "conv": [{"name": n, "direction": d, "seconds": times(conv), "flops": 2e9, "taken": "direct", **common} for n, d in grid],
         "dense": [
             {"name": n, "direction": d, "seconds": times(1.25), **common} for n, d in itertools.product(workloads.LINEARS, workloads.PASSES)
@@ -160,6 +176,45 @@ def results(conv=2.0, step=2.0, wrong=()):
         "peak": [{"name": "cifar 8 3x3", "direction": "forward", "gflops": 90.0, "limit": 100.0}],
         "scaling": [{"name": "cifar 8 3x3", "direction": "forward", "speedup": 1.95}],
     }
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be told their place")
+def test_distance_of_processors():
+    assert distance.farthest(1) == 0.0
+    if len(os.sched_getaffinity(0)) > 1:
+        assert 0 < distance.farthest(2) < 1e6
+
+
+class Machine:
+    """A worker on a machine whose state is as it is told, one (ns, GFLOP/s) for each time that somebody looks."""
+
+    def __init__(self, states):
+        self.states, self.turns = iter(states), []
+
+    def ask(self, do, **arguments):
+        if do == "time":
+            self.turns.append(arguments["variant"])
+            return float(len(self.turns))
+        if do == "peak":
+            self.way, gflops = next(self.states)
+            return gflops
+        return self.way
+
+
+def test_a_round_on_a_machine_that_is_slower_than_it_can_be_is_measured_again():
+    good, far, shared = (50.0, 200.0), (300.0, 200.0), (50.0, 100.0)
+    machine, rounds = Machine([good, good, far, good, good, shared, good, good]), Rounds(3, 0.0)
+    times = rounds.turns([(machine, "ours"), (machine, "theirs")], machine)
+    assert times == [[1, 8, 13], [2, 7, 14]]  # turns 3 to 6, and 9 to 12, lie beside a slower look
+    assert machine.turns[:4] == ["ours", "theirs", "theirs", "ours"]
+    assert rounds.account() == {"kept": 3, "again": 4, "poor": 0, "way": 50.0, "gflops": 200.0}
+
+
+def test_a_machine_that_stays_slow_is_measured_all_the_same():
+    machine, rounds = Machine([(50.0, 200.0)] + [(300.0, 200.0)] * 9), Rounds(2, 0.0)
+    assert rounds.turns([(machine, "ours")], machine) == [[5, 6]]
+    assert rounds.account()["poor"] == 2
+    assert "2 rounds count, 2 of them in spite of this, and 4 were measured again" in sentence(rounds.account())
 
 
 def test_ratios_are_medians_against_the_better_layout():

@@ -40,8 +40,8 @@ JOBS, SHARE = 8, 32
 """Where there are fewer blocks of tiles than JOBS, jobs share the output channels, SHARE each at least: all transform the same input."""
 
 HALVES = 2
-"""With up to so many tiles for each filter of FILTER_BYTES in all, jobs share these in two halves, and one thread of two reads those that it
-has transformed: lines that another has written, or still has, take longer to come than tiles to be transformed twice."""
+"""With up to so many tiles for each of FILTER_BYTES of filters, jobs share these in two halves, and one thread of two reads what it has
+transformed itself: lines that another has just written take longer to come than tiles to be transformed twice."""
 
 FEW, DEPTH = 128, 256
 """Up to so many tiles jobs take all of them and share the filters, of which they transform those of DEPTH summed channels at a time."""
