@@ -214,7 +214,7 @@ def test_a_machine_that_stays_slow_is_measured_all_the_same():
     machine, rounds = Machine([(50.0, 200.0)] + [(300.0, 200.0)] * 9), Rounds(2, 0.0)
     assert rounds.turns([(machine, "ours")], machine) == [[5, 6]]
     assert rounds.account()["poor"] == 2
-    assert "2 rounds count, 2 of them in spite of this, and 4 were measured again" in sentence(rounds.account())
+    assert "2 rounds of turns count, 2 of them in spite of this, and 4 were measured again" in sentence(rounds.account())
 
 
 def test_ratios_are_medians_against_the_better_layout():

@@ -48,6 +48,7 @@ def fill_normalized(x, image, size, first, left, factors, panel, rows, width):
         for w in range(0, seen, 4):
             i, p, columns = image + (h * W + w) * C, ((h - first) * width + left + w) * L, min(4, seen - w)
             for v in range(C // L):
+                prefetch_four(x, i + v * L + 8 * C, C)
                 _normalize_four(x, i + v * L, C, factors, v * L, L, panel, p + v * plane, columns)
             if C % L > 0:
                 _normalize_four(x, i + C // L * L, C, factors, C // L * L, C % L, panel, p + C // L * plane, columns)

@@ -31,6 +31,7 @@ def _fill(g, image, size, first, left, panel, rows, width):
         for w in range(0, seen, 4):
             i, p, columns = image + (h * W + w) * C, ((h - first) * width + left + w) * L, min(4, seen - w)
             for v in range(C // L):
+                prefetch_four(g, i + v * L + 4 * C, C)
                 _copy_four(g, i + v * L, C, L, panel, p + v * plane, columns)
             if C % L > 0:
                 _copy_four(g, i + C // L * L, C, C % L, panel, p + C // L * plane, columns)
