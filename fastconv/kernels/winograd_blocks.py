@@ -36,16 +36,17 @@ def _input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step):
     N, H, W, C = X.shape
     x, (S, _, PT, PL, DH, DW, _, _), L = flat(X), tiling, lanes(V)
     zeros, edge = np.zeros(L, X.dtype), scratch(ELEMENTS * L, X.dtype)
-    own = last - first
+    own, row, pixel = last - first, DH * W * C, DW * C
+    end = x.size - 5 * (row + pixel) - L  # of tiles that may be read as whole vectors: what is not their own they make nothing of
     n, py, px, ty, tx = place(t0, tiling)
     for k in range(at, at + t1 - t0):
         o = start + k * stride
         ih, iw = py + S * DH * ty - PT, px + S * DW * tx - PL
-        i, row, pixel, inside = ((n * H + ih) * W + iw) * C + first, DH * W * C, DW * C, (ih, iw, DH, DW, H, W)
+        i, inside = ((n * H + ih) * W + iw) * C + first, (ih, iw, DH, DW, H, W)
         near = ih < 0 or iw < 0 or ih + 5 * DH >= H or iw + 5 * DW >= W
         for c in range(0, own, L):
             d, corner, below, beside = x, i + c, row, pixel
-            if near or own - c < L:
+            if near or i + c > end:
                 d, corner, below, beside = flat(edge), 0, 6 * L, L
                 fill_edge(x, i + c, row, pixel, own - c, 6, inside, zeros, edge)
             input_tile(d, corner, below, beside, V, o + c, step)
@@ -68,16 +69,17 @@ def _gradient_tiles(G, t0, t1, first, last, tiling, V, start, at, stride, step):
     N, OH, OW, OC = G.shape
     g, (S, _, _, _, DH, DW, _, _), L = flat(G), tiling, lanes(V)
     zeros, edge = np.zeros(L, G.dtype), scratch(16 * L, G.dtype)
-    own = last - first
+    own, row, pixel = last - first, DH * OW * OC, DW * OC
+    end = g.size - (S - 1) * (row + pixel) - L
     n, py, px, ty, tx = place(t0, tiling)
     for k in range(at, at + t1 - t0):
         o = start + k * stride
         oh, ow = py + S * DH * ty, px + S * DW * tx
-        i, row, pixel, inside = ((n * OH + oh) * OW + ow) * OC + first, DH * OW * OC, DW * OC, (oh, ow, DH, DW, OH, OW)
+        i, inside = ((n * OH + oh) * OW + ow) * OC + first, (oh, ow, DH, DW, OH, OW)
         near = oh + (S - 1) * DH >= OH or ow + (S - 1) * DW >= OW
         for c in range(0, own, L):
             d, corner, below, beside = g, i + c, row, pixel
-            if near or own - c < L:
+            if near or i + c > end:
                 d, corner, below, beside = flat(edge), 0, S * L, L
                 fill_edge(g, i + c, row, pixel, own - c, S, inside, zeros, edge)
             if S == 4:

@@ -26,6 +26,7 @@ def strided_input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, st
         PT, PL = 1 - (PT + 1) // 2, 1 - (PL + 1) // 2
     row, pixel, own = W * C, C, last - first
     zeros, edge = np.zeros(L, X.dtype), scratch(size * size * L, X.dtype)
+    end = x.size - (size - 1) * (row + pixel) - L  # as in `input_tiles`
     n, py, px, ty, tx = place(t0, tiling)
     for k in range(at, at + t1 - t0):
         ih, iw = R * ty - PT, R * tx - PL
@@ -33,7 +34,7 @@ def strided_input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, st
         near = ih < 0 or iw < 0 or ih + size > H or iw + size > W
         for c in range(0, own, L):
             d, corner, below, beside = x, i + c, row, pixel
-            if near or own - c < L:
+            if near or i + c > end:
                 d, corner, below, beside = flat(edge), 0, size * L, L
                 fill_edge(x, i + c, row, pixel, own - c, size, inside, zeros, edge)
             strided_input_tile(d, corner, jump * below, jump * beside, down * below, right * beside, V, start + c, k, stride, step)
@@ -45,7 +46,7 @@ def strided_gradient_tiles(G, t0, t1, first, last, tiling, V, start, at, stride,
     """`gradient_tiles`, to where winograd_strided.places says."""
     N, OH, OW, OC = G.shape
     g, L, row, pixel, own = flat(G), lanes(V), OW * OC, OC, last - first
-    zeros, edge = np.zeros(L, G.dtype), scratch(16 * L, G.dtype)
+    zeros, edge, end = np.zeros(L, G.dtype), scratch(16 * L, G.dtype), g.size - 3 * (row + pixel) - L
     n, py, px, ty, tx = place(t0, tiling)
     for k in range(at, at + t1 - t0):
         oh, ow = 4 * ty, 4 * tx
@@ -53,7 +54,7 @@ def strided_gradient_tiles(G, t0, t1, first, last, tiling, V, start, at, stride,
         near = oh + 4 > OH or ow + 4 > OW
         for c in range(0, own, L):
             d, corner, below, beside = g, i + c, row, pixel
-            if near or own - c < L:
+            if near or i + c > end:
                 d, corner, below, beside = flat(edge), 0, 4 * L, L
                 fill_edge(g, i + c, row, pixel, own - c, 4, inside, zeros, edge)
             strided_gradient_tile(d, corner, below, beside, V, start + c, k, stride, step)
