@@ -15,14 +15,14 @@ def configure(threads):
     fastconv.set_num_threads(threads)
 
 
-def taken(name):
-    """The algorithm that "auto" takes for a convolution, by name."""
+def taken(name, direction):
+    """The algorithm that "auto" takes for a pass of a convolution, by name."""
     from fastconv import shapes
     from fastconv.functional.conv import ALGORITHMS, get_winograd, module_of
 
     conv = CONVOLUTIONS[name]
     geometry = shapes.conv2d(conv.input, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
-    module = module_of("auto", geometry, np.dtype(np.float32), get_winograd())
+    module = module_of("auto", geometry, np.dtype(np.float32), get_winograd(), direction == "backward_weight")
     return next(algorithm for algorithm, candidate in ALGORITHMS.items() if candidate is module)
 
 

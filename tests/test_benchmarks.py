@@ -230,8 +230,9 @@ def test_what_auto_takes_is_held_against_the_fastest():
     assert report.choice({**row, "taken": "direct"}) == 1.0
     assert report.choice({**row, "taken": "loops"}) is None
     assert report.choice({**row, "seconds": {"auto": [9.0], "winograd": [2.2]}}) is None
-    assert side_fastconv.taken("cifar 8 3x3") == "winograd"
-    assert side_fastconv.taken("resnet 7 1x1") == "direct"
+    assert side_fastconv.taken("cifar 8 3x3", "forward") == "winograd"
+    assert side_fastconv.taken("resnet 7 1x1", "forward") == "direct"
+    assert [side_fastconv.taken("lenet conv2 5x5", direction) for direction in workloads.PASSES] == ["direct", "direct", "winograd"]
 
 
 def test_goals_are_met_or_not():

@@ -371,6 +371,23 @@ def test_auto_takes_it_where_it_pays(chosen, rng):
     assert chosen == ["winograd", "direct", "winograd", "direct", "winograd", "direct"]
 
 
+def test_when_the_weights_gradient_pays():
+    def pays(N, IC, OC, size, filter_size=3, groups=1, stride=1):
+        weight = OC, IC // groups, filter_size, filter_size
+        return conv_winograd.pays_for_weight(shapes.conv2d((N, IC, size, size), weight, stride, filter_size // 2, 1, groups))
+
+    assert pays(256, 8, 16, 14)
+    assert pays(64, 8, 32, 14, 5)
+    assert pays(64, 64, 64, 28)
+    assert pays(8, 128, 128, 28, groups=4)
+    assert not pays(64, 3, 64, 32)
+    assert not pays(64, 8, 8, 14)
+    assert not pays(64, 1, 16, 28)
+    assert not pays(8, 128, 128, 28, groups=8)
+    assert not pays(1, 512, 512, 4)
+    assert not pays(64, 16, 16, 32, stride=2)
+
+
 def test_it_can_be_forbidden(chosen, rng):
     x, w = (rng.standard_normal(shape, np.float32) for shape in LARGE)
     layer = nn.Conv2d(64, 64, 3, padding=1, algorithm="direct")

@@ -50,10 +50,11 @@ def get_winograd():
 
 
 @functools.lru_cache(maxsize=4096)
-def module_of(name, geometry, dtype, winograd_allowed):
-    """The module that computes, for an algorithm's name."""
+def module_of(name, geometry, dtype, winograd_allowed, for_weight=False):
+    """The module that computes, for an algorithm's name: the weight's gradient, or the other passes."""
     if name == "auto":
-        if winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and conv_winograd.pays(geometry):
+        pays = conv_winograd.pays_for_weight if for_weight else conv_winograd.pays
+        if winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and pays(geometry):
             return conv_winograd
         return conv_loops if conv_direct.unfit(geometry) else conv_direct
     if name not in ALGORITHMS:
@@ -165,7 +166,7 @@ def conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, weight, output_ma
     grad_input = grad_weight = grad_bias = None
     if any(mask):
         before = channels_last("grad_output", max_pool2d_backward_argmax(nchw(grad_output), argmax, g.output_shape, 2))
-        grad_input, grad_weight, grad_bias = _gradients(g, compute, before, x, weight, mask)
+        grad_input, grad_weight, grad_bias = _gradients(g, compute, compute, before, x, weight, mask)
     if need_input and not dense_input:
         grad_input = nchw(conv_pooled.backward_input(g, grad_output, argmax, weight))
     if (need_weight or need_bias) and not dense_weight:
@@ -206,15 +207,20 @@ def conv2d_backward(
     x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
     mask = three("output_mask", output_mask)
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.output_shape)
-    return _gradients(g, compute, grad_output, x, weight, mask)
+    return _gradients(g, compute, _for_weight(algorithm, g, x.dtype), grad_output, x, weight, mask)
 
 
-def _gradients(g, compute, grad_output, x, weight, output_mask):
+def _for_weight(algorithm, g, dtype):
+    """The module that computes the weight's gradient."""
+    return module_of(algorithm, g, dtype, _winograd_allowed, for_weight=True)
+
+
+def _gradients(g, compute, compute_weight, grad_output, x, weight, output_mask):
     """What `conv2d_backward` returns, of grad_output (N, OH, OW, OC) and x (N, H, W, IC)."""
     need_input, need_weight, need_bias = output_mask
     return (
         nchw(compute.backward_input(g, grad_output, weight)) if need_input else None,
-        compute.backward_weight(g, x, grad_output) if need_weight else None,
+        compute_weight.backward_weight(g, x, grad_output) if need_weight else None,
         sum_rows(grad_output.reshape(-1, g.OC)) if need_bias else None,
     )
 
@@ -303,6 +309,6 @@ def conv_transpose2d_backward(
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.input_shape)
     return (
         nchw(compute.forward(g, grad_output, weight, zeros_bias(None, g.OC, x.dtype))) if need_input else None,
-        compute.backward_weight(g, grad_output, x) if need_weight else None,
+        _for_weight(algorithm, g, x.dtype).backward_weight(g, grad_output, x) if need_weight else None,
         sum_rows(grad_output.reshape(-1, g.IC)) if need_bias else None,
     )

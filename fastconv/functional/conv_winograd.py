@@ -101,6 +101,12 @@ DEPTH_COSTS = 30, 60
 """What a number of a deep image costs, and one of a deep filter, in multiply-adds as well: memory, and taps one by one."""
 
 
+WEIGHT_COSTS, FEWEST_ROWS = (0.98, 165, 193), 6
+"""As COSTS, of a weight's gradient alone, with stride 1: a product, whose rows are FEWEST_ROWS at least, a tile of one channel of the
+input, and one of the gradient. Vectors count as a whole. Its products are long sums, where those of the other passes are as short as
+channels are few, so that it pays sooner."""
+
+
 UNPOOL_COST, INPUT_SHARE, WEIGHT_SHARE = 25, 0.95, 0.4
 """What writing out a number of the gradient behind maxima of 2 x 2 costs, and conv_pooled's passes in terms of direct's multiply-adds:
 fitted too."""
@@ -138,9 +144,28 @@ def _share(g):
     return cost / max(1, g.flops // 2)
 
 
+@functools.lru_cache(maxsize=1024)
+def _weight_share(g):
+    """`_share` for the weight's gradient alone, where that differs: with stride 1 and many tiles."""
+    if _share(g) == math.inf or _deep(g):
+        return _share(g)
+    tiling, (IC, OC) = _forward_tiling(g, g.OH, g.OW), _channels(g)
+    T = _count(g.N, tiling)
+    if _is_strided(tiling) or _filters_shared(T, min(IC, OC), 4):
+        return _share(g)
+    (product, input_tile, gradient_tile), (_, _, filter_cost) = WEIGHT_COSTS, COSTS[ELEMENTS]
+    tile = product * ELEMENTS * max(FEWEST_ROWS, IC) * _whole(OC) + input_tile * _whole(IC) + gradient_tile * _whole(OC)
+    return g.groups * (T * tile + filter_cost * IC * OC) / max(1, g.flops // 2)
+
+
 def pays(g):
-    """Whether this algorithm is the faster one."""
+    """Whether this algorithm is the faster one forward and for the input's gradient."""
     return _share(g) < 1
+
+
+def pays_for_weight(g):
+    """The same for the weight's gradient."""
+    return _weight_share(g) < 1
 
 
 def pays_behind_maxima(g):
