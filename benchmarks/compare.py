@@ -1,13 +1,14 @@
 """Measures fastconv against PyTorch: the ratios of the goals, and every other number that a claim about speed rests on.
 
-    python benchmarks/compare.py                    everything, about a quarter of an hour on two cores
+    python benchmarks/compare.py                    everything, a quarter of an hour on two cores, more if they are disturbed
     python benchmarks/compare.py --conv --filter 3x3 --algorithms auto,im2col
     python benchmarks/compare.py --steps --threads 1
     python benchmarks/compare.py --quick            a few shapes, few rounds: a look, not a result
 
 Each library runs in processes of its own, which take turns: a chunk of one, then the same chunk of the other, for several rounds, and
-the median over rounds counts. PyTorch's time is the better of its two memory layouts. Results are compared with each other before any
-time is taken. Without PyTorch fastconv is measured alone. Nothing else should run on the machine.
+the median over rounds counts; a round in which the machine is slower than it can be is measured again. PyTorch's time is the better of
+its two memory layouts. Results are compared with each other before any time is taken. Without PyTorch fastconv is measured alone.
+Nothing else should run on the machine.
 """
 
 import argparse
@@ -112,7 +113,7 @@ class Comparison:
                 files[variant] = file
         errors = {v: relative_error(files[v], files[LAYOUTS[0]]) for v in files if theirs and v not in LAYOUTS}
         found = self.rounds.turns([(worker, variant) for _, worker, variant in contestants], ours)
-        times = {variant: taken for (_, _, variant), taken in zip(contestants, found, strict=True)}
+        times = {variant: column for (_, _, variant), column in zip(contestants, found, strict=True)}
         for worker in filter(None, (ours, theirs)):
             worker.ask("drop")
         for file in files.values():
@@ -206,10 +207,10 @@ class Comparison:
             for kind, workload in tqdm(workloads, f"{few} and {many} threads", disable=None):
                 for worker in (one, other):
                     worker.ask("prepare", kind=kind, variant="auto", **workload)
-                slow, fast = map(statistics.median, self.rounds.turns([(one, "auto"), (other, "auto")], other))
+                by_few, by_many = map(statistics.median, self.rounds.turns([(one, "auto"), (other, "auto")], other))
                 for worker in (one, other):
                     worker.ask("drop")
-                rows.append({**workload, "speedup": slow / fast})
+                rows.append({**workload, "speedup": by_few / by_many})
         self.results["scaling"] = rows
 
     def run(self):
@@ -249,7 +250,7 @@ def main():
         comparison.run()
     results = comparison.results
     results["machine"], results["versions"] = report.machine(), report.versions()
-    results["rounds"] = comparison.rounds.account()
+    results["account"] = comparison.rounds.account()
     results["took"] = time.time() - began
     (chosen.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (chosen.output / "results.md").write_text(report.markdown(results))

@@ -49,8 +49,12 @@ def play(turn, player, turns):
 
 
 def nanoseconds(first, second, turns=TURNS):
-    """The time in ns of one line's way from processor `first` to processor `second` and back, as the system counts them."""
+    """The time in ns of one line's way from processor `first` to processor `second` and back, as the system counts them.
+
+    OSError where the system does not let threads choose.
+    """
     turn, start, took = np.zeros(16, np.int64), threading.Barrier(2, timeout=10), []
+    os.sched_setaffinity(0, os.sched_getaffinity(0))
     play(turn, 0, 0)  # compiles
 
     def player(k, processor):
@@ -69,14 +73,19 @@ def nanoseconds(first, second, turns=TURNS):
 
 
 def farthest(threads):
-    """The longest way from the first of `threads` processors to another; 0 for one thread, and where threads cannot be told their place."""
-    if threads == 1 or not hasattr(os, "sched_getaffinity"):
+    """The longest way from the first processor to another; 0 unless there are as many threads as processors, else nobody knows theirs."""
+    if threads == 1 or not hasattr(os, "sched_getaffinity") or threads != len(os.sched_getaffinity(0)):
         return 0.0
-    first, *others = sorted(os.sched_getaffinity(0))[:threads]
-    return max((min(nanoseconds(first, other) for _ in range(2)) for other in others), default=0.0)
+    first, *others = sorted(os.sched_getaffinity(0))
+    try:
+        return max(min(nanoseconds(first, other) for _ in range(2)) for other in others)
+    except OSError:
+        return 0.0
 
 
 if __name__ == "__main__":
-    processors = sorted(os.sched_getaffinity(0))
+    processors = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(processors) < 2:
+        print("There are no two processors that a thread could be sent to.")
     for other in processors[1:]:
         print(f"{processors[0]} and {other}: {nanoseconds(processors[0], other):.0f} ns")

@@ -255,7 +255,7 @@ def markdown(results):
     parts += [meaning] if s["with_torch"] else ["PyTorch was not installed: there are no ratios."]
     if (results["load"] or 0) > BUSY:
         parts.append(f"**Something else ran on the machine (load {results['load']:.1f} at the start): no ground for a claim.**")
-    parts += filter(None, [rounds.sentence(results["rounds"])])
+    parts += filter(None, [rounds.sentence(results["account"])])
     if s["quick"]:
         parts.append("**A quick look with few turns: no ground for a claim.**")
     rows = [[what, wanted, f"{value:.2f}", "yes" if met else "**no**"] for what, wanted, value, met in goals(results)]

@@ -22,7 +22,7 @@ def taken(name, direction):
 
     conv = CONVOLUTIONS[name]
     geometry = shapes.conv2d(conv.input, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
-    module = module_of("auto", geometry, np.dtype(np.float32), get_winograd(), direction == "backward_weight")
+    module = module_of("auto", geometry, np.dtype(np.float32), get_winograd(), for_weight=direction == "backward_weight")
     return next(algorithm for algorithm, candidate in ALGORITHMS.items() if candidate is module)
 
 

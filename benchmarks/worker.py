@@ -106,7 +106,7 @@ class Bench:
         return peak.gflops(self.threads)
 
     def distance(self):
-        """ns in which a line of memory goes from one of this worker's processors to another and back."""
+        """ns in which a line of memory goes from one processor to another and back; 0 where nobody can tell."""
         from benchmarks import distance
 
         return distance.farthest(self.threads)

@@ -165,7 +165,7 @@ def results(conv=2.0, step=2.0, wrong=()):
         "versions": {"fastconv": "1"},
         "took": 60.0,
         "load": 0.1,
-        "rounds": {"kept": 90, "again": 5, "poor": 1, "way": 55.0, "gflops": 233.0},
+        "account": {"kept": 90, "again": 5, "poor": 1, "way": 55.0, "gflops": 233.0},
         "conv": [{"name": n, "direction": d, "seconds": times(conv), "flops": 2e9, "taken": "direct", **common} for n, d in grid],
         "dense": [
             {"name": n, "direction": d, "seconds": times(1.25), **common} for n, d in itertools.product(workloads.LINEARS, workloads.PASSES)
@@ -180,9 +180,20 @@ def results(conv=2.0, step=2.0, wrong=()):
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be told their place")
 def test_distance_of_processors():
-    assert distance.farthest(1) == 0.0
-    if len(os.sched_getaffinity(0)) > 1:
-        assert 0 < distance.farthest(2) < 1e6
+    processors = len(os.sched_getaffinity(0))
+    assert distance.farthest(1) == distance.farthest(processors + 1) == 0.0
+    if processors > 1:
+        assert 0 < distance.farthest(processors) < 1e6
+        assert len(os.sched_getaffinity(0)) == processors
+
+
+def test_no_distance_where_threads_may_not_choose(monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    assert distance.farthest(2) == 0.0
 
 
 class Machine:
@@ -202,19 +213,27 @@ class Machine:
 
 
 def test_a_round_on_a_machine_that_is_slower_than_it_can_be_is_measured_again():
-    good, far, shared = (50.0, 200.0), (300.0, 200.0), (50.0, 100.0)
+    good, far, shared = (50.0, 200.0), (300.0, 200.0), (15.0, 100.0)
     machine, rounds = Machine([good, good, far, good, good, shared, good, good]), Rounds(3, 0.0)
     times = rounds.turns([(machine, "ours"), (machine, "theirs")], machine)
     assert times == [[1, 8, 13], [2, 7, 14]]  # turns 3 to 6, and 9 to 12, lie beside a slower look
-    assert machine.turns[:4] == ["ours", "theirs", "theirs", "ours"]
+    assert machine.turns[:6] == ["ours", "theirs", "theirs", "ours", "theirs", "ours"]
     assert rounds.account() == {"kept": 3, "again": 4, "poor": 0, "way": 50.0, "gflops": 200.0}
 
 
 def test_a_machine_that_stays_slow_is_measured_all_the_same():
     machine, rounds = Machine([(50.0, 200.0)] + [(300.0, 200.0)] * 9), Rounds(2, 0.0)
+    assert sentence(rounds.account()) == ""
     assert rounds.turns([(machine, "ours")], machine) == [[5, 6]]
     assert rounds.account()["poor"] == 2
-    assert "2 rounds of turns count, 2 of them in spite of this, and 4 were measured again" in sentence(rounds.account())
+    assert "back in 50 ns" in sentence(rounds.account())
+    assert "2 rounds count, 2 of them in spite of this, and 4 were measured again" in sentence(rounds.account())
+
+
+def test_where_no_distance_is_known_none_is_told():
+    machine, rounds = Machine([(0.0, 200.0)] * 3), Rounds(2, 0.0)
+    assert rounds.turns([(machine, "ours")], machine) == [[1, 2]]
+    assert "processor" not in sentence(rounds.account())
 
 
 def test_ratios_are_medians_against_the_better_layout():

@@ -377,29 +377,6 @@ PICKED = {  # images, channels of input and output, size of the image: which gra
 }
 
 
-def test_the_weights_gradient_has_a_rule_of_its_own(rng, kernels_called):
-    """Six channels are too few for Winograd's other passes."""
-    x, w = rng.standard_normal((64, 6, 14, 14), np.float32), rng.standard_normal((16, 6, 5, 5), np.float32)
-    grad_output = rng.standard_normal((64, 16, 10, 10), np.float32)
-
-    def called(function, *arguments, **options):
-        kernels_called.clear()
-        function(*arguments, **options)
-        return {name for name in kernels_called if name.startswith("conv_winograd.")}
-
-    weight = {"conv_winograd.backward_weight"}
-    assert called(F.conv2d, x, w) == set()
-    assert called(F.conv2d_backward, grad_output, x, w) == weight
-    assert called(F.conv2d_backward, grad_output, x, w, output_mask=(True, False, True)) == set()
-    assert called(F.conv2d_backward, grad_output, x, w, algorithm="direct") == set()
-    assert called(F.conv_transpose2d_backward, x, grad_output, w) == weight
-    set_winograd(False)
-    try:
-        assert called(F.conv2d_backward, grad_output, x, w) == set()
-    finally:
-        set_winograd(True)
-
-
 @pytest.mark.parametrize("allowed", [True, False])
 @pytest.mark.parametrize("name", PICKED)
 def test_gradients_behind_maxima_where_it_pays(name, allowed, rng, kernels_called):
@@ -422,6 +399,29 @@ def test_gradients_behind_maxima_where_it_pays(name, allowed, rng, kernels_calle
     for result, alone, wanted in zip(results, masked, expected, strict=True):
         np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
         assert_same_bits(alone, result)
+
+
+def test_the_weights_gradient_has_a_rule_of_its_own(rng, kernels_called):
+    """Six channels are too few for Winograd's other passes."""
+    x, w = rng.standard_normal((64, 6, 14, 14), np.float32), rng.standard_normal((16, 6, 5, 5), np.float32)
+    grad_output = rng.standard_normal((64, 16, 10, 10), np.float32)
+
+    def called(function, *arguments, **options):
+        kernels_called.clear()
+        function(*arguments, **options)
+        return {name for name in kernels_called if name.startswith("conv_winograd.")}
+
+    weight = {"conv_winograd.backward_weight"}
+    assert called(F.conv2d, x, w) == set()
+    assert called(F.conv2d_backward, grad_output, x, w) == weight
+    assert called(F.conv2d_backward, grad_output, x, w, output_mask=(True, False, True)) == set()
+    assert called(F.conv2d_backward, grad_output, x, w, algorithm="direct") == set()
+    assert called(F.conv_transpose2d_backward, x, grad_output, w) == weight
+    set_winograd(False)
+    try:
+        assert called(F.conv2d_backward, grad_output, x, w) == set()
+    finally:
+        set_winograd(True)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,8 @@ def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, group
         y = compute.forward_relu_max(g, x, weight, bias, argmax)
     else:
         y = relu_max_halves(compute.forward(g, x, weight, bias), argmax)
-    return nchw(y), argmax, (x, g, compute, algorithm in ("auto", "direct") and conv_pooled.fits(g, x.itemsize))
+    sparse = algorithm in ("auto", "direct") and conv_pooled.fits(g, x.itemsize)
+    return nchw(y), argmax, (x, g, compute, _for_weight(algorithm, g, x.dtype), sparse)
 
 
 def conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, weight, output_mask=(True, True, True)):
@@ -154,7 +155,7 @@ def conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, weight, output_ma
     Three of four numbers of the convolution's own gradient are 0. They are neither written to memory nor multiplied, unless there are so
     many channels that "winograd" takes less time for all of them, or another algorithm is asked for.
     """
-    x, g, compute, sparse = seen
+    x, g, compute, compute_weight, sparse = seen
     weight = same_dtype("weight", weight, x.dtype, 4)
     check_shape("weight", weight, g.weight_shape)
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.halves_shape)
@@ -166,7 +167,7 @@ def conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, weight, output_ma
     grad_input = grad_weight = grad_bias = None
     if any(mask):
         before = channels_last("grad_output", max_pool2d_backward_argmax(nchw(grad_output), argmax, g.output_shape, 2))
-        grad_input, grad_weight, grad_bias = _gradients(g, compute, compute, before, x, weight, mask)
+        grad_input, grad_weight, grad_bias = _gradients(g, compute, compute_weight, before, x, weight, mask)
     if need_input and not dense_input:
         grad_input = nchw(conv_pooled.backward_input(g, grad_output, argmax, weight))
     if (need_weight or need_bias) and not dense_weight:

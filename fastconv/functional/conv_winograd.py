@@ -14,6 +14,7 @@ import numpy as np
 from fastconv.functional.pool import relu_max_halves
 from fastconv.functional.space_to_depth import deep, filters_from_depth, filters_to_depth, images_from_depth, images_to_depth
 from fastconv.kernels import conv_winograd, conv_winograd_few, dense, winograd_blocks, winograd_filters, winograd_tiling
+from fastconv.kernels.jit import get_num_threads
 from fastconv.kernels.processor import L2_BYTES, VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.winograd_strided import ROWS
@@ -39,9 +40,9 @@ SPAN_BYTES = 1 << 20 if LARGE_L2 else 1 << 18
 JOBS, SHARE = 8, 32
 """Where there are fewer blocks of tiles than JOBS, jobs share the output channels, SHARE each at least: all transform the same input."""
 
-HALVES = 2
-"""With up to so many tiles for each of FILTER_BYTES of filters, jobs share these in two halves, and one thread of two reads what it has
-transformed itself: lines that another has just written take longer to come than tiles to be transformed twice."""
+HALVED = 2
+"""Where filters take FILTER_BYTES, and no more than so many tiles meet each, jobs share these in two halves, and one thread of two reads
+what it has transformed itself: lines that another has just written take longer to come than tiles to be transformed twice."""
 
 FEW, DEPTH = 128, 256
 """Up to so many tiles jobs take all of them and share the filters, of which they transform those of DEPTH summed channels at a time."""
@@ -50,6 +51,9 @@ WEIGHT_DEPTH, WEIGHT_WIDE, WEIGHT_BYTES, MOST_WEIGHT = 128, 256, 7 << 18, 56
 """Input and output channels of a job of a weight's gradient, and what it transforms of them at once: so many bytes, so many tiles at most.
 
 More channels are transformed less often, more tiles change the sums less often."""
+
+WEIGHT_NARROW = 64
+"""Output channels of a job at least, where fewer make jobs for more threads."""
 
 WEIGHT_JOBS, SPLIT = 8, 192
 """Up to so many jobs are made by splitting the tiles, so many tiles for each: a split's sums take as long on their way back as some ten."""
@@ -96,16 +100,13 @@ FEWEST_CHANNELS = 32
 FEWEST_PAYING = 4
 """Tiles from which on it pays where jobs share the filters: so many for the weight; forward and for the input 1 would do."""
 
-
 DEPTH_COSTS = 30, 60
 """What a number of a deep image costs, and one of a deep filter, in multiply-adds as well: memory, and taps one by one."""
-
 
 WEIGHT_COSTS, FEWEST_ROWS = (0.98, 165, 193), 6
 """As COSTS, of a weight's gradient alone, with stride 1: a product, whose rows are FEWEST_ROWS at least, a tile of one channel of the
 input, and one of the gradient. Vectors count as a whole. Its products are long sums, where those of the other passes are as short as
 channels are few, so that it pays sooner."""
-
 
 UNPOOL_COST, INPUT_SHARE, WEIGHT_SHARE = 25, 0.95, 0.4
 """What writing out a number of the gradient behind maxima of 2 x 2 costs, and conv_pooled's passes in terms of direct's multiply-adds:
@@ -118,7 +119,7 @@ def _whole(channels, lanes=VECTOR_BYTES // 4):
 
 
 def _cost(g):
-    """What a pass costs on average, in multiply-adds: fewer than direct's, but of tiles over the border too, and transforms."""
+    """What a pass of a group costs, of three the average, in multiply-adds: fewer than direct's, but of whole tiles, and transforms."""
     tiling, (IC, OC) = _forward_tiling(g, g.OH, g.OW), _channels(g)
     rows, filters = _rows(tiling), IC * OC
     product, tile, filter_cost = COSTS[rows]
@@ -133,7 +134,7 @@ def _share(g):
     d, (IC, OC) = _deep(g) or g, _channels(g)
     if d.IC // d.groups * OC > MOST_FILTERS or (g.groups > 1 and min(IC, OC) < FEWEST_CHANNELS):
         return math.inf
-    cost = _cost(d)
+    cost = d.groups * _cost(d)
     if d is not g:
         image, tap = DEPTH_COSTS
         cost += image * d.N * d.H * d.W * d.IC + tap * d.KH * d.KW * d.IC * d.OC
@@ -233,7 +234,7 @@ def _cut(T, rows, IC, vectors, itemsize):
         blocks = _even(blocks)
     least = max(1, SHARE * itemsize // VECTOR_BYTES)
     shares = min(-(-JOBS // blocks), max(1, vectors // least)) if blocks else 1
-    halves = wide and shares == 1 and T * itemsize <= HALVES * vectors * VECTOR_BYTES
+    halves = wide and shares == 1 and T * itemsize <= HALVED * vectors * VECTOR_BYTES
     share = -(-vectors // 2) if halves else _even(-(-vectors // shares))
     vector_bytes = rows * max(1, -(-T // max(1, blocks))) * VECTOR_BYTES
     return blocks, share, max(2, min(share, SPAN_BYTES // vector_bytes // 2 * 2))
@@ -316,22 +317,31 @@ def backward_weight(g, x, grad_output):
 def _weight_gradient(x, grad_output, grad_weight, tiling, group):
     """One group's grad_weight."""
     (_, IC, _, OC), T, rows = group, _count(len(x), tiling), _rows(tiling)
-    splits, block, depth, wide = _weight_cut(T, rows, IC, OC, x.itemsize)
+    splits, block, depth, wide = _weight_cut(T, rows, IC, OC, x.itemsize, get_num_threads())
     parts = grad_weight[None] if splits == 1 else empty((splits, *grad_weight.shape), x.dtype)
     conv_winograd.backward_weight(2 * rows * T * IC * OC, x, grad_output, parts, tiling, group, block, depth, wide)
     if splits > 1:
         dense.sum_splits(2 * parts.size, parts.reshape(splits, -1), grad_weight.ravel())
 
 
+def _share_of(channels, most, lanes):
+    """Channels of each of as few blocks as have `most` or fewer, all nearly alike, in whole vectors."""
+    return _whole(-(-channels // -(-channels // most)), lanes)
+
+
 @functools.lru_cache(maxsize=1024)
-def _weight_cut(T, rows, IC, OC, itemsize):
-    """(splits, block, depth, wide) of kernels.conv_winograd.backward_weight for `T` tiles."""
-    lanes = VECTOR_BYTES // itemsize
-    depth, wide = (_whole(-(-channels // -(-channels // most)), lanes) for channels, most in ((IC, WEIGHT_DEPTH), (OC, WEIGHT_WIDE)))
+def _weight_cut(T, rows, IC, OC, itemsize, threads):
+    """(splits, block, depth, wide) of kernels.conv_winograd.backward_weight for `T` tiles; the order of sums depends on `splits` only."""
+    lanes, most = VECTOR_BYTES // itemsize, WEIGHT_WIDE
+    depth, wide = _share_of(IC, WEIGHT_DEPTH, lanes), _share_of(OC, most, lanes)
     blocks = -(-IC // depth) * -(-OC // wide)
     splits = max(1, min(WEIGHT_JOBS // blocks, T // SPLIT))
     if blocks % 2 and blocks < WEIGHT_JOBS:  # an even number of jobs, for two threads
         splits = max(1, splits // 2 * 2, min(2, T // FEWEST))
+    while blocks * splits < threads and most > WEIGHT_NARROW:
+        most //= 2
+        wide = _share_of(OC, most, lanes)
+        blocks = -(-IC // depth) * -(-OC // wide)
     if blocks * splits == 1:  # few tiles: two jobs nevertheless
         depth, wide = (depth, _whole(-(-OC // 2), lanes)) if lanes < OC else (_whole(-(-IC // 2), lanes), wide)
     share, most = max(1, -(-T // splits)), _block(rows, depth + wide, itemsize, WEIGHT_BYTES, MOST_WEIGHT)

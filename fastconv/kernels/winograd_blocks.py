@@ -37,7 +37,7 @@ def _input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step):
     x, (S, _, PT, PL, DH, DW, _, _), L = flat(X), tiling, lanes(V)
     zeros, edge = np.zeros(L, X.dtype), scratch(ELEMENTS * L, X.dtype)
     own, row, pixel = last - first, DH * W * C, DW * C
-    end = x.size - 5 * (row + pixel) - L  # of tiles that may be read as whole vectors: what is not their own they make nothing of
+    end = x.size - 5 * (row + pixel) - L  # the last start of a tile of whole vectors; lanes of other channels are read and never used
     n, py, px, ty, tx = place(t0, tiling)
     for k in range(at, at + t1 - t0):
         o = start + k * stride

@@ -43,7 +43,8 @@ def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step):
     taps, half = scratch(n * L * L, w.dtype), scratch(6 * K * L, w.dtype)  # (summed channel, tap, lane)
     for r0 in range(first, last, L):
         own = min(L, last - r0)
-        if by_input:  # each asks for the same of the next ones
+        # what is read asks for the same numbers of the next L summed channels
+        if by_input:
             for r in range(own):
                 i = ((r0 + r) * IC + j0) * n
                 prefetch_lines(w, i + L * row, i + L * row + cols * n)
