@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from cases import CONV, CONV_TRANSPOSE, SAME, Conv, ConvTranspose, ids
-from checks import assert_within, small_integers
+from checks import assert_within, exact_sums, small_integers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +45,7 @@ def integer_problem(case):
     return arguments, output, grad_output, backward(grad_output, *arguments[:2], **case.options)
 
 
+@exact_sums()
 def check_exact(case, algorithm, dtype):
     arguments, output, grad_output, gradients = integer_problem(case)
     forward, backward = OP[type(case)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from cases import ADAPTIVE, AVG_POOL, CONV, CONV_TRANSPOSE, LINEAR, MAX_POOL, ids
-from checks import assert_within, distinct, small_integers
+from checks import assert_within, distinct, exact_sums, small_integers
 from ops import OPS
 from ops import ids as op_ids
 
@@ -47,6 +47,7 @@ def gradients(function, arrays, grad_output, **options):
 # --- whole numbers: equality ---------------------------------------------------------------------------------------------
 
 
+@exact_sums()
 def check_exact(function, forward, backward, case, dtype, rng):
     x, w, b = (small_integers(rng, shape, dtype) for shape in (case.input_shape, case.weight_shape, (case.OC,)))
     y = forward(x, w, b, **case.options)
