@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from checks import assert_same_bits, small_integers
+from checks import assert_same_bits, exact_sums, small_integers
 
 import fastconv
 from fastconv import nn
@@ -69,6 +69,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", SHAPES)
+@exact_sums()
 def test_conv_relu_pool(name, dtype, rng):
     shape, OC, kernel, options = SHAPES[name]
     net = whole_numbers(conv_relu_pool(shape[1], OC, kernel, dtype=dtype, **options), rng)
