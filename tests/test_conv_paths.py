@@ -402,9 +402,9 @@ def test_gradients_behind_maxima_where_it_pays(name, allowed, rng, kernels_calle
 
 
 def test_the_weights_gradient_has_a_rule_of_its_own(rng, kernels_called):
-    """Six channels are too few for Winograd's other passes."""
-    x, w = rng.standard_normal((64, 6, 14, 14), np.float32), rng.standard_normal((16, 6, 5, 5), np.float32)
-    grad_output = rng.standard_normal((64, 16, 10, 10), np.float32)
+    """Twelve channels are too few for Winograd's other passes."""
+    x, w = rng.standard_normal((64, 12, 14, 14), np.float32), rng.standard_normal((32, 12, 5, 5), np.float32)
+    grad_output = rng.standard_normal((64, 32, 10, 10), np.float32)
 
     def called(function, *arguments, **options):
         kernels_called.clear()

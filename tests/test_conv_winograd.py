@@ -11,7 +11,7 @@ from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional import conv, conv_direct, conv_winograd
 from fastconv.functional.conv import conv2d_relu_max_pool2d
 from fastconv.kernels import winograd_rows, winograd_strided
-from fastconv.kernels.processor import VECTOR_BYTES
+from fastconv.kernels.processor import ADDERS, VECTOR_BYTES
 
 EPS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 GROWTH = 20  # of the error by the transforms, in terms of the bound of a plain sum; docs/algorithms.md
@@ -421,11 +421,12 @@ def test_when_the_weights_gradient_pays():
         weight = OC, IC // groups, filter_size, filter_size
         return conv_winograd.pays_for_weight(shapes.conv2d((N, IC, size, size), weight, stride, filter_size // 2, 1, groups))
 
-    assert pays(256, 8, 16, 14)
-    assert pays(64, 8, 32, 14, 5)
+    assert pays(256, 8, 32, 14)
+    assert pays(64, 16, 32, 14, 5)
+    assert pays(64, 6, 16, 14, 5) == ADDERS  # transforms cost half as many multiply-adds
     assert pays(64, 64, 64, 28)
     assert pays(8, 128, 128, 28, groups=4)
-    assert pays(64, 8, 8, 14) == (VECTOR_BYTES < 64)  # half of a vector
+    assert pays(64, 16, 8, 14) == (VECTOR_BYTES < 64)  # half of a vector
     assert not pays(64, 1, 16, 28)
     assert not pays(8, 128, 128, 28, groups=8)
     assert not pays(1, 512, 512, 4)

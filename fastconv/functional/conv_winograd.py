@@ -15,7 +15,7 @@ from fastconv.functional.pool import relu_max_halves
 from fastconv.functional.space_to_depth import deep, filters_from_depth, filters_to_depth, images_from_depth, images_to_depth
 from fastconv.kernels import conv_winograd, conv_winograd_few, dense, winograd_blocks, winograd_filters, winograd_tiling
 from fastconv.kernels.jit import get_num_threads
-from fastconv.kernels.processor import L2_BYTES, VECTOR_BYTES
+from fastconv.kernels.processor import ADDERS, L2_BYTES, VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.kernels.winograd_strided import ROWS
 from fastconv.kernels.winograd_tiling import ELEMENTS, LINE
@@ -103,10 +103,10 @@ FEWEST_PAYING = 4
 DEPTH_COSTS = 30, 60
 """What a number of a deep image costs, and one of a deep filter, in multiply-adds as well: memory, and taps one by one."""
 
-WEIGHT_COSTS, FEWEST_ROWS = (0.98, 165, 193), 6
+WEIGHT_COSTS, FEWEST_ROWS = (0.98, 165, 193) if ADDERS else (1.1, 290, 340), 6
 """As COSTS, of a weight's gradient alone, with stride 1: a product, whose rows are FEWEST_ROWS at least, a tile of one channel of the
 input, and one of the gradient. Vectors count as a whole. Its products are long sums, where those of the other passes are as short as
-channels are few, so that it pays sooner."""
+channels are few, so that it pays sooner. Without ADDERS transforms, which are additions, cost nearly twice as many multiply-adds."""
 
 UNPOOL_COST, INPUT_SHARE, WEIGHT_SHARE = 25, 0.95, 0.4
 """What writing out a number of the gradient behind maxima of 2 x 2 costs, and conv_pooled's passes in terms of direct's multiply-adds:

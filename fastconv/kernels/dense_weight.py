@@ -4,9 +4,10 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.apart import apart
-from fastconv.kernels.dense import ROWS, SMALL_COLUMNS, blocks_of, part, place, product_block
+from fastconv.kernels.dense import ROWS, SMALL_COLUMNS, blocks_of, is_crowded, part, place, product_block
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import elements_between, prefetch_lines
+from fastconv.kernels.processor import LATE_MEMORY
 from fastconv.kernels.scratch import LINE_BYTES, LINE_NUMBERS, scratch_pair, whole_lines
 from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
 from fastconv.kernels.tiles import OUTPUT_FIRST, tiles, tiles_ahead
@@ -17,7 +18,7 @@ from fastconv.kernels.vector_memory import copy, flat, load, pointer, store, zer
 IN_PLACE, AHEAD = MAX_ROWS > 8, 16
 """Whether `product_over_rows` reads A where it is, as high tiles take most of each line; and how many rows before it asks for one."""
 
-TALL, WIDE, CHUNK = (256, 512, 512) if IN_PLACE else (128, 512, 256)
+TALL, WIDE, CHUNK = (256, 512, 128 if LATE_MEMORY else 512) if IN_PLACE else (128, 512, 256)
 """Rows and columns of a block of `product_over_rows`, and rows of A and B that it takes at once."""
 
 STRIP = 2
@@ -95,7 +96,8 @@ def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_bloc
         return
     chunks = (last - first + CHUNK - 1) // CHUNK
     depth = (last - first + chunks - 1) // chunks
-    here, near = IN_PLACE and far == 0, row == size or (row % size == 0 and row * itemsize(b) < FAR)  # B is packed, or in short rows
+    here = IN_PLACE and far == 0 and not (LATE_MEMORY and is_crowded(a, M))
+    near = row == size or (row % size == 0 and row * itemsize(b) < FAR)  # B is packed, or in short rows
     line = LINE_NUMBERS + (whole_lines(height) if IN_PLACE else depth)  # of rows of 4 KB the copies would share few lines of the cache
     copied = 0 if here else depth * line if IN_PLACE else (height + size) * line
     left, right = scratch_pair(copied, 0 if near else depth * STRIP * size, a.dtype)
@@ -104,6 +106,8 @@ def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_bloc
     y_n, y_k = (column, row) if near else (size, STRIP * size)
     strips, spans = (v1 - v + STRIP - 1) // STRIP, 1 if far == 0 else (far - 1) // (run * between) + 1
     lines = ((height * itemsize(a) // LINE_BYTES + 1) * spans + strips - 1) // strips  # of each next row of A, asked for in one strip
+    if LATE_MEMORY and far > 0:
+        lines = 0  # the lines between, which nobody reads, would take as many places
     parts = (height + MAX_ROWS - 1) // MAX_ROWS
     asking = min(parts, STRIP * REQUEST + lines)
     for chunk in range(chunks):

@@ -51,3 +51,7 @@ vector takes two."""
 
 ADDERS = NAME.startswith("znver")
 """Whether additions have units of their own, beside those of multiplications and multiply-additions, as in AMD's Zen."""
+
+LATE_MEMORY = VECTOR_BYTES == 64 and not ADDERS
+"""Whether memory comes late, as on the meshes of Intel's servers: 100 ns from the last cache and 230 from memory, timed by hand on one. The
+16 lines that a core waits for at a time are then scarce, also for what comes from L2."""
