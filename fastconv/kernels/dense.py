@@ -28,7 +28,7 @@ SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
 """A result of up to so many numbers is cut into smaller blocks: a batch of 64 is one, so that each column of B is read once."""
 
 PACK_ROWS, PACK_VECTORS = 128, 16
-"""A job of `pack`."""
+"""A job of `pack` at most."""
 
 SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""
@@ -88,7 +88,8 @@ def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blo
     """Job `job` of `product`."""
     (run, between, _), (_, below, _) = rows, into
     column_blocks, size = (N + block_columns - 1) // block_columns, lanes(a)
-    (m0, m1), n0 = part(job // column_blocks, row_blocks, M), job % column_blocks * block_columns
+    row_block, column_block = (job % row_blocks, job // row_blocks) if N > M else (job // column_blocks, job % column_blocks)
+    (m0, m1), n0 = part(row_block, row_blocks, M), column_block * block_columns
     n1 = min(N, n0 + block_columns)
     vectors, packs = (n1 - n0 + size - 1) // size, given == TRANSPOSED or given == APART
     pairs, near = (vectors + 1) // 2, scratch(vectors * size * min(K, DEPTH) if packs else 0, b.dtype)
@@ -145,6 +146,8 @@ def product(a, b, c, gate, M, N, K, rows, into, given, start):
 
     `given` says how B is given: PACKED as (ceil(N / lanes), K, lanes); or as it is, read where it is, TOGETHER; or APART, or its
     TRANSPOSED (N, K), and then each job packs what it needs, which had better be read by one block of rows only: M up to ROWS.
+
+    Of a result with more columns than rows a thread computes columns that lie side by side, most of which it has packed itself.
     """
     row_blocks, block_columns = blocks_of(a, M, N, rows[1], given)
     for job in prange(row_blocks * ((N + block_columns - 1) // block_columns)):
@@ -171,11 +174,11 @@ def pack(W, packed):
     """
     K, N = W.shape
     w, p, size, vectors = flat(W), flat(packed), lanes(W), packed.shape[0]
-    blocks = (vectors + PACK_VECTORS - 1) // PACK_VECTORS
-    for job in prange((K + PACK_ROWS - 1) // PACK_ROWS * blocks):
-        k0, v0 = job // blocks * PACK_ROWS, job % blocks * PACK_VECTORS
-        for k in range(k0, min(K, k0 + PACK_ROWS)):
-            for v in range(v0, min(vectors, v0 + PACK_VECTORS)):
+    row_blocks, column_blocks = (K + PACK_ROWS - 1) // PACK_ROWS, (vectors + PACK_VECTORS - 1) // PACK_VECTORS
+    for job in prange(row_blocks * column_blocks):
+        (k0, k1), (v0, v1) = part(job % row_blocks, row_blocks, K), part(job // row_blocks, column_blocks, vectors)
+        for k in range(k0, k1):
+            for v in range(v0, v1):
                 store(p, (v * K + k) * size, load(w, k * N + v * size, N - v * size), size)
 
 
