@@ -145,7 +145,7 @@ def product_over_rows(a, b, c, M, N, K, rows, row, column, row_blocks, column_bl
 
     All are flat, `rows` as in `product`, where A is read IN_PLACE only, or K, M and 0 for a matrix; `row` and `column` lead to the next row
     and vector of B. Parallel over splits and blocks of C. A job takes up to CHUNK rows at a time. It copies its columns of A, transposed,
-    so that low tiles read whole lines; high tiles read A where it is, or copies of pixels with others between them and, with LATE_MEMORY, of
+    so that low tiles read whole lines; high tiles read A where it is, or copies of pixels with others between and, with LATE_MEMORY, of
     crowded rows. Its columns of B are copied a STRIP at a time where rows are FAR from each other, and would share few lines of the cache.
     Meanwhile tiles ask for the next strip and for A's next rows.
     """
