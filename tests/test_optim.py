@@ -107,6 +107,21 @@ def test_parameters_without_gradient_stay(rng, make):
     np.testing.assert_array_equal(a.grad, np.zeros(3))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_momentum_that_fades_ends_at_zero(dtype):
+    """It never is a subnormal number, with which some processors are slow."""
+    smallest = np.finfo(dtype).tiny
+    p = nn.Parameter(np.ones(40, dtype))
+    p.grad = smallest * np.array([4, -4, 1.3, -1.3, np.nan] * 8, dtype)
+    optimizer = optim.SGD([p], lr=0.1, momentum=0.5)
+    optimizer.step()
+    p.grad = np.zeros(40, dtype)
+    for expected in ([2, -2, 0, 0, np.nan], [1, -1, 0, 0, np.nan], [0, 0, 0, 0, np.nan]):
+        optimizer.step()
+        momentum = optimizer.state_dict()["state"][0]["momentum_buffer"]
+        np.testing.assert_array_equal(momentum / smallest, expected * 8)
+
+
 @pytest.mark.parametrize("make", OPTIMIZERS)
 def test_gradients_of_any_strides(rng, make):
     shape = (4, 6)
