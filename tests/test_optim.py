@@ -122,6 +122,46 @@ def test_momentum_that_fades_ends_at_zero(dtype):
         np.testing.assert_array_equal(momentum / smallest, expected * 8)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("make", "options", "names"),
+    [
+        (optim.SGD, {"momentum": 0.5}, {"momentum_buffer"}),
+        (optim.Adam, {"betas": (0.5, 0.5)}, {"exp_avg", "exp_avg_sq"}),
+        (optim.RMSprop, {"alpha": 0.5, "momentum": 0.5}, {"square_avg", "momentum_buffer"}),
+        (optim.RMSprop, {"alpha": 0.5, "momentum": 0.5, "centered": True}, {"grad_avg", "momentum_buffer"}),
+    ],
+)
+def test_state_that_fades_ends_at_zero(make, options, names, dtype):
+    smallest = np.finfo(dtype).tiny
+    p = nn.Parameter(np.ones(40, dtype))
+    p.grad = np.array([40, -40, 41.3, -1.3, 40 / np.sqrt(smallest)] * 8, dtype) * smallest
+    optimizer = make([p], lr=0.1, **options)
+    for _ in range(1200 if dtype == np.float64 else 200):
+        optimizer.step()
+        state = {name: value for name, value in optimizer.state_dict()["state"][0].items() if name in names}
+        assert set(state) == names
+        for value in state.values():
+            assert not ((value != 0) & (np.abs(value) < smallest)).any()
+        p.grad = np.zeros(40, dtype)
+    for value in state.values():
+        np.testing.assert_array_equal(value, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_momentum_fades_exactly_and_keeps_nan(dtype):
+    smallest = np.finfo(dtype).tiny
+    p = nn.Parameter(np.ones(40, dtype))
+    p.grad = smallest * np.array([4, -4, 1.3, -1.3, np.nan] * 8, dtype)
+    optimizer = optim.SGD([p], lr=0.1, momentum=0.5)
+    optimizer.step()
+    p.grad = np.zeros(40, dtype)
+    for expected in ([2, -2, 0, 0, np.nan], [1, -1, 0, 0, np.nan], [0, 0, 0, 0, np.nan]):
+        optimizer.step()
+        momentum = optimizer.state_dict()["state"][0]["momentum_buffer"]
+        np.testing.assert_array_equal(momentum / smallest, expected * 8)
+
+
 @pytest.mark.parametrize("make", OPTIMIZERS)
 def test_gradients_of_any_strides(rng, make):
     shape = (4, 6)

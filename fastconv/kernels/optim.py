@@ -1,6 +1,7 @@
 """Steps of the optimizers: one pass over a parameter p, its gradient g and its state, all flat and of the same size, p and state in place.
 
-The formulas are PyTorch's. Parallel over blocks of elements.
+The formulas are PyTorch's, but a number of the state that would be subnormal is 0: where gradients stay 0, averages fade, and 0.9 times the
+smallest subnormal number is rounded to that again, for ever. (Not so RMSprop's squares beside a mean.) Parallel over blocks of elements.
 """
 
 from numba import prange
@@ -31,10 +32,7 @@ def without_subnormal(array, v):
 
 @kernel
 def sgd_momentum(p, g, buffer, lr, decay, momentum, share, nesterov):
-    """v = g + decay * p;  buffer = momentum * buffer + share * v;  p -= lr * buffer, or with nesterov lr * (v + momentum * buffer).
-
-    Where v stays 0, momentum ends at 0: 0.9 times the smallest subnormal number is rounded to that again, for ever.
-    """
+    """v = g + decay * p;  buffer = momentum * buffer + share * v;  p -= lr * buffer, or with nesterov lr * (v + momentum * buffer)."""
     for job in prange(blocks(p)):
         start, stop = block(p, job)
         for i in range(start, stop, lanes(p)):
@@ -59,8 +57,8 @@ def adam(p, g, mean, square, lr, scale, beta1, beta2, eps, decay, keep):
             old = load(p, i, stop - i)
             v = fma(old, decay, load(g, i, stop - i))
             m = load(mean, i, stop - i)
-            m = fma(v - m, 1.0 - beta1, m)
-            s = fma(v * v, 1.0 - beta2, load(square, i, stop - i) * beta2)
+            m = without_subnormal(p, fma(v - m, 1.0 - beta1, m))
+            s = without_subnormal(p, fma(v * v, 1.0 - beta2, load(square, i, stop - i) * beta2))
             store(mean, i, m, stop - i)
             store(square, i, s, stop - i)
             store(p, i, old * keep - m * lr / fma(sqrt(s), scale, eps), stop - i)
@@ -78,14 +76,16 @@ def rmsprop(p, g, square, mean, buffer, lr, alpha, eps, decay, momentum, centere
             old = load(p, i, stop - i)
             v = fma(old, decay, load(g, i, stop - i))
             s = fma(v * v, 1.0 - alpha, load(square, i, stop - i) * alpha)
-            store(square, i, s, stop - i)
             m = splat(p, 0.0)
             if centered:
                 m = load(mean, i, stop - i)
-                m = fma(v - m, 1.0 - alpha, m)
+                m = without_subnormal(p, fma(v - m, 1.0 - alpha, m))
                 store(mean, i, m, stop - i)
+            else:  # with a mean, whose square may not be larger, it may be subnormal
+                s = without_subnormal(p, s)
+            store(square, i, s, stop - i)
             step = v / (sqrt(s - m * m) + eps)
             if momentum > 0.0:
-                step = fma(load(buffer, i, stop - i), momentum, step)
+                step = without_subnormal(p, fma(load(buffer, i, stop - i), momentum, step))
                 store(buffer, i, step, stop - i)
             store(p, i, fma(step, -lr, old), stop - i)
