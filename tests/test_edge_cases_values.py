@@ -220,6 +220,27 @@ def test_losses_with_nan_are_nan():
     np.testing.assert_array_equal(np.isnan(F.cross_entropy_backward(x, np.array([0, 1]))), [[True] * 3, [False] * 3])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        lambda x: F.cross_entropy_backward(x, np.array([0]), reduction="sum"),
+        lambda x: F.binary_cross_entropy_with_logits_backward(x, np.zeros_like(x), reduction="sum"),
+        lambda x: F.softmax_backward(np.array([[0, 1, 1]], x.dtype), F.softmax(x)),
+        lambda x: F.log_softmax_backward(np.array([[-1, 0, 0]], x.dtype), F.log_softmax(x)),
+        lambda x: F.sigmoid_backward(np.ones_like(x), x),
+    ],
+    ids=["cross_entropy", "binary_cross_entropy_with_logits", "softmax", "log_softmax", "sigmoid"],
+)
+def test_gradients_that_almost_vanish_are_zero(gradient, dtype):
+    """Below them are numbers that become subnormal, with which some processors are slow, a few layers on."""
+    limits = np.finfo(dtype)
+    almost_nothing = limits.tiny / limits.eps
+    _, kept, vanished = gradient(np.log(np.array([[1, almost_nothing * 20, almost_nothing / 20]], dtype)))[0]
+    np.testing.assert_allclose(kept, almost_nothing * 20, rtol=1e-3)
+    assert vanished == 0
+
+
 # --- means of nothing ----------------------------------------------------------------------------------------------------
 
 

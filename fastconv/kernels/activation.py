@@ -10,7 +10,7 @@ from numba import prange
 
 from fastconv.kernels.elementary import exp, normal_tail, sigmoid, tanh
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.vector import block, blocks, fma, lanes, magnitude, select
+from fastconv.kernels.vector import block, blocks, fma, lanes, magnitude, select, without_negligible
 from fastconv.kernels.vector_memory import load, store
 
 # --- piecewise linear ----------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def sigmoid_backward(g, y, d):
         start, stop = block(y, job)
         for i in range(start, stop, lanes(y)):
             s = load(y, i, stop - i)
-            store(d, i, load(g, i, stop - i) * s * (1.0 - s), stop - i)
+            store(d, i, without_negligible(load(g, i, stop - i) * s * (1.0 - s)), stop - i)
 
 
 @kernel

@@ -13,7 +13,7 @@ from numba import prange
 from fastconv.kernels.elementary import exp, log, log1p, sigmoid
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.softmax import row_exp, row_exp_sum, row_maximum, rows_per_job
-from fastconv.kernels.vector import block, blocks, count_lanes, lanes, select, splat, sum_lanes, within
+from fastconv.kernels.vector import block, blocks, count_lanes, lanes, select, splat, sum_lanes, within, without_negligible
 from fastconv.kernels.vector_memory import load, load_or, store
 
 # --- classes -------------------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def _cross_entropy_gradient_row(start, target, weight, d, C, smoothing, all_weig
     spread = scale * smoothing / C
     for c in range(0, C, lanes(d)):
         q = load(weight, c, C - c) * spread if weight.size > 0 else splat(d, spread)
-        store(d, start + c, load(d, start + c, C - c) * factor - q, C - c)
+        store(d, start + c, without_negligible(load(d, start + c, C - c) * factor - q), C - c)
     d[start + target] -= scale * at_target
 
 
@@ -198,7 +198,8 @@ def logits_backward(x, t, w, positive, g, d, scale):
             n = stop - i
             z, target = load(x, i, n), load(t, i, n)
             gradient = (1.0 - target) * sigmoid(z) - _load_or_ones(positive, i, n) * target * sigmoid(0.0 - z)
-            store(d, i, gradient * _load_or_ones(w, i, n) * scale * _load_or_ones(g, i, n), n)
+            gradient = gradient * _load_or_ones(w, i, n) * scale * _load_or_ones(g, i, n)
+            store(d, i, without_negligible(gradient), n)
 
 
 @kernel

@@ -6,9 +6,8 @@ smallest subnormal number is rounded to that again, for ever. (Not so RMSprop's 
 
 from numba import prange
 
-from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.simd import itemsize
-from fastconv.kernels.vector import block, blocks, fma, lanes, magnitude, select, splat, sqrt
+from fastconv.kernels.jit import kernel
+from fastconv.kernels.vector import block, blocks, fma, lanes, splat, sqrt, without_subnormal
 from fastconv.kernels.vector_memory import load, store
 
 
@@ -23,13 +22,6 @@ def sgd(p, g, lr, decay):
             store(p, i, fma(step, -lr, old), stop - i)
 
 
-@device
-def without_subnormal(array, v):
-    """A vector like the array's, with 0 for what is below all normal numbers: Intel's processors take 150 cycles for each of these."""
-    smallest = 2.0**-126 if itemsize(array) == 4 else 2.0**-1022
-    return select(magnitude(v) < smallest, 0.0, v)
-
-
 @kernel
 def sgd_momentum(p, g, buffer, lr, decay, momentum, share, nesterov):
     """v = g + decay * p;  buffer = momentum * buffer + share * v;  p -= lr * buffer, or with nesterov lr * (v + momentum * buffer)."""
@@ -38,7 +30,7 @@ def sgd_momentum(p, g, buffer, lr, decay, momentum, share, nesterov):
         for i in range(start, stop, lanes(p)):
             old = load(p, i, stop - i)
             v = fma(old, decay, load(g, i, stop - i))
-            step = without_subnormal(p, fma(load(buffer, i, stop - i), momentum, v * share))
+            step = without_subnormal(fma(load(buffer, i, stop - i), momentum, v * share))
             store(buffer, i, step, stop - i)
             if nesterov:
                 step = fma(step, momentum, v)
@@ -57,8 +49,8 @@ def adam(p, g, mean, square, lr, scale, beta1, beta2, eps, decay, keep):
             old = load(p, i, stop - i)
             v = fma(old, decay, load(g, i, stop - i))
             m = load(mean, i, stop - i)
-            m = without_subnormal(p, fma(v - m, 1.0 - beta1, m))
-            s = without_subnormal(p, fma(v * v, 1.0 - beta2, load(square, i, stop - i) * beta2))
+            m = without_subnormal(fma(v - m, 1.0 - beta1, m))
+            s = without_subnormal(fma(v * v, 1.0 - beta2, load(square, i, stop - i) * beta2))
             store(mean, i, m, stop - i)
             store(square, i, s, stop - i)
             store(p, i, old * keep - m * lr / fma(sqrt(s), scale, eps), stop - i)
@@ -79,13 +71,13 @@ def rmsprop(p, g, square, mean, buffer, lr, alpha, eps, decay, momentum, centere
             m = splat(p, 0.0)
             if centered:
                 m = load(mean, i, stop - i)
-                m = without_subnormal(p, fma(v - m, 1.0 - alpha, m))
+                m = without_subnormal(fma(v - m, 1.0 - alpha, m))
                 store(mean, i, m, stop - i)
             else:  # with a mean, whose square may not be larger, it may be subnormal
-                s = without_subnormal(p, s)
+                s = without_subnormal(s)
             store(square, i, s, stop - i)
             step = v / (sqrt(s - m * m) + eps)
             if momentum > 0.0:
-                step = without_subnormal(p, fma(load(buffer, i, stop - i), momentum, step))
+                step = without_subnormal(fma(load(buffer, i, stop - i), momentum, step))
                 store(buffer, i, step, stop - i)
             store(p, i, fma(step, -lr, old), stop - i)

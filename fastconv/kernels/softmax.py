@@ -6,7 +6,7 @@ from numba import prange
 
 from fastconv.kernels.elementary import exp, log
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.vector import BLOCK, fma, lanes, max_lanes, select, splat, sum_lanes
+from fastconv.kernels.vector import BLOCK, fma, lanes, max_lanes, select, splat, sum_lanes, without_negligible
 from fastconv.kernels.vector_memory import load, load_or, store
 
 
@@ -68,7 +68,8 @@ def softmax_backward(g, y, d, C):
                 total = fma(load(g, start + c, C - c), load(y, start + c, C - c), total)
             mean = sum_lanes(total)
             for c in range(0, C, lanes(y)):
-                store(d, start + c, load(y, start + c, C - c) * (load(g, start + c, C - c) - mean), C - c)
+                v = load(y, start + c, C - c) * (load(g, start + c, C - c) - mean)
+                store(d, start + c, without_negligible(v), C - c)
 
 
 @kernel
@@ -94,4 +95,5 @@ def log_softmax_backward(g, y, d, C):
                 total = total + load(g, start + c, C - c)
             sum_g = sum_lanes(total)
             for c in range(0, C, lanes(y)):
-                store(d, start + c, load(g, start + c, C - c) - exp(load(y, start + c, C - c)) * sum_g, C - c)
+                v = load(g, start + c, C - c) - exp(load(y, start + c, C - c)) * sum_g
+                store(d, start + c, without_negligible(v), C - c)

@@ -7,9 +7,11 @@ the same in a full and in a partial vector, in a serial and in a parallel kernel
 A float vector has VECTOR_BYTES bytes; an int vector has as many lanes of int32 as the float vector it belongs to.
 """
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
+from numba.np.numpy_support import as_dtype
 
 from fastconv.kernels.jit import device
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -165,6 +167,33 @@ def within(typingctx, v, count):
         return first_lanes(builder, args[1], v.lanes)
 
     return VectorType(types.boolean, v.lanes)(v, types.int64), codegen
+
+
+@intrinsic
+def _limits(typingctx, v):
+    """(smallest normal number, machine epsilon) of the dtype of a float vector."""
+    limits = np.finfo(as_dtype(v.dtype))
+
+    def codegen(context, builder, sig, args):
+        return context.make_tuple(builder, sig.return_type, [ir.Constant(ir.DoubleType(), float(n)) for n in (limits.tiny, limits.eps)])
+
+    return types.UniTuple(types.float64, 2)(v), codegen
+
+
+@device
+def without_subnormal(v):
+    """v, but 0 for what is below all normal numbers: Intel's processors take 150 cycles for each of these."""
+    return select(magnitude(v) < _limits(v)[0], 0.0, v)
+
+
+@device
+def without_negligible(v):
+    """v, but 0 for what is below all normal numbers once it is multiplied by machine epsilon.
+
+    Gradients that have almost vanished would become subnormal a few layers on.
+    """
+    smallest, eps = _limits(v)
+    return select(magnitude(v) < smallest / eps, 0.0, v)
 
 
 # --- across lanes --------------------------------------------------------------------------------------------------------
