@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fastconv.functional import conv_depthwise, conv_few, conv_grouped, conv_im2col, conv_lanes
+from fastconv.functional import conv_depthwise, conv_few, conv_few_inputs, conv_grouped, conv_im2col, conv_lanes
 from fastconv.functional.arrays import swapped, zeros
 from fastconv.functional.conv_tiles import (
     LOW_TILES,
@@ -173,12 +173,6 @@ def _relu_max(g, itemsize):
     return conv_direct.convolve_relu_max, (table, plan.channels, window, g.taps, images, rows + rows % 2), (plan.size,)
 
 
-def _few_for_input(g, itemsize):
-    """Whether conv_few takes the input gradient. Small images' tiles lie across images, and leave out taps beyond the border."""
-    taps, pairs = (g.KH, g.KW, g.DH, g.DW), -(-g.IC // (2 * VECTOR_BYTES // itemsize))
-    return conv_few.fits_input(g, itemsize) and not by_images(g.N, g.OH * g.OW * g.OC * itemsize, g.H, g.W, taps, pairs)
-
-
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
     if _is_product(g):
@@ -188,10 +182,8 @@ def backward_input(g, grad_output, weight):
         return backward_input(lying, grad_output.reshape(g.N, 1, g.OH, g.OC), weight).reshape(g.N, g.H, 1, g.IC)
     if _is_strided_product(g):
         return _strided_product_input(g, grad_output, weight)
-    if conv_lanes.fits_input(g, grad_output.itemsize):
-        return conv_lanes.backward_input(g, grad_output, weight)
-    if _few_for_input(g, grad_output.itemsize):
-        return conv_few.backward_input(g, grad_output, weight)
+    if few := conv_few_inputs.way(g, grad_output.itemsize):
+        return few.backward_input(g, grad_output, weight)
     if conv_depthwise.fits(g):
         return conv_depthwise.backward_input(g, grad_output, weight)
     if conv_grouped.fits(g, weight.itemsize):

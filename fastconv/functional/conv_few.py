@@ -10,11 +10,9 @@ PIXELS, NUMBERS, MOST_NUMBERS = 1 << 10, 1 << 16, 1 << 20
 """Output pixels of a block of rows, and about how many numbers of the input at most; no row may need more than MOST_NUMBERS."""
 
 
-def fits_input(g, itemsize):
-    """Whether the input gradient takes fewer multiplications of vectors than direct's."""
-    lanes = VECTOR_BYTES // itemsize
-    rows = g.OH * g.OW * g.KH * -(-g.KW * g.IC // lanes) * (g.OC + 4)  # 4: adding a tile to the image
-    return g.groups == g.DW == 1 and lanes > g.IC and rows * g.SH * g.SW < g.H * g.W * g.KH * g.KW * g.OC * -(-g.IC // lanes)
+def fits_input(g):
+    """Whether the kernel takes the geometry."""
+    return g.groups == g.DW == 1
 
 
 def weight_cost(g, itemsize):

@@ -59,9 +59,9 @@ def fits_forward(g, itemsize):
 
 @functools.lru_cache(maxsize=1024)
 def fits_input(g, itemsize):
-    """Whether the input gradient does. With a stride, each of its phases would read all images again."""
-    few = g.groups == g.DW == g.SH == g.SW == 1 < g.KH * g.KW and _fills(g.N, g.IC, itemsize)
-    return few and _short(_block(g.OC, itemsize), g.IC, _turned_window(g), g.taps)
+    """Whether the kernel takes the geometry for the input gradient. With a stride, each of its phases would read all images again."""
+    plain = g.groups == g.DW == g.SH == g.SW == 1 < g.KH * g.KW
+    return plain and _short(_block(g.OC, itemsize), g.IC, _turned_window(g), g.taps)
 
 
 @functools.lru_cache(maxsize=1024)

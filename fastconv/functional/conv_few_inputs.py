@@ -1,0 +1,81 @@
+"""Which way the input gradient goes where the input has few channels: a part of the algorithm "direct".
+
+As channels they leave lanes empty. Rows of the filter fill them (conv_few), or images (conv_lanes), or all taps of the filter, as columns
+of a product that are added up afterwards (conv_im2col), but each of these has work of its own. What a way costs is counted in
+multiply-adds of whole vectors, with numbers fitted to shapes on a Xeon, with the vectors of AVX-512 and of AVX2.
+"""
+
+import functools
+from types import ModuleType
+
+from fastconv.functional import conv_few, conv_im2col, conv_lanes
+from fastconv.functional.conv_tiles import by_images
+from fastconv.kernels.conv_few import BAND, IMAGES
+from fastconv.kernels.processor import VECTOR_BYTES
+
+LINE = 64
+"""Bytes of the channels up to which they are few."""
+
+TILES, TILES_CALL = 1.25, 5_500_000
+"""What a multiply-add costs in tiles one vector wide, and a call."""
+
+FEW_ADDED, FEW_CALL = 22, 1_000_000
+"""In conv_few adding a number to the image costs as much as so many channels of the output."""
+
+IMAGES_READ, IMAGES_WRITTEN, IMAGES_CALL = 17, 13, 5_500_000
+"""Numbers that conv_lanes transposes, of the output's gradient and of the input's."""
+
+ADDED, RUN_ADDED, PRODUCT_CALL = 35, 730, 9_000_000
+"""A column of conv_im2col's product, in memory and added to the image; and each run of them, a row of the filter."""
+
+
+def _whole(numbers, lanes):
+    """Numbers of whole vectors."""
+    return -(-numbers // lanes) * lanes
+
+
+def _inside(size, outputs, taps, stride, dilation, padding):
+    """The share of taps along an axis that meet the image."""
+    met = sum(0 <= o * stride + k * dilation - padding < size for o in range(outputs) for k in range(taps))
+    return met / (outputs * taps)
+
+
+def _tiles_cost(g, itemsize):
+    """Channels as vectors. Tiles that lie across images leave out the taps beyond the border."""
+    lanes, share = VECTOR_BYTES // itemsize, 1.0
+    if by_images(g.N, g.OH * g.OW * g.OC * itemsize, g.H, g.W, g.taps, 1):
+        share = _inside(g.H, g.OH, g.KH, g.SH, g.DH, g.PT) * _inside(g.W, g.OW, g.KW, g.SW, g.DW, g.PL)
+    return TILES * share * g.N * g.OH * g.OW * g.KH * g.KW * (g.OC + 4) * _whole(g.IC, lanes) + TILES_CALL
+
+
+def _few_cost(g, itemsize):
+    """Rows of the filter as vectors, IMAGES pixels as rows of a tile; one job leaves a processor idle."""
+    blocks, row = -(-g.N // IMAGES), _whole(g.KW * g.IC, VECTOR_BYTES // itemsize)
+    work = blocks * IMAGES * g.OH * g.OW * g.KH * row * (g.OC + FEW_ADDED)
+    return work * (2 if blocks * -(-g.H // BAND) == 1 else 1) + FEW_CALL
+
+
+def _lanes_cost(g, itemsize):
+    """Images as vectors, input channels as rows of a tile."""
+    numbers = g.KH * g.KW * g.OC * max(conv_lanes.FEWEST_ROWS, g.IC) + IMAGES_READ * g.OC + IMAGES_WRITTEN * g.IC
+    return _whole(g.N, VECTOR_BYTES // itemsize) * g.H * g.W * numbers + IMAGES_CALL
+
+
+def _product_cost(g, itemsize):
+    """Taps and channels as columns of a product."""
+    columns = g.KH * g.KW * g.IC
+    pixel = (g.OC + 4) * _whole(columns, VECTOR_BYTES // itemsize) + ADDED * columns + RUN_ADDED * g.KH
+    return g.N * g.OH * g.OW * pixel + PRODUCT_CALL
+
+
+@functools.lru_cache(maxsize=1024)
+def way(g, itemsize) -> ModuleType | None:
+    """The module whose `backward_input` is likely to be the fastest, or None where that is conv_tiles, with channels as vectors."""
+    if g.groups > 1 or g.IC * itemsize > LINE or g.N * g.OH * g.OW == 0:
+        return None
+    costs = {None: _tiles_cost(g, itemsize), conv_im2col: _product_cost(g, itemsize)}
+    if conv_few.fits_input(g):
+        costs[conv_few] = _few_cost(g, itemsize)
+    if conv_lanes.fits_input(g, itemsize):
+        costs[conv_lanes] = _lanes_cost(g, itemsize)
+    return min(costs, key=lambda module: costs[module])
