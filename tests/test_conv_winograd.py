@@ -8,7 +8,7 @@ import fastconv
 from fastconv import functional as F
 from fastconv import nn, reference, shapes
 from fastconv.errors import ArgumentError, ArgumentTypeError
-from fastconv.functional import conv, conv_direct, conv_winograd
+from fastconv.functional import conv, conv_direct, conv_winograd, winograd_cost, winograd_geometry
 from fastconv.functional.conv import conv2d_relu_max_pool2d
 from fastconv.kernels import winograd_rows, winograd_strided
 from fastconv.kernels.processor import ADDERS, VECTOR_BYTES
@@ -181,7 +181,7 @@ def test_few_tiles_or_many_change_no_bit_of_forward(stride, monkeypatch, rng):
     options = {"padding": 1, "stride": stride, "algorithm": "winograd"}
     results = []
     for few in (0, 12):
-        monkeypatch.setattr(conv_winograd, "FEW", few)
+        monkeypatch.setattr(winograd_geometry, "FEW", few)
         y = F.conv2d(x, w, **options)
         results.append((y, F.conv2d_backward(y, x, w, **options, output_mask=(True, False, False))[0]))
     for one, other in zip(*results, strict=True):
@@ -419,11 +419,11 @@ def test_auto_takes_it_where_it_pays(chosen, rng):
 def test_when_the_weights_gradient_pays():
     def pays(N, IC, OC, size, filter_size=3, groups=1, stride=1):
         weight = OC, IC // groups, filter_size, filter_size
-        return conv_winograd.pays_for_weight(shapes.conv2d((N, IC, size, size), weight, stride, filter_size // 2, 1, groups))
+        return winograd_cost.pays_for_weight(shapes.conv2d((N, IC, size, size), weight, stride, filter_size // 2, 1, groups))
 
     assert pays(256, 8, 32, 14)
     assert pays(64, 16, 32, 14, 5)
-    assert pays(64, 6, 16, 14, 5) == ADDERS
+    assert pays(64, 6, 16, 14, 5) == (ADDERS or VECTOR_BYTES < 64)
     if ADDERS:  # transforms cost fewer multiply-adds
         assert pays(256, 8, 16, 14)
         assert pays(64, 8, 32, 14, 5)
@@ -432,9 +432,12 @@ def test_when_the_weights_gradient_pays():
     assert pays(8, 128, 128, 28, groups=4)
     assert pays(64, 16, 8, 14) == (VECTOR_BYTES < 64)  # half of a vector
     assert not pays(64, 1, 16, 28)
-    assert not pays(8, 128, 128, 28, groups=8)
+    assert pays(8, 128, 128, 28, groups=8)
+    assert not pays(8, 128, 128, 28, groups=32)
+    assert not pays(8, 64, 64, 28, groups=8)  # they have kernels of their own
     assert not pays(1, 512, 512, 4)
-    assert not pays(64, 16, 16, 32, stride=2)
+    assert pays(16, 128, 128, 56, stride=2)
+    assert not pays(1, 512, 512, 8, stride=2)
 
 
 def test_it_can_be_forbidden(chosen, rng):
@@ -477,9 +480,9 @@ def test_what_it_cannot_take(weight, options):
 def test_the_rule_counts_what_is_left(rng):
     """Many channels and many tiles pay; one tile does not, as all filters would be transformed for it."""
 
-    def pays(N, C, size, filter_size=3, groups=1, stride=1):
+    def pays(N, C, size, filter_size=3, groups=1, stride=1, rule=winograd_cost.pays):
         weight = C, C // groups, filter_size, filter_size
-        return conv_winograd.pays(shapes.conv2d((N, C, size, size), weight, stride, filter_size // 2, 1, groups))
+        return rule(shapes.conv2d((N, C, size, size), weight, stride, filter_size // 2, 1, groups))
 
     assert pays(64, 16, 32)
     assert pays(16, 512, 8)
@@ -490,17 +493,48 @@ def test_the_rule_counts_what_is_left(rng):
     assert pays(16, 32, 28, 5)
     assert not pays(64, 6, 28, 5)
     assert pays(8, 128, 28, groups=4)
-    assert not pays(8, 128, 28, groups=8)
+    assert not pays(8, 128, 28, groups=32)
     assert pays(16, 128, 56, stride=2)
     assert not pays(16, 64, 28, stride=2)  # tiles beyond the border
     assert not pays(64, 16, 32, stride=2)
     assert not pays(1, 512, 8, stride=2)
-    assert conv_winograd.pays(shapes.conv2d((64, 64, 8, 8), (64, 64, 3, 3), 2, 1, 1, 1))
-    assert not conv_winograd.pays(shapes.conv2d((64, 64, 9, 9), (64, 64, 3, 3), 2, 0, 1, 1))  # 4 tiles of the input's gradient to 1
-    assert conv_winograd.pays(shapes.conv2d((16, 3, 224, 224), (64, 3, 11, 11), 4, 2, 1, 1))
+    assert pays(64, 64, 8, stride=2)
+    assert winograd_cost.pays(shapes.conv2d((16, 3, 224, 224), (64, 3, 11, 11), 4, 2, 1, 1))
     assert pays(8, 64, 28, 7, stride=2)
-    assert pays(16, 64, 28, 5, stride=2)
-    assert not conv_winograd.pays(shapes.conv2d((64, 3, 32, 32), (16, 3, 5, 5), 2, 2, 1, 1))
+    assert not winograd_cost.pays(shapes.conv2d((64, 3, 32, 32), (16, 3, 5, 5), 2, 2, 1, 1))
     assert not pays(16, 256, 8, 5, stride=2)  # all the filters' taps, for one tile of an image
     assert not pays(64, 2048, 32)  # four times the memory of the filters
     assert conv_direct.unfit(shapes.conv2d((1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)) is None
+
+
+def test_when_the_inputs_gradient_pays():
+    def pays(N, IC, OC, size, filter_size=3, groups=1, stride=1, padding=None):
+        weight, padding = (OC, IC // groups, filter_size, filter_size), filter_size // 2 if padding is None else padding
+        return winograd_cost.pays_for_input(shapes.conv2d((N, IC, size, size), weight, stride, padding, 1, groups))
+
+    assert pays(64, 16, 16, 32)
+    assert pays(64, 16, 32, 14, 5)
+    assert pays(16, 512, 512, 8)
+    assert pays(8, 128, 128, 28, groups=4)
+    assert not pays(8, 128, 128, 28, groups=32)
+    assert pays(16, 128, 128, 56, stride=2)
+    assert not pays(1, 512, 512, 4)
+    assert not pays(1, 48, 48, 7)
+    assert not pays(64, 1, 16, 28)  # other ways of few channels take less
+    assert not pays(64, 6, 16, 14, 5)
+    assert pays(16, 64, 64, 28, 5, stride=2)
+    assert not pays(64, 64, 64, 9, stride=2, padding=0)  # 4 tiles, of which 3 have little to do
+    assert not pays(16, 256, 256, 8, 5, stride=2)
+
+
+def test_gradients_behind_maxima():
+    """Those of the convolution, three of four of which are 0, against lists of the others."""
+
+    def pays(N, IC, OC, size, filter_size=3):
+        return winograd_cost.pays_behind_maxima(shapes.conv2d((N, IC, size, size), (OC, IC, filter_size, filter_size), 1, 1, 1, 1))
+
+    assert pays(64, 64, 64, 32) == (True, True)
+    assert pays(64, 128, 128, 16) == (True, True)
+    assert pays(64, 32, 64, 26) == (True, False)
+    assert pays(64, 6, 16, 14, 5) == (False, False)
+    assert pays(64, 4, 16, 28) == (False, False)

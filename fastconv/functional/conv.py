@@ -7,7 +7,7 @@ import numpy as np
 
 from fastconv import shapes
 from fastconv.errors import ArgumentError, ArgumentTypeError
-from fastconv.functional import conv_direct, conv_im2col, conv_loops, conv_pooled, conv_winograd
+from fastconv.functional import conv_direct, conv_im2col, conv_loops, conv_pooled, conv_winograd, winograd_cost
 from fastconv.functional.activation import relu_in_place
 from fastconv.functional.arrays import FLOAT32, channels_last, check_shape, nchw, same_dtype
 from fastconv.functional.linear import sum_rows, zeros_bias
@@ -49,12 +49,14 @@ def get_winograd():
     return _winograd_allowed
 
 
+PAYS = {"forward": winograd_cost.pays, "input": winograd_cost.pays_for_input, "weight": winograd_cost.pays_for_weight}
+
+
 @functools.lru_cache(maxsize=4096)
-def module_of(name, geometry, dtype, winograd_allowed, for_weight=False):
-    """The module that computes, for an algorithm's name: the weight's gradient, or the other passes."""
+def module_of(name, geometry, dtype, winograd_allowed, wanted="forward"):
+    """The module that computes, for an algorithm's name: the output, or the gradient of the "input" or the "weight"."""
     if name == "auto":
-        pays = conv_winograd.pays_for_weight if for_weight else conv_winograd.pays
-        if winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and pays(geometry):
+        if winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and PAYS[wanted](geometry):
             return conv_winograd
         return conv_loops if conv_direct.unfit(geometry) else conv_direct
     if name not in ALGORITHMS:
@@ -66,12 +68,16 @@ def module_of(name, geometry, dtype, winograd_allowed, for_weight=False):
     return ALGORITHMS[name]
 
 
-def _convolution(input, weight, stride, padding, dilation, groups, algorithm):
-    """What every pass starts with: (input as (N, H, W, IC), weight, geometry, the module that computes), checked."""
+def _convolution(input, weight, stride, padding, dilation, groups):
+    """What every pass starts with: (input as (N, H, W, IC), weight, geometry), checked."""
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
-    g = shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
-    return x, weight, g, module_of(algorithm, g, x.dtype, _winograd_allowed)
+    return x, weight, shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
+
+
+def _modules(algorithm, g, dtype, *wanted):
+    """The modules that compute what is `wanted`, see `module_of`."""
+    return tuple(module_of(algorithm, g, dtype, _winograd_allowed, one) for one in wanted)
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algorithm="auto"):
@@ -117,13 +123,15 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     array([[4., 4.],
            [4., 4.]])
     """
-    x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
+    x, weight, g = _convolution(input, weight, stride, padding, dilation, groups)
+    (compute,) = _modules(algorithm, g, x.dtype, "forward")
     return nchw(compute.forward(g, x, weight, zeros_bias(bias, g.OC, x.dtype)))
 
 
 def conv2d_relu(input, weight, bias, stride, padding, dilation, groups, algorithm="auto"):
     """relu(conv2d(...)), in the same pass where the algorithm can, else in the memory of the convolution's output; the same bits."""
-    x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
+    x, weight, g = _convolution(input, weight, stride, padding, dilation, groups)
+    (compute,) = _modules(algorithm, g, x.dtype, "forward")
     bias = zeros_bias(bias, g.OC, x.dtype)
     if compute is conv_winograd:
         return nchw(compute.forward(g, x, weight, bias, relu=True))
@@ -136,7 +144,8 @@ def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, group
     Returns (output, argmax, seen), `seen` for `conv2d_relu_max_pool2d_backward`. ReLU's gradient is in the argmax: with it
     max_pool2d_backward_argmax gives the gradient of the convolution's output.
     """
-    x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
+    x, weight, g = _convolution(input, weight, stride, padding, dilation, groups)
+    compute, gradients = *_modules(algorithm, g, x.dtype, "forward"), _modules(algorithm, g, x.dtype, "input", "weight")
     bias = zeros_bias(bias, g.OC, x.dtype)
     if g.OH < 2 or g.OW < 2:
         return None
@@ -146,7 +155,7 @@ def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, group
     else:
         y = relu_max_halves(compute.forward(g, x, weight, bias), argmax)
     sparse = algorithm in ("auto", "direct") and conv_pooled.fits(g, x.itemsize)
-    return nchw(y), argmax, (x, g, compute, _for_weight(algorithm, g, x.dtype), sparse)
+    return nchw(y), argmax, (x, g, gradients, sparse)
 
 
 def conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, weight, output_mask=(True, True, True)):
@@ -155,19 +164,19 @@ def conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, weight, output_ma
     Three of four numbers of the convolution's own gradient are 0. They are neither written to memory nor multiplied, unless there are so
     many channels that "winograd" takes less time for all of them, or another algorithm is asked for.
     """
-    x, g, compute, compute_weight, sparse = seen
+    x, g, gradients, sparse = seen
     weight = same_dtype("weight", weight, x.dtype, 4)
     check_shape("weight", weight, g.weight_shape)
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.halves_shape)
     need_input, need_weight, need_bias = output_mask
     dense_input = dense_weight = not sparse
-    if compute is conv_winograd and sparse:
-        dense_input, dense_weight = conv_winograd.pays_behind_maxima(g)
+    if gradients[0] is conv_winograd and sparse:
+        dense_input, dense_weight = winograd_cost.pays_behind_maxima(g)
     mask = need_input and dense_input, need_weight and dense_weight, need_bias and dense_weight
     grad_input = grad_weight = grad_bias = None
     if any(mask):
         before = channels_last("grad_output", max_pool2d_backward_argmax(nchw(grad_output), argmax, g.output_shape, 2))
-        grad_input, grad_weight, grad_bias = _gradients(g, compute, compute_weight, before, x, weight, mask)
+        grad_input, grad_weight, grad_bias = _gradients(g, gradients, before, x, weight, mask)
     if need_input and not dense_input:
         grad_input = nchw(conv_pooled.backward_input(g, grad_output, argmax, weight))
     if (need_weight or need_bias) and not dense_weight:
@@ -205,33 +214,28 @@ def conv2d_backward(
     grad_weight[oc, ic, kh, kw] = sum over n, oh, ow of grad_output[n, oc, oh, ow] * x[n, ic, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL];
     grad_input is the full convolution of grad_output with the filter rotated by 180 degrees; grad_bias sums over n, oh, ow.
     """
-    x, weight, g, compute = _convolution(input, weight, stride, padding, dilation, groups, algorithm)
+    x, weight, g = _convolution(input, weight, stride, padding, dilation, groups)
+    modules = _modules(algorithm, g, x.dtype, "input", "weight")
     mask = three("output_mask", output_mask)
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.output_shape)
-    return _gradients(g, compute, _for_weight(algorithm, g, x.dtype), grad_output, x, weight, mask)
+    return _gradients(g, modules, grad_output, x, weight, mask)
 
 
-def _for_weight(algorithm, g, dtype):
-    """The module that computes the weight's gradient."""
-    return module_of(algorithm, g, dtype, _winograd_allowed, for_weight=True)
-
-
-def _gradients(g, compute, compute_weight, grad_output, x, weight, output_mask):
-    """What `conv2d_backward` returns, of grad_output (N, OH, OW, OC) and x (N, H, W, IC)."""
-    need_input, need_weight, need_bias = output_mask
+def _gradients(g, modules, grad_output, x, weight, output_mask):
+    """What `conv2d_backward` returns, of grad_output (N, OH, OW, OC) and x (N, H, W, IC), by the modules for input and weight."""
+    (compute_input, compute_weight), (need_input, need_weight, need_bias) = modules, output_mask
     return (
-        nchw(compute.backward_input(g, grad_output, weight)) if need_input else None,
+        nchw(compute_input.backward_input(g, grad_output, weight)) if need_input else None,
         compute_weight.backward_weight(g, x, grad_output) if need_weight else None,
         sum_rows(grad_output.reshape(-1, g.OC)) if need_bias else None,
     )
 
 
-def _transposed(input, weight, stride, padding, output_padding, groups, dilation, algorithm):
+def _transposed(input, weight, stride, padding, output_padding, groups, dilation):
     """As `_convolution`, for the convolution whose input gradient is wanted."""
     x = channels_last("input", input)
     weight = same_dtype("weight", weight, x.dtype, 4)
-    g = shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
-    return x, weight, g, module_of(algorithm, g, x.dtype, _winograd_allowed)
+    return x, weight, shapes.conv_transpose2d(input.shape, weight.shape, stride, padding, output_padding, groups, dilation)
 
 
 def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, algorithm="auto"):
@@ -263,7 +267,8 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
     ----------
     V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
     """
-    x, weight, g, compute = _transposed(input, weight, stride, padding, output_padding, groups, dilation, algorithm)
+    x, weight, g = _transposed(input, weight, stride, padding, output_padding, groups, dilation)
+    (compute,) = _modules(algorithm, g, x.dtype, "input")
     y = compute.backward_input(g, x, weight)
     if bias is not None:
         host.add_to(0, y, zeros_bias(bias, g.IC, x.dtype))
@@ -305,11 +310,12 @@ def conv_transpose2d_backward(
     ValueError, TypeError
         As `conv_transpose2d`; also when grad_output does not have the output's shape.
     """
-    x, weight, g, compute = _transposed(input, weight, stride, padding, output_padding, groups, dilation, algorithm)
+    x, weight, g = _transposed(input, weight, stride, padding, output_padding, groups, dilation)
+    compute, compute_weight = _modules(algorithm, g, x.dtype, "forward", "weight")
     need_input, need_weight, need_bias = three("output_mask", output_mask)
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.input_shape)
     return (
         nchw(compute.forward(g, grad_output, weight, zeros_bias(None, g.OC, x.dtype))) if need_input else None,
-        _for_weight(algorithm, g, x.dtype).backward_weight(g, grad_output, x) if need_weight else None,
+        compute_weight.backward_weight(g, grad_output, x) if need_weight else None,
         sum_rows(grad_output.reshape(-1, g.IC)) if need_bias else None,
     )

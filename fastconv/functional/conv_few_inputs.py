@@ -69,13 +69,24 @@ def _product_cost(g, itemsize):
 
 
 @functools.lru_cache(maxsize=1024)
-def way(g, itemsize) -> ModuleType | None:
-    """The module whose `backward_input` is likely to be the fastest, or None where that is conv_tiles, with channels as vectors."""
-    if g.groups > 1 or g.IC * itemsize > LINE or g.N * g.OH * g.OW == 0:
-        return None
+def _costs(g, itemsize) -> dict[ModuleType | None, float]:
+    """Of every way that takes the geometry, by its module; None is conv_tiles, with channels as vectors. Empty where channels are many."""
+    if g.groups > 1 or g.IC * itemsize > LINE or g.flops == 0:
+        return {}
     costs = {None: _tiles_cost(g, itemsize), conv_im2col: _product_cost(g, itemsize)}
     if conv_few.fits_input(g):
         costs[conv_few] = _few_cost(g, itemsize)
     if conv_lanes.fits_input(g, itemsize):
         costs[conv_lanes] = _lanes_cost(g, itemsize)
-    return min(costs, key=lambda module: costs[module])
+    return costs
+
+
+def way(g, itemsize):
+    """The module whose `backward_input` is likely to be the fastest, or None where that is conv_tiles."""
+    costs = _costs(g, itemsize)
+    return min(costs, key=lambda module: costs[module], default=None)
+
+
+def cost(g, itemsize):
+    """What that costs, or 0 where channels are many."""
+    return min(_costs(g, itemsize).values(), default=0)
