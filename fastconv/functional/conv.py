@@ -145,7 +145,8 @@ def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, group
     max_pool2d_backward_argmax gives the gradient of the convolution's output.
     """
     x, weight, g = _convolution(input, weight, stride, padding, dilation, groups)
-    compute, gradients = *_modules(algorithm, g, x.dtype, "forward"), _modules(algorithm, g, x.dtype, "input", "weight")
+    (compute,) = _modules(algorithm, g, x.dtype, "forward")
+    gradients = _modules(algorithm, g, x.dtype, "input", "weight")
     bias = zeros_bias(bias, g.OC, x.dtype)
     if g.OH < 2 or g.OW < 2:
         return None

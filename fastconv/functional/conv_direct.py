@@ -44,7 +44,7 @@ PART_BYTES = 1 << 23
 WEIGHT_BLOCK_BYTES = VECTOR_BYTES if LOW_TILES else 256
 """Channels of a panel's block for weight gradients: where registers are 16, blocks of 128 bytes take 4 to 8 % longer than one vector."""
 
-STRIDED_FILTERS = 1 << 13
+STRIDED_FILTERS = 1 << 11
 """Filters from which on the weight gradient of a strided 1x1 convolution is a product of pixels that are copied together, too."""
 
 FEWEST_PIXELS = 7

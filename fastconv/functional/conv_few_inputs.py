@@ -68,7 +68,6 @@ def _product_cost(g, itemsize):
     return g.N * g.OH * g.OW * pixel + PRODUCT_CALL
 
 
-@functools.lru_cache(maxsize=1024)
 def _costs(g, itemsize) -> dict[ModuleType | None, float]:
     """Of every way that takes the geometry, by its module; None is conv_tiles, with channels as vectors. Empty where channels are many."""
     if g.groups > 1 or g.IC * itemsize > LINE or g.flops == 0:
@@ -81,6 +80,7 @@ def _costs(g, itemsize) -> dict[ModuleType | None, float]:
     return costs
 
 
+@functools.lru_cache(maxsize=1024)
 def way(g, itemsize):
     """The module whose `backward_input` is likely to be the fastest, or None where that is conv_tiles."""
     costs = _costs(g, itemsize)
