@@ -143,7 +143,7 @@ class Comparison:
 
     def conv(self):
         rows = self.rows("convolutions", "conv", self.chosen.algorithms, self.passes(CONVOLUTIONS, REPRESENTATIVE))
-        self.results["conv"] = [{**row, "taken": taken(row["name"], row["direction"])} for row in rows]
+        self.results["conv"] = [{**row, "taken": taken(CONVOLUTIONS[row["name"]], row["direction"])} for row in rows]
 
     def dense(self):
         self.results["dense"] = self.rows("dense layers", "dense", ["auto"], self.passes(LINEARS, ("digits 64-10", "lenet 400-120")))

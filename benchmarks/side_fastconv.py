@@ -15,22 +15,27 @@ def configure(threads):
     fastconv.set_num_threads(threads)
 
 
-def taken(name, direction):
-    """The algorithm that "auto" takes for a pass of a convolution, by name."""
+def taken(conv, direction):
+    """The algorithm that "auto" takes for a pass of a convolution."""
     from fastconv import shapes
     from fastconv.functional.conv import ALGORITHMS, get_winograd, module_of
 
-    conv = CONVOLUTIONS[name]
     geometry = shapes.conv2d(conv.input, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
-    module = module_of("auto", geometry, np.dtype(np.float32), get_winograd(), for_weight=direction == "backward_weight")
+    wanted = {"forward": "forward", "backward_input": "input", "backward_weight": "weight"}[direction]
+    module = module_of("auto", geometry, np.dtype(np.float32), get_winograd(), wanted)
     return next(algorithm for algorithm, candidate in ALGORITHMS.items() if candidate is module)
 
 
 def prepare_conv(name, direction, variant):
     """A function that computes one pass and returns its result; `variant` is the algorithm, "auto" or a name."""
+    return prepare_pass(direction, variant, **CONVOLUTIONS[name]._asdict())
+
+
+def prepare_pass(direction, variant, **conv):
+    """The same for a convolution that is in no table, by the fields of a `Conv`."""
     from fastconv import functional as F
 
-    conv = CONVOLUTIONS[name]
+    conv = Conv.of(conv)
     x, weight, grad_output = cached_data(conv)
     options = {**conv.options, "algorithm": variant}
     if direction == "forward":

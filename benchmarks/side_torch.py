@@ -2,7 +2,7 @@
 
 import functools
 
-from benchmarks.workloads import CONVOLUTIONS, LINEARS, MODELS, batch, conv_data, linear_data
+from benchmarks.workloads import CONVOLUTIONS, LINEARS, MODELS, Conv, batch, conv_data, linear_data
 
 LAYOUTS = ("nchw", "channels_last")
 cached_data = functools.lru_cache(maxsize=1)(conv_data)
@@ -22,9 +22,14 @@ def _layout(name):
 
 def prepare_conv(name, direction, variant):
     """A function that computes one pass, all arrays in the layout `variant`, and returns its result."""
+    return prepare_pass(direction, variant, **CONVOLUTIONS[name]._asdict())
+
+
+def prepare_pass(direction, variant, **conv):
+    """The same for a convolution that is in no table, by the fields of a `Conv`."""
     import torch
 
-    conv = CONVOLUTIONS[name]
+    conv = Conv.of(conv)
     x, weight, grad_output = (torch.from_numpy(a).contiguous(memory_format=_layout(variant)) for a in cached_data(conv))
     pairs = [[conv.stride] * 2, [conv.padding] * 2, [conv.dilation] * 2]
 

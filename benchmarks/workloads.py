@@ -30,6 +30,11 @@ class Conv(NamedTuple):
         """Floating-point operations of one pass: a multiplication and an addition per tap."""
         return 2 * int(np.prod(self.output)) * int(np.prod(self.weight[1:]))
 
+    @classmethod
+    def of(cls, fields):
+        """From a dict of its fields, in which shapes may be lists."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+
     @property
     def options(self):
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
@@ -99,6 +104,11 @@ class ConvTranspose(NamedTuple):
     weight: tuple
     stride: int = 1
     padding: int = 0
+
+    @classmethod
+    def of(cls, fields):
+        """From a dict of its fields, in which shapes may be lists."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
     @property
     def options(self):

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import random
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from benchmarks import (
     report,
     side_fastconv,
     startup,
+    survey,
     tile,
     workloads,
 )
@@ -31,7 +33,7 @@ from benchmarks.rounds import Rounds, sentence
 from benchmarks.worker import Worker, WorkerError
 from fastconv import functional, models, shapes
 from fastconv.kernels import simd
-from fastconv.kernels.processor import ADDERS
+from fastconv.kernels.processor import ADDERS, VECTOR_BYTES
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = [
@@ -250,10 +252,10 @@ def test_what_auto_takes_is_held_against_the_fastest():
     assert report.choice({**row, "taken": "direct"}) == 1.0
     assert report.choice({**row, "taken": "loops"}) is None
     assert report.choice({**row, "seconds": {"auto": [9.0], "winograd": [2.2]}}) is None
-    assert side_fastconv.taken("cifar 8 3x3", "forward") == "winograd"
-    assert side_fastconv.taken("resnet 7 1x1", "forward") == "direct"
-    lenet = [side_fastconv.taken("lenet conv2 5x5", direction) for direction in workloads.PASSES]
-    assert lenet == ["direct", "direct", "winograd" if ADDERS else "direct"]
+    assert side_fastconv.taken(workloads.CONVOLUTIONS["cifar 8 3x3"], "forward") == "winograd"
+    assert side_fastconv.taken(workloads.CONVOLUTIONS["resnet 7 1x1"], "forward") == "direct"
+    lenet = [side_fastconv.taken(workloads.CONVOLUTIONS["lenet conv2 5x5"], direction) for direction in workloads.PASSES]
+    assert lenet == ["direct", "direct", "winograd" if ADDERS or VECTOR_BYTES < 64 else "direct"]
 
 
 def test_goals_are_met_or_not():
@@ -298,6 +300,30 @@ def test_report_without_torch_has_no_ratios(tmp_path):
 
 def test_geometric_mean():
     assert math.isclose(report.geometric_mean([1.0, 4.0]), 2.0)
+
+
+def test_a_survey_draws_convolutions_that_networks_have():
+    drawn = survey.draw(random.Random(5), 60)
+    assert drawn == survey.draw(random.Random(5), 60) != survey.draw(random.Random(6), 60)
+    assert len({kind for kind, _ in drawn}) == 12
+    for kind, conv in drawn:
+        N, OC, OH, OW = conv.output
+        assert min(N, OH, OW) >= 1
+        assert OC % conv.groups == 0
+        assert conv.input[1] == conv.weight[1] * conv.groups
+        assert N == 1 or (conv.flops <= survey.MOST_FLOPS and math.prod(conv.input) + math.prod(conv.output) <= survey.MOST_NUMBERS)
+        assert (kind == "depthwise") <= (conv.groups == OC)
+        assert (kind == "one image") <= (N == 1)
+
+
+def test_a_survey_of_algorithms(capsys):
+    survey.main(["--algorithms", "--count", "2", "--rounds", "1", "--seconds", "0", "--seed", "3", "--worst", "4"])
+    text = capsys.readouterr().out
+    assert 'that of what "auto" takes: 6 passes, geometric mean ' in text
+    assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + 2 + 2 + 4
+    with pytest.raises(SystemExit):
+        survey.main(["--count", "0"])
+    assert "--count must be 1 or more, got 0" in capsys.readouterr().err
 
 
 def test_a_layer_of_any_shape(capsys):
