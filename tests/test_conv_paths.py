@@ -226,6 +226,12 @@ def test_way_of_few_input_channels(input_shape, weight_shape, stride, expected):
     assert conv_few_inputs.way(shapes.conv2d(input_shape, weight_shape, stride, 0, 1, 1), 4) is expected
 
 
+def test_a_product_of_few_input_channels_takes_little_memory():
+    """An image's columns, 4 GB and 6.1 GB, would be those of the whole image."""
+    assert conv_few_inputs.way(shapes.conv2d((1, 1, 512, 512), (8, 1, 63, 63), 1, 62, 2, 1), 4) is None
+    assert conv_few_inputs.way(shapes.conv2d((1, 3, 2048, 2048), (64, 3, 11, 11), 1, 5, 1, 1), 4) is not conv_im2col
+
+
 GROUPED = [((3, 3), 1, 1), ((9, 14), 1, 1), ((6, 5), ((2, 0), (1, 3)), (2, 1)), ((5, 3), ((0, 3), (4, 0)), 1), ((9, 8), (0, 5), 1)]
 
 
@@ -454,8 +460,8 @@ def test_gradients_behind_maxima_where_it_pays(name, allowed, rng, kernels_calle
 
 
 def test_the_weights_gradient_has_a_rule_of_its_own(rng, kernels_called):
-    """Twelve channels are too few for Winograd's other passes."""
-    x, w = rng.standard_normal((64, 12, 14, 14), np.float32), rng.standard_normal((32, 12, 5, 5), np.float32)
+    """Seven channels are too few for the others."""
+    x, w = rng.standard_normal((64, 7, 14, 14), np.float32), rng.standard_normal((32, 7, 5, 5), np.float32)
     grad_output = rng.standard_normal((64, 32, 10, 10), np.float32)
 
     def called(function, *arguments, **options):

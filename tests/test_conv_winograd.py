@@ -181,7 +181,7 @@ def test_few_tiles_or_many_change_no_bit_of_forward(stride, monkeypatch, rng):
     options = {"padding": 1, "stride": stride, "algorithm": "winograd"}
     results = []
     for few in (0, 12):
-        monkeypatch.setattr(winograd_geometry, "FEW", few)
+        monkeypatch.setattr(winograd_geometry, "MOST_SHARED", few)
         y = F.conv2d(x, w, **options)
         results.append((y, F.conv2d_backward(y, x, w, **options, output_mask=(True, False, False))[0]))
     for one, other in zip(*results, strict=True):
@@ -419,7 +419,7 @@ def test_auto_takes_it_where_it_pays(chosen, rng):
 def test_when_the_weights_gradient_pays():
     def pays(N, IC, OC, size, filter_size=3, groups=1, stride=1):
         weight = OC, IC // groups, filter_size, filter_size
-        return winograd_cost.pays_for_weight(shapes.conv2d((N, IC, size, size), weight, stride, filter_size // 2, 1, groups))
+        return winograd_cost.pays(shapes.conv2d((N, IC, size, size), weight, stride, filter_size // 2, 1, groups), "weight")
 
     assert pays(256, 8, 32, 14)
     assert pays(64, 16, 32, 14, 5)
@@ -480,9 +480,9 @@ def test_what_it_cannot_take(weight, options):
 def test_the_rule_counts_what_is_left(rng):
     """Many channels and many tiles pay; one tile does not, as all filters would be transformed for it."""
 
-    def pays(N, C, size, filter_size=3, groups=1, stride=1, rule=winograd_cost.pays):
+    def pays(N, C, size, filter_size=3, groups=1, stride=1):
         weight = C, C // groups, filter_size, filter_size
-        return rule(shapes.conv2d((N, C, size, size), weight, stride, filter_size // 2, 1, groups))
+        return winograd_cost.pays(shapes.conv2d((N, C, size, size), weight, stride, filter_size // 2, 1, groups), "forward")
 
     assert pays(64, 16, 32)
     assert pays(16, 512, 8)
@@ -499,9 +499,9 @@ def test_the_rule_counts_what_is_left(rng):
     assert not pays(64, 16, 32, stride=2)
     assert not pays(1, 512, 8, stride=2)
     assert pays(64, 64, 8, stride=2)
-    assert winograd_cost.pays(shapes.conv2d((16, 3, 224, 224), (64, 3, 11, 11), 4, 2, 1, 1))
+    assert winograd_cost.pays(shapes.conv2d((16, 3, 224, 224), (64, 3, 11, 11), 4, 2, 1, 1), "forward")
     assert pays(8, 64, 28, 7, stride=2)
-    assert not winograd_cost.pays(shapes.conv2d((64, 3, 32, 32), (16, 3, 5, 5), 2, 2, 1, 1))
+    assert not winograd_cost.pays(shapes.conv2d((64, 3, 32, 32), (16, 3, 5, 5), 2, 2, 1, 1), "forward")
     assert not pays(16, 256, 8, 5, stride=2)  # all the filters' taps, for one tile of an image
     assert not pays(64, 2048, 32)  # four times the memory of the filters
     assert conv_direct.unfit(shapes.conv2d((1, 512, 7, 7), (512, 512, 3, 3), 1, 1, 1, 1)) is None
@@ -510,7 +510,7 @@ def test_the_rule_counts_what_is_left(rng):
 def test_when_the_inputs_gradient_pays():
     def pays(N, IC, OC, size, filter_size=3, groups=1, stride=1, padding=None):
         weight, padding = (OC, IC // groups, filter_size, filter_size), filter_size // 2 if padding is None else padding
-        return winograd_cost.pays_for_input(shapes.conv2d((N, IC, size, size), weight, stride, padding, 1, groups))
+        return winograd_cost.pays(shapes.conv2d((N, IC, size, size), weight, stride, padding, 1, groups), "input")
 
     assert pays(64, 16, 16, 32)
     assert pays(64, 16, 32, 14, 5)

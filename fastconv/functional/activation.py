@@ -165,7 +165,7 @@ def sigmoid_backward(grad_output, input, *, output=None):
 
     Returns
     -------
-    ndarray of the same shape and dtype, in the memory order of input or output; what is below 1e-31 (float64: 1e-292) is 0
+    ndarray of the same shape and dtype, in the memory order of input or output; magnitudes below 1e-31 (float64: 1e-292) are 0
 
     Raises
     ------

@@ -116,3 +116,8 @@ def check_shape(name, array, shape):
 def nchw(array):
     """The (N, C, H, W) view of an (N, H, W, C) array."""
     return array.transpose(0, 3, 1, 2)
+
+
+def whole(count, lanes):
+    """`count` rounded up to whole vectors of so many lanes."""
+    return -(-count // lanes) * lanes

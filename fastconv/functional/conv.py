@@ -49,14 +49,11 @@ def get_winograd():
     return _winograd_allowed
 
 
-PAYS = {"forward": winograd_cost.pays, "input": winograd_cost.pays_for_input, "weight": winograd_cost.pays_for_weight}
-
-
 @functools.lru_cache(maxsize=4096)
 def module_of(name, geometry, dtype, winograd_allowed, wanted="forward"):
     """The module that computes, for an algorithm's name: the output, or the gradient of the "input" or the "weight"."""
     if name == "auto":
-        if winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and PAYS[wanted](geometry):
+        if winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and winograd_cost.pays(geometry, wanted):
             return conv_winograd
         return conv_loops if conv_direct.unfit(geometry) else conv_direct
     if name not in ALGORITHMS:
@@ -171,7 +168,7 @@ def conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, weight, output_ma
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.halves_shape)
     need_input, need_weight, need_bias = output_mask
     dense_input = dense_weight = not sparse
-    if gradients[0] is conv_winograd and sparse:
+    if sparse and conv_winograd in gradients:
         dense_input, dense_weight = winograd_cost.pays_behind_maxima(g)
     mask = need_input and dense_input, need_weight and dense_weight, need_bias and dense_weight
     grad_input = grad_weight = grad_bias = None

@@ -9,6 +9,7 @@ import functools
 from types import ModuleType
 
 from fastconv.functional import conv_few, conv_im2col, conv_lanes
+from fastconv.functional.arrays import whole
 from fastconv.functional.conv_tiles import by_images
 from fastconv.kernels.conv_few import BAND, IMAGES
 from fastconv.kernels.processor import VECTOR_BYTES
@@ -16,22 +17,17 @@ from fastconv.kernels.processor import VECTOR_BYTES
 LINE = 64
 """Bytes of the channels up to which they are few."""
 
-TILES, TILES_CALL = 1.25, 5_500_000
-"""What a multiply-add costs in tiles one vector wide, and a call."""
+TILE, STORED, TILES_CALL = 1.25, 4, 5_500_000
+"""A multiply-add in tiles one vector wide; a result of a tile, in channels that are summed; and a call."""
 
 FEW_ADDED, FEW_CALL = 22, 1_000_000
-"""In conv_few adding a number to the image costs as much as so many channels of the output."""
+"""A number that conv_few adds to the image, in channels that are summed; and a call."""
 
 IMAGES_READ, IMAGES_WRITTEN, IMAGES_CALL = 17, 13, 5_500_000
-"""Numbers that conv_lanes transposes, of the output's gradient and of the input's."""
+"""A number of the output's gradient that conv_lanes transposes, one of the input's; and a call."""
 
 ADDED, RUN_ADDED, PRODUCT_CALL = 35, 730, 9_000_000
-"""A column of conv_im2col's product, in memory and added to the image; and each run of them, a row of the filter."""
-
-
-def _whole(numbers, lanes):
-    """Numbers of whole vectors."""
-    return -(-numbers // lanes) * lanes
+"""A column of conv_im2col's product, in memory and added to the image; each run of them, a row of the filter or, dilated, a tap; a call."""
 
 
 def _inside(size, outputs, taps, stride, dilation, padding):
@@ -45,12 +41,12 @@ def _tiles_cost(g, itemsize):
     lanes, share = VECTOR_BYTES // itemsize, 1.0
     if by_images(g.N, g.OH * g.OW * g.OC * itemsize, g.H, g.W, g.taps, 1):
         share = _inside(g.H, g.OH, g.KH, g.SH, g.DH, g.PT) * _inside(g.W, g.OW, g.KW, g.SW, g.DW, g.PL)
-    return TILES * share * g.N * g.OH * g.OW * g.KH * g.KW * (g.OC + 4) * _whole(g.IC, lanes) + TILES_CALL
+    return TILE * share * g.N * g.OH * g.OW * g.KH * g.KW * (g.OC + STORED) * whole(g.IC, lanes) + TILES_CALL
 
 
 def _few_cost(g, itemsize):
     """Rows of the filter as vectors, IMAGES pixels as rows of a tile; one job leaves a processor idle."""
-    blocks, row = -(-g.N // IMAGES), _whole(g.KW * g.IC, VECTOR_BYTES // itemsize)
+    blocks, row = -(-g.N // IMAGES), whole(g.KW * g.IC, VECTOR_BYTES // itemsize)
     work = blocks * IMAGES * g.OH * g.OW * g.KH * row * (g.OC + FEW_ADDED)
     return work * (2 if blocks * -(-g.H // BAND) == 1 else 1) + FEW_CALL
 
@@ -58,13 +54,14 @@ def _few_cost(g, itemsize):
 def _lanes_cost(g, itemsize):
     """Images as vectors, input channels as rows of a tile."""
     numbers = g.KH * g.KW * g.OC * max(conv_lanes.FEWEST_ROWS, g.IC) + IMAGES_READ * g.OC + IMAGES_WRITTEN * g.IC
-    return _whole(g.N, VECTOR_BYTES // itemsize) * g.H * g.W * numbers + IMAGES_CALL
+    return whole(g.N, VECTOR_BYTES // itemsize) * g.H * g.W * numbers + IMAGES_CALL
 
 
 def _product_cost(g, itemsize):
     """Taps and channels as columns of a product."""
     columns = g.KH * g.KW * g.IC
-    pixel = (g.OC + 4) * _whole(columns, VECTOR_BYTES // itemsize) + ADDED * columns + RUN_ADDED * g.KH
+    runs = g.KH * (g.KW if g.DW > 1 else 1)
+    pixel = (g.OC + STORED) * whole(columns, VECTOR_BYTES // itemsize) + ADDED * columns + RUN_ADDED * runs
     return g.N * g.OH * g.OW * pixel + PRODUCT_CALL
 
 
@@ -72,7 +69,9 @@ def _costs(g, itemsize) -> dict[ModuleType | None, float]:
     """Of every way that takes the geometry, by its module; None is conv_tiles, with channels as vectors. Empty where channels are many."""
     if g.groups > 1 or g.IC * itemsize > LINE or g.flops == 0:
         return {}
-    costs = {None: _tiles_cost(g, itemsize), conv_im2col: _product_cost(g, itemsize)}
+    costs: dict[ModuleType | None, float] = {None: _tiles_cost(g, itemsize)}
+    if g.OH * g.OW * g.KH * g.KW * g.IC * itemsize <= conv_im2col.PATCH_BYTES:  # of an image, which is taken as a whole
+        costs[conv_im2col] = _product_cost(g, itemsize)
     if conv_few.fits_input(g):
         costs[conv_few] = _few_cost(g, itemsize)
     if conv_lanes.fits_input(g, itemsize):
@@ -88,5 +87,5 @@ def way(g, itemsize):
 
 
 def cost(g, itemsize):
-    """What that costs, or 0 where channels are many."""
-    return min(_costs(g, itemsize).values(), default=0)
+    """What that costs, or None where channels are many."""
+    return min(_costs(g, itemsize).values(), default=None)

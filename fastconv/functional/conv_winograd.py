@@ -10,13 +10,14 @@ import functools
 
 import numpy as np
 
+from fastconv.functional.arrays import whole
 from fastconv.functional.pool import relu_max_halves
 from fastconv.functional.space_to_depth import filters_from_depth, filters_to_depth, images_from_depth, images_to_depth
 from fastconv.functional.winograd_geometry import (
     JOBS,
     backward_tiling,
     channels_of,
-    count,
+    count_tiles,
     deepened,
     filters_shared,
     forward_tiling,
@@ -24,7 +25,6 @@ from fastconv.functional.winograd_geometry import (
     rows_of,
     stride_of,
     unfit,
-    whole,
 )
 from fastconv.kernels import conv_winograd, conv_winograd_few, dense, winograd_blocks, winograd_filters, winograd_tiling
 from fastconv.kernels.jit import get_num_threads
@@ -108,7 +108,7 @@ def _cut(T, rows, IC, vectors, itemsize):
 def _convolve(x, weight, by_input, y, argmax, bias, low, pooled, tiling, group):
     """One group of channels of x to its channels of y, group = (first, how many, first, how many); weight is the group's."""
     first, IC, _, OC = group
-    T, rows = count(len(x), tiling), rows_of(tiling)
+    T, rows = count_tiles(len(x), tiling), rows_of(tiling)
     work = 2 * rows * T * IC * OC
     if filters_shared(T, OC, x.itemsize):
         depth = min(DEPTH, IC)
@@ -176,7 +176,7 @@ def backward_weight(g, x, grad_output):
 
 def _weight_gradient(x, grad_output, grad_weight, tiling, group):
     """One group's grad_weight."""
-    (_, IC, _, OC), T, rows = group, count(len(x), tiling), rows_of(tiling)
+    (_, IC, _, OC), T, rows = group, count_tiles(len(x), tiling), rows_of(tiling)
     splits, block, depth, wide = _weight_cut(T, rows, IC, OC, x.itemsize, get_num_threads())
     parts = grad_weight[None] if splits == 1 else empty((splits, *grad_weight.shape), x.dtype)
     conv_winograd.backward_weight(2 * rows * T * IC * OC, x, grad_output, parts, tiling, group, block, depth, wide)

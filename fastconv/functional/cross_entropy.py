@@ -136,7 +136,7 @@ def cross_entropy_backward(input, target, weight=None, ignore_index=-100, reduct
 
     Returns
     -------
-    ndarray of the shape and dtype of input, the classes innermost in memory; what is below 1e-31 (float64: 1e-292) is 0
+    ndarray of the shape and dtype of input, the classes innermost in memory; magnitudes below 1e-31 (float64: 1e-292) are 0
 
     Raises
     ------

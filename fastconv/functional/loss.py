@@ -204,7 +204,7 @@ def binary_cross_entropy_with_logits_backward(input, target, weight=None, reduct
 
     Returns
     -------
-    ndarray of the shape and dtype of input; what is below 1e-31 (float64: 1e-292) is 0
+    ndarray of the shape and dtype of input; magnitudes below 1e-31 (float64: 1e-292) are 0
 
     Raises
     ------

@@ -76,7 +76,7 @@ def softmax_backward(grad_output, output, dim=-1):
 
     Returns
     -------
-    ndarray of the same shape and dtype; what is below 1e-31 (float64: 1e-292) is 0
+    ndarray of the same shape and dtype; magnitudes below 1e-31 (float64: 1e-292) are 0
 
     Raises
     ------
@@ -120,7 +120,7 @@ def log_softmax_backward(grad_output, output, dim=-1):
 
     Returns
     -------
-    ndarray of the same shape and dtype; what is below 1e-31 (float64: 1e-292) is 0
+    ndarray of the same shape and dtype; magnitudes below 1e-31 (float64: 1e-292) are 0
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""Which convolutions Winograd's algorithm takes, and the tiles that it makes of them; a part of `functional.conv_winograd`."""
+"""Which convolutions Winograd's algorithm takes, the tiles that it makes of them, and when jobs share the filters.
+
+What `conv_winograd`, which computes, and `winograd_cost`, which estimates, both need.
+"""
 
 import functools
 
@@ -10,12 +13,12 @@ SIZES = (3, 3), (4, 4), (5, 5)
 """Of filters with stride 1."""
 
 JOBS = 8
-"""Where blocks of tiles are fewer jobs than this, jobs share the output channels."""
+"""How many jobs are wanted: where blocks of tiles are fewer, jobs share the output channels."""
 
-FEW = 128
-"""Up to so many tiles jobs take all of them and share the filters."""
+MOST_SHARED = 128
+"""Tiles up to which jobs take all of them and share the filters."""
 
-count, is_strided = winograd_tiling.count_tiles.py_func, winograd_tiling.is_strided.py_func
+count_tiles, is_strided = winograd_tiling.count_tiles.py_func, winograd_tiling.is_strided.py_func  # what kernels count, outside of them
 
 
 def stride_of(g):
@@ -50,7 +53,7 @@ def _tiling(g, S, R, PT, PL, OH, OW):
 @functools.lru_cache(maxsize=1024)
 def forward_tiling(g, OH, OW):
     """The tiling of the forward pass, and of the weight's gradient."""
-    size = 7 - g.KH  # of a tile's outputs: with 6 x 6 inputs and filters of 3 or 5
+    size = 7 - g.KH  # outputs of a tile along an axis, of 6 inputs; with stride 2, where KH is 3, there are 9
     return _tiling(g, size, size * stride_of(g), g.PT, g.PL, OH, OW)
 
 
@@ -75,9 +78,4 @@ def channels_of(g):
 
 def filters_shared(T, OC, itemsize):
     """Whether jobs take all of `T` tiles and share the filters: there are few tiles, and output channels for JOBS jobs."""
-    return 0 < T <= FEW and OC * itemsize >= 2 * JOBS * VECTOR_BYTES
-
-
-def whole(channels, lanes):
-    """Channels of whole vectors."""
-    return -(-channels // lanes) * lanes
+    return 0 < T <= MOST_SHARED and OC * itemsize >= 2 * JOBS * VECTOR_BYTES

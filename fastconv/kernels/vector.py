@@ -182,13 +182,13 @@ def _limits(typingctx, v):
 
 @device
 def without_subnormal(v):
-    """v, but 0 for what is below all normal numbers: Intel's processors take 150 cycles for each of these."""
+    """v, with 0 for subnormal numbers: Intel's processors take 150 cycles for each of these."""
     return select(magnitude(v) < _limits(v)[0], 0.0, v)
 
 
 @device
 def without_negligible(v):
-    """v, but 0 for what is below all normal numbers once it is multiplied by machine epsilon.
+    """v, with 0 for numbers whose product with machine epsilon would be subnormal.
 
     Gradients that have almost vanished would become subnormal a few layers on.
     """
