@@ -409,7 +409,7 @@ def test_auto_takes_it_where_it_pays(chosen, rng):
     x, w = (rng.standard_normal(shape, np.float32) for shape in LARGE)
     F.conv2d(x, w, padding=1)
     F.conv2d(x[:, :3], w[:, :3], padding=1)
-    F.conv2d(x, w, padding=1, stride=2)
+    F.conv2d(rng.standard_normal((4, 64, 56, 56), np.float32), rng.standard_normal((128, 64, 3, 3), np.float32), padding=1, stride=2)
     F.conv2d(x, w, padding=1, stride=3)
     F.conv2d(x, w, padding=2, dilation=2)
     F.conv2d(x.astype(np.float64), w.astype(np.float64), padding=1)
@@ -498,7 +498,7 @@ def test_the_rule_counts_what_is_left(rng):
     assert not pays(16, 64, 28, stride=2)  # tiles beyond the border
     assert not pays(64, 16, 32, stride=2)
     assert not pays(1, 512, 8, stride=2)
-    assert pays(64, 64, 8, stride=2)
+    assert pays(64, 64, 8, stride=2) == ADDERS
     assert winograd_cost.pays(shapes.conv2d((16, 3, 224, 224), (64, 3, 11, 11), 4, 2, 1, 1), "forward")
     assert pays(8, 64, 28, 7, stride=2)
     assert not winograd_cost.pays(shapes.conv2d((64, 3, 32, 32), (16, 3, 5, 5), 2, 2, 1, 1), "forward")

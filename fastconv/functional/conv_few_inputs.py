@@ -17,8 +17,8 @@ from fastconv.kernels.processor import VECTOR_BYTES
 LINE = 64
 """Bytes of the channels up to which they are few."""
 
-TILE, STORED, TILES_CALL = 1.25, 4, 5_500_000
-"""A multiply-add in tiles one vector wide; a result of a tile, in channels that are summed; and a call."""
+TILE, RESULT, TILES_CALL = 1.25, 36, 5_500_000
+"""A multiply-add in tiles one vector wide; a result of these, in multiply-adds; and a call."""
 
 FEW_ADDED, FEW_CALL = 22, 1_000_000
 """A number that conv_few adds to the image, in channels that are summed; and a call."""
@@ -41,7 +41,8 @@ def _tiles_cost(g, itemsize):
     lanes, share = VECTOR_BYTES // itemsize, 1.0
     if by_images(g.N, g.OH * g.OW * g.OC * itemsize, g.H, g.W, g.taps, 1):
         share = _inside(g.H, g.OH, g.KH, g.SH, g.DH, g.PT) * _inside(g.W, g.OW, g.KW, g.SW, g.DW, g.PL)
-    return TILE * share * g.N * g.OH * g.OW * g.KH * g.KW * (g.OC + STORED) * whole(g.IC, lanes) + TILES_CALL
+    sums = share * g.N * g.OH * g.OW * g.KH * g.KW * g.OC + RESULT * g.N * g.H * g.W
+    return TILE * sums * whole(g.IC, lanes) + TILES_CALL
 
 
 def _few_cost(g, itemsize):
@@ -61,7 +62,7 @@ def _product_cost(g, itemsize):
     """Taps and channels as columns of a product."""
     columns = g.KH * g.KW * g.IC
     runs = g.KH * (g.KW if g.DW > 1 else 1)
-    pixel = (g.OC + STORED) * whole(columns, VECTOR_BYTES // itemsize) + ADDED * columns + RUN_ADDED * runs
+    pixel = (g.OC + 4) * whole(columns, VECTOR_BYTES // itemsize) + ADDED * columns + RUN_ADDED * runs
     return g.N * g.OH * g.OW * pixel + PRODUCT_CALL
 
 

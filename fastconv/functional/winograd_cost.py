@@ -20,6 +20,7 @@ from fastconv.functional.winograd_geometry import (
     forward_tiling,
     is_strided,
     rows_of,
+    stride_of,
 )
 from fastconv.kernels.processor import ADDERS, VECTOR_BYTES
 
@@ -30,17 +31,19 @@ LANES = VECTOR_BYTES // ITEMSIZE
 
 
 class Costs(NamedTuple):
-    """What a multiply-add of a product costs, a tile of a channel that is summed and of one that is written, and a filter to transform."""
+    """What a multiply-add of a product costs, a tile of a channel that is summed and of one that is written, a filter to transform, and a
+    call."""
 
     product: float
     summed: float
     written: float
     filter: float
+    call: float
 
 
 class Pass(NamedTuple):
-    """Costs of a pass with stride 1, with stride 2, and of few tiles of many channels, where jobs share the filters; a call's cost; how
-    many times as much a group costs; and what direct's last vector costs, no more than half of it full, in terms of a full one.
+    """Costs of a pass with stride 1, with stride 2, and of few tiles of many channels, where jobs share the filters; how many times as much
+    a group costs; and what direct's last vector costs, no more than half of it full, in terms of a full one.
 
     That may be more than 1: without a neighbour, it has tiles half as wide.
     """
@@ -48,21 +51,19 @@ class Pass(NamedTuple):
     plain: Costs
     strided: Costs
     few_tiles: Costs
-    call: float
     grouped: float
     half: float
 
 
-FEW_TILES = Costs(product=1.1, summed=0, written=0, filter=270)
-
 if ADDERS:
-    STRIDED = Costs(product=1.25, summed=325, written=325, filter=330)
-    FORWARD = INPUT = Pass(Costs(1.1, 440, 440, 660), STRIDED, FEW_TILES, call=800_000, grouped=1.2, half=1.0)
-    WEIGHT = Pass(Costs(0.98, 165, 193, 660), STRIDED, FEW_TILES, call=0, grouped=1.0, half=0.5)
+    STRIDED, FEW_TILES = Costs(1.25, 325, 325, 330, 800_000), Costs(1.1, 0, 0, 270, 800_000)
+    FORWARD = INPUT = Pass(Costs(1.1, 440, 440, 660, 800_000), STRIDED, FEW_TILES, grouped=1.2, half=1.0)
+    WEIGHT = Pass(Costs(0.98, 165, 193, 660, 0), STRIDED, FEW_TILES, grouped=1.0, half=0.5)
 else:
-    FORWARD = Pass(Costs(1.8, 180, 230, 265), Costs(1.2, 1700, 585, 60), FEW_TILES, call=1_200_000, grouped=1.2, half=1.28)
-    INPUT = Pass(Costs(0.9, 340, 330, 1140), Costs(1.2, 100, 1070, 20), FEW_TILES, call=6_700_000, grouped=1.1, half=1.56)
-    WEIGHT = Pass(Costs(0.95, 215, 185, 0), Costs(0.86, 0, 985, 300), Costs(1.9, 0, 0, 290), call=0, grouped=0.76, half=0.47)
+    FEW_TILES = Costs(1.1, 0, 0, 270, 1_200_000)
+    FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), Costs(1.2, 4000, 400, 40, 1_200_000), FEW_TILES, grouped=1.2, half=1.28)
+    INPUT = Pass(Costs(0.9, 340, 330, 1140, 6_700_000), Costs(1.45, 900, 700, 350, 22_000_000), FEW_TILES, grouped=1.1, half=1.56)
+    WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), Costs(0.98, 0, 745, 135, 0), Costs(1.9, 0, 0, 290, 0), grouped=0.76, half=0.47)
 
 FEWEST_ROWS = 6
 """Rows of a product, the channels that are summed, at least: fewer take as long."""
@@ -70,8 +71,8 @@ FEWEST_ROWS = 6
 IMAGES_AS_LANES = 1.1
 """Direct's multiply-adds where lanes are images (conv_lanes), in terms of the others'."""
 
-FEW_INPUTS = 1.25
-"""Multiply-adds as conv_few_inputs counts them in one of these."""
+FEW_INPUTS, FEW_INPUTS_STRIDED = 1.25, 0.86
+"""Multiply-adds as conv_few_inputs counts them in one of these; with 3 x 3 at stride 2 its ways take longer than it counts."""
 
 FEWEST_CHANNELS = 8
 """Channels of a group from which on it may pay: all are read with the pixels of a tile, so these lie far apart."""
@@ -96,7 +97,7 @@ def _cost(g, of_pass, tiling, summed, written):
         costs = of_pass.few_tiles if filters_shared(T, min(IC, OC), ITEMSIZE) else of_pass.plain
     product = costs.product * rows * max(FEWEST_ROWS, summed) * whole(written, LANES)
     tile = product + costs.summed * whole(summed, LANES) + costs.written * whole(written, LANES)
-    return g.groups * (T * tile + costs.filter * IC * OC + of_pass.call) * (of_pass.grouped if g.groups > 1 else 1)
+    return g.groups * (T * tile + costs.filter * IC * OC + costs.call) * (of_pass.grouped if g.groups > 1 else 1)
 
 
 def _direct(g, of_pass, written):
@@ -134,7 +135,9 @@ def _others(g, wanted):
     """What it costs without this algorithm."""
     if wanted == "input":
         few = conv_few_inputs.cost(g, ITEMSIZE)
-        return _direct(g, INPUT, g.IC // g.groups) if few is None else few / FEW_INPUTS
+        if few is None:
+            return _direct(g, INPUT, g.IC // g.groups)
+        return few / (FEW_INPUTS_STRIDED if stride_of(g) == 2 and not deepened(g) else FEW_INPUTS)
     if wanted == "weight":
         return _direct(g, WEIGHT, g.OC // g.groups)
     if conv_lanes.fits_forward(g, ITEMSIZE):
