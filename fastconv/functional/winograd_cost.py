@@ -3,7 +3,7 @@ and transforms. A part of `functional.conv_winograd`.
 
 Costs are estimates in multiply-adds of whole vectors, as the direct algorithm does them, with numbers fitted to measurements. On a Xeon
 with two threads, with the vectors of AVX-512 and of AVX2, what is faster by these costs takes 1.01 to 1.03 times as long as the better
-one, on the average of 1,100 geometries. The numbers for processors with ADDERS were fitted to fewer, on a Zen 4.
+one, on the average of 1,300 geometries. The numbers for processors with ADDERS were fitted to fewer, on a Zen 4.
 """
 
 import functools
