@@ -1,6 +1,6 @@
 """Convolutions that nobody chose: random ones, of kinds that networks have, against PyTorch or all algorithms against each other.
 
-    python benchmarks/survey.py                 48 of them against PyTorch, some ten minutes
+    python benchmarks/survey.py                 48 of them against PyTorch, two minutes once all is compiled
     python benchmarks/survey.py --algorithms    what "auto" takes, against the fastest algorithm
 
 A table of shapes that everybody knows invites tuning to it; this one is another for each --seed. Each library has a process of its own, and

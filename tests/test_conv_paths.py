@@ -222,7 +222,7 @@ def test_every_way_of_few_input_channels(name, way, dtype, monkeypatch, rng, ker
     ],
 )
 def test_way_of_few_input_channels(input_shape, weight_shape, stride, expected):
-    """Each is 1.2 to 13 times as fast as the slowest way, with vectors of any length."""
+    """What costs choose, with vectors of any length."""
     assert conv_few_inputs.way(shapes.conv2d(input_shape, weight_shape, stride, 0, 1, 1), 4) is expected
 
 

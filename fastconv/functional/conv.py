@@ -51,7 +51,7 @@ def get_winograd():
 
 @functools.lru_cache(maxsize=4096)
 def module_of(name, geometry, dtype, winograd_allowed, wanted="forward"):
-    """The module that computes, for an algorithm's name: the output, or the gradient of the "input" or the "weight"."""
+    """The module that computes, for an algorithm's name: the output ("forward"), or the gradient of the "input" or the "weight"."""
     if name == "auto":
         if winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and winograd_cost.pays(geometry, wanted):
             return conv_winograd
@@ -169,7 +169,8 @@ def conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, weight, output_ma
     need_input, need_weight, need_bias = output_mask
     dense_input = dense_weight = not sparse
     if sparse and conv_winograd in gradients:
-        dense_input, dense_weight = winograd_cost.pays_behind_maxima(g)
+        pays = winograd_cost.pays_behind_maxima(g)
+        dense_input, dense_weight = (module is conv_winograd and sooner for module, sooner in zip(gradients, pays, strict=True))
     mask = need_input and dense_input, need_weight and dense_weight, need_bias and dense_weight
     grad_input = grad_weight = grad_bias = None
     if any(mask):

@@ -59,7 +59,7 @@ def _lanes_cost(g, itemsize):
 
 
 def _product_cost(g, itemsize):
-    """Taps and channels as columns of a product."""
+    """Taps and channels as columns of a product, whose results cost as much to store as 4 channels to sum."""
     columns = g.KH * g.KW * g.IC
     runs = g.KH * (g.KW if g.DW > 1 else 1)
     pixel = (g.OC + 4) * whole(columns, VECTOR_BYTES // itemsize) + ADDED * columns + RUN_ADDED * runs
