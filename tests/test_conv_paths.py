@@ -47,16 +47,18 @@ CASES = {
     "8 small images": ((8, 33, 7, 7), (100, 33, 3, 3), {"padding": 1}, (IMAGES, ROWS, WEIGHT)),
     "few small images": ((8, 5, 8, 8), (9, 5, 3, 3), {"padding": 1}, (ROWS, "", FEW_WEIGHT)),
     "7 small images": ((7, 33, 7, 7), (40, 33, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
-    "small images in groups": ((27, 12, 6, 7), (21, 4, 3, 2), {"padding": (1, 0), "groups": 3}, (IMAGES, IMAGES, WEIGHT)),
+    "small images without a border": ((27, 34, 7, 7), (40, 34, 3, 3), {}, (ROWS, IMAGES, WEIGHT)),
+    "small images in groups": ((27, 12, 6, 7), (21, 4, 3, 2), {"padding": 1, "groups": 3}, (IMAGES, ROWS, WEIGHT)),
+    "small images in groups, rows": ((27, 12, 6, 7), (21, 4, 3, 2), {"padding": (1, 0), "groups": 3}, (ROWS, IMAGES, WEIGHT)),
     "small images strided": ((27, 6, 9, 11), (18, 6, 3, 3), {"stride": (2, 3), "padding": 2}, (IMAGES, "", FEW_WEIGHT)),
     "small images asymmetric": ((27, 6, 9, 5), (18, 6, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, "", FEW_WEIGHT)),
-    "small images asymmetric, more channels": ((27, 17, 9, 5), (18, 17, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, IMAGES, WEIGHT)),
+    "small images asymmetric, more channels": ((27, 17, 9, 5), (18, 17, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, ROWS, WEIGHT)),
     "small images with rows dilated": ((27, 6, 9, 9), (18, 6, 3, 3), {"dilation": (2, 1), "padding": 2}, (IMAGES, "", FEW_WEIGHT)),
     "small images dilated": ((27, 6, 9, 9), (18, 6, 3, 3), {"dilation": 2, "padding": 2}, (ROWS, ROWS, WEIGHT)),
     "filter larger than the image": ((27, 6, 3, 2), (18, 6, 5, 5), {"padding": 2}, (IMAGES, "", FEW_WEIGHT)),
     "filter larger than the image, more channels": ((27, 17, 3, 2), (18, 17, 5, 5), {"padding": 2}, (IMAGES, IMAGES, WEIGHT)),
     "padding beyond the filter": ((27, 6, 4, 4), (18, 6, 2, 2), {"padding": 4}, (IMAGES, "", FEW_WEIGHT)),
-    "padding beyond the filter, more channels": ((27, 17, 4, 4), (18, 17, 2, 2), {"padding": 4}, (IMAGES, IMAGES, WEIGHT)),
+    "padding beyond the filter, more channels": ((27, 17, 4, 4), (18, 17, 2, 2), {"padding": 4}, (IMAGES, ROWS, WEIGHT)),
     "one channel": ((3, 1, 20, 21), (6, 1, 5, 5), {"padding": 2}, (ROWS, "", FEW_WEIGHT)),
     "first layer of whole vectors": ((3, 3, 19, 18), (32, 3, 3, 3), {"padding": 1}, (ROWS, "", WEIGHT)),
     "first layer in groups": ((2, 6, 19, 23), (64, 3, 3, 3), {"stride": 2, "groups": 2}, (ROWS, "", WEIGHT)),
@@ -79,7 +81,8 @@ CASES = {
     "1x1 strided, crowded gradient": ((2, 20, 8, 14), (1024, 20, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, PRODUCT_WEIGHT)),
     "1x1 strided, one image": ((1, 20, 25, 29), (33, 20, 1, 1), {"stride": (2, 3)}, (PRODUCT, CLEARED, WEIGHT)),
     "strided far": ((2, 20, 30, 31), (20, 20, 3, 2), {"stride": (5, 4), "padding": (1, 3)}, (ROWS, ROWS, WEIGHT)),
-    "small images strided, many channels": ((27, 40, 9, 11), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (IMAGES, IMAGES, WEIGHT)),
+    "small images strided, many channels": ((27, 40, 9, 7), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (IMAGES, IMAGES, WEIGHT)),
+    "small images strided, wider": ((27, 40, 9, 18), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (ROWS, ROWS, WEIGHT)),
     "few channels strided": ((3, 2, 39, 35), (8, 2, 7, 7), {"stride": 2, "padding": 3}, (ROWS, "", "")),
     "few channels in bands of rows": ((9, 3, 61, 30), (8, 3, 7, 7), {"stride": (2, 3), "padding": 3}, ("", "", "")),
     "images as lanes": ((35, 3, 11, 18), (67, 3, 3, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, "", WEIGHT)),
@@ -98,7 +101,7 @@ CASES = {
         {"padding": (3, 0), "stride": (2, 3)},
         (LANES, IMAGES, FEW_WEIGHT),
     ),
-    "images as lanes, rows dilated": ((9, 40, 7, 23), (5, 40, 3, 3), {"padding": 2, "dilation": (3, 1)}, (LANES, IMAGES, FEW_WEIGHT)),
+    "images as lanes, rows dilated": ((9, 40, 7, 23), (5, 40, 3, 3), {"padding": 2, "dilation": (3, 1)}, (LANES, ROWS, FEW_WEIGHT)),
     "images as lanes, filter larger": ((17, 2, 3, 2), (7, 2, 5, 4), {"padding": 3}, (LANES, "", FEW_WEIGHT)),
     "weight gradient cut by both channels": ((2, 130, 9, 9), (147, 130, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
     "weight gradient cut by images": ((37, 17, 18, 18), (19, 17, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
@@ -291,7 +294,7 @@ def test_every_cut_of_the_weight_gradient(cut, monkeypatch, rng):
 def test_every_cut_across_images(cut, monkeypatch, rng, kernels_called):
     """(images, share, own): jobs that hold some blocks of channels at a time add to their outputs."""
     x, w = small_integers(rng, (17, 130, 7, 6), np.float32), small_integers(rng, (70, 130, 3, 3), np.float32)
-    monkeypatch.setattr(conv_tiles, "by_images", lambda *arguments: True)
+    monkeypatch.setattr(conv_tiles, "_by_images", lambda *arguments: True)
     monkeypatch.setattr(conv_tiles, "_image_cut", lambda shape, packed_shape, *others: (*cut[:2], min(cut[2], packed_shape[2])))
     result = F.conv2d(x, w, padding=1, algorithm="direct")
     assert IMAGES in kernels_called

@@ -13,9 +13,9 @@ from fastconv.functional.conv_tiles import (
     PANEL_BYTES,
     PIXELS,
     blocks_of_job,
-    by_images,
     columns_of_job,
     convolve,
+    enough_images,
     forward_plan,
     images_of_job,
     input_plans,
@@ -165,7 +165,7 @@ def _relu_max(g, itemsize):
     plan, image_bytes = forward_plan(g, itemsize), g.H * g.W * g.IC * itemsize
     OH, OW = g.OH // 2 * 2, g.OW // 2 * 2
     window = (OH, OW, g.SH, g.SW, g.PT, g.PL)  # without a last row or column that no maximum sees
-    if by_images(g.N, image_bytes, OH, OW, g.taps, 1):
+    if plan.across and enough_images(g.N, 1):
         return conv_images.convolve_relu_max, (window, g.taps, images_of_job(g.N, image_bytes, 1)), plan.shapes[0]
     images, rows, _ = blocks_of_job(g.N, g.H, g.IC, window, g.taps, itemsize)
     table = plan.table.copy()

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from fastconv.functional import conv_few, conv_im2col, conv_lanes
 from fastconv.functional.arrays import whole
-from fastconv.functional.conv_tiles import by_images
+from fastconv.functional.conv_tiles import input_plans, inside
 from fastconv.kernels.conv_few import BAND, IMAGES
 from fastconv.kernels.processor import VECTOR_BYTES
 
@@ -30,17 +30,11 @@ ADDED, RUN_ADDED, PRODUCT_CALL = 35, 730, 9_000_000
 """A column of conv_im2col's product, in memory and added to the image; each run of them, a row of the filter or, dilated, a tap; a call."""
 
 
-def _inside(size, outputs, taps, stride, dilation, padding):
-    """The share of taps along an axis that meet the image."""
-    met = sum(0 <= o * stride + k * dilation - padding < size for o in range(outputs) for k in range(taps))
-    return met / (outputs * taps)
-
-
 def _tiles_cost(g, itemsize):
     """Channels as vectors. Tiles that lie across images leave out the taps beyond the border."""
     lanes, share = VECTOR_BYTES // itemsize, 1.0
-    if by_images(g.N, g.OH * g.OW * g.OC * itemsize, g.H, g.W, g.taps, 1):
-        share = _inside(g.H, g.OH, g.KH, g.SH, g.DH, g.PT) * _inside(g.W, g.OW, g.KW, g.SW, g.DW, g.PL)
+    if any(plan.across for plan in input_plans(g, itemsize)):
+        share = inside(g.H, g.OH, g.KH, g.SH, g.DH, g.PT) * inside(g.W, g.OW, g.KW, g.SW, g.DW, g.PL)
     sums = share * g.N * g.OH * g.OW * g.KH * g.KW * g.OC + RESULT * g.N * g.H * g.W
     return TILE * sums * whole(g.IC, lanes) + TILES_CALL
 

@@ -14,6 +14,7 @@ import numpy as np
 from fastconv.functional.linear import PARTS
 from fastconv.functional.phases import phases
 from fastconv.kernels import conv_direct, conv_images
+from fastconv.kernels.panel import clip
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
 from fastconv.memory import empty
@@ -33,8 +34,15 @@ IMAGE_JOBS = 4
 LOW_TILES = MAX_ROWS <= 8
 """Whether tiles are low, as they are where registers are 16."""
 
-SMALL_PIXELS = 128 if LOW_TILES else 256
-"""Pixels of the output up to which a tile takes one pixel of several images: rows of more fill it."""
+SMALL_PIXELS = 256
+"""Pixels of the output up to which a tile may take one pixel of several images."""
+
+ALONG_GAINS = 1 / 16
+"""The share of products with padding that tiles along rows make up for: their images' numbers lie together, and phases share a copy."""
+
+BUSY_ROWS = 4
+"""Rows of the lowest tile whose sums, two vectors wide, keep a processor busy that begins two multiply-adds a cycle and ends them four
+cycles later."""
 
 IMAGES, IMAGES_BYTES, OUTPUT_BYTES = 16, 1 << 20, 1 << 18
 """A job takes so many images, or half as many where these would take more bytes; and outputs that stay in L2 if it adds to them."""
@@ -116,14 +124,36 @@ def _share(N, OH, OW, cut, vectors):
     return 2 * -(-vectors // (2 * max(1, FEWEST_JOBS // max(1, blocks))))
 
 
-def by_images(N, image_bytes, OH, OW, taps, pairs):
-    """Whether a convolution of N images, of which a job holds `image_bytes` each, should take its tiles across images.
+def inside(size, outputs, taps, stride, dilation, padding):
+    """The share of the taps of `outputs` along an axis that meet the image's `size`."""
+    met = 0
+    for o in range(outputs):
+        low, high = clip.py_func(o * stride - padding, dilation, taps, size)
+        met += high - low
+    return met / (outputs * taps)
 
-    Jobs may share out `pairs` of vectors too. By rows there are more jobs, and 2 jobs leave most processors idle.
-    """
-    KH, KW, _, DW = taps
-    fitting = IMAGES // 2 * image_bytes <= IMAGES_BYTES and -(-N // (IMAGES // 2)) * pairs >= IMAGE_JOBS
-    return fitting and N >= IMAGES // 2 and OH * OW <= SMALL_PIXELS and KH * KW > 1 and DW == 1
+
+def _rows_lose(phases, W, SW):
+    """Whether tiles along rows lose time: they multiply columns beyond the image's W, and are low where rows are short."""
+    along = across = 0.0
+    for phase in phases:
+        rows, taps = max(phase.OW, BUSY_ROWS * -(-phase.OW // MAX_ROWS)), phase.OH * phase.KH * phase.KW
+        along += taps * rows
+        across += taps * phase.OW * inside(W, phase.OW, phase.KW, SW, 1, phase.PL)
+    return along > (1 + ALONG_GAINS) * across
+
+
+def enough_images(N, pairs):
+    """Whether blocks of N images are jobs enough. They may share out `pairs` of vectors too. By rows there are more jobs, and 2 jobs leave
+    most processors idle."""
+    return N >= IMAGES // 2 and -(-N // (IMAGES // 2)) * pairs >= IMAGE_JOBS
+
+
+def _by_images(shape, phases, SW, taps, pairs, itemsize):
+    """Whether a convolution of images of `shape` (N, H, W, C) should take its tiles across them."""
+    (N, H, W, C), (KH, KW, _, DW) = shape, taps
+    small = max(phase.OH * phase.OW for phase in phases) <= SMALL_PIXELS and IMAGES // 2 * H * W * C * itemsize <= IMAGES_BYTES
+    return small and KH * KW > 1 and DW == 1 and enough_images(N, pairs) and _rows_lose(phases, W, SW)
 
 
 def images_of_job(N, image_bytes, pairs):
@@ -159,7 +189,7 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize):
     )
     window, taps = (OH, OW, *strides, PT, PL), (KH // dilation[0] + 1, KW // dilation[1] + 1, *dilation)
     pairs = -(-(OC // groups) // (2 * lanes))
-    across = by_images(N, H * W * C * itemsize, OH, OW, taps, pairs)
+    across = _by_images(shape, phases, strides[1], taps, pairs, itemsize)
     channels = packed_channels(groups, OC // groups, C // groups, itemsize, BLOCK_BYTES)
     _, vectors, CB, BC = channels
     cut = blocks_of_job(N, H, C, window, taps, itemsize)
