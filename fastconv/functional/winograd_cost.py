@@ -32,7 +32,7 @@ LANES = VECTOR_BYTES // ITEMSIZE
 
 class Costs(NamedTuple):
     """What a multiply-add of a product costs, a tile of a channel that is summed and of one that is written, a filter to transform, and a
-    call."""
+    call, as much as it costs more than one of direct."""
 
     product: float
     summed: float
@@ -61,9 +61,9 @@ if ADDERS:
     WEIGHT = Pass(Costs(0.98, 165, 193, 660, 0), STRIDED, FEW_TILES, grouped=1.0, half=0.5)
 else:
     FEW_TILES = Costs(1.1, 0, 0, 270, 1_200_000)
-    FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), Costs(1.2, 4000, 400, 40, 1_200_000), FEW_TILES, grouped=1.2, half=1.28)
-    INPUT = Pass(Costs(0.9, 340, 330, 1140, 6_700_000), Costs(1.45, 900, 700, 350, 22_000_000), FEW_TILES, grouped=1.1, half=1.56)
-    WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), Costs(0.98, 0, 745, 135, 0), Costs(1.9, 0, 0, 290, 0), grouped=0.76, half=0.47)
+    FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), Costs(1.1, 6200, 195, 45, 2_430_000), FEW_TILES, grouped=1.2, half=1.28)
+    INPUT = Pass(Costs(0.9, 340, 330, 1140, 6_700_000), Costs(1.55, 850, 350, 180, 34_000_000), FEW_TILES, grouped=1.1, half=1.56)
+    WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), Costs(1.2, 365, 640, 250, -2_700_000), Costs(1.9, 0, 0, 290, 0), grouped=0.76, half=0.47)
 
 FEWEST_ROWS = 6
 """Rows of a product, the channels that are summed, at least: fewer take as long."""
