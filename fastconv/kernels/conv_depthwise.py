@@ -83,9 +83,15 @@ def prefetch_eight_of_two_rows(x, i, row, C):
 
 @device
 def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel):
-    """`four_pixels` of all channels. With constants for what is nearly always the same, LLVM loads what two windows see once."""
+    """`four_pixels` of all channels. With constants for what is nearly always the same, LLVM loads what two windows see once.
+
+    The last vector may overlap the one before, as in all that is done of all channels: it computes some of its numbers again.
+    """
     L = lanes(x)
-    whole, lines = C - C % L, C - C % (2 * L) if HALF_LINES else 0
+    if C < L:
+        four_pixels(x, i, row, pixel, tap, w, j, step, rows, C, bias, 0, y, o, y_pixel, C)
+        return
+    last, lines = C - L, C - C % (2 * L) if HALF_LINES else 0
     near = C * itemsize(x) < FAR
     below, beside = row if near else 0, 4 * y_pixel if near else 0
     if rows == 3 and tap == C and step == 3 * C and pixel == C:
@@ -93,7 +99,8 @@ def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel)
             prefetch_four(x, i + 3 * below + c, C)
             prefetch_four(y, o + beside + c, y_pixel)
             four_pixels_of_line(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
-        for c in range(lines, whole, L):
+        for k in range(lines, C, L):
+            c = min(k, last)
             prefetch_four(x, i + 3 * below + c, C)
             prefetch_four(y, o + beside + c, y_pixel)
             four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
@@ -102,7 +109,8 @@ def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel)
             prefetch_eight_of_two_rows(x, i + 3 * below + c, below, C)
             prefetch_four(y, o + beside + c, y_pixel)
             four_pixels_of_line(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
-        for c in range(lines, whole, L):
+        for k in range(lines, C, L):
+            c = min(k, last)
             prefetch_eight_of_two_rows(x, i + 3 * below + c, below, C)
             prefetch_four(y, o + beside + c, y_pixel)
             four_pixels(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
@@ -110,14 +118,14 @@ def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel)
         for c in range(0, lines, 2 * L):
             prefetch_four(y, o + beside + c, y_pixel)
             four_pixels_of_line(x, i + c, row, C, C, w, j + c, 3 * C, 2, C, bias, c, y, o + c, y_pixel, L)
-        for c in range(lines, whole, L):
+        for k in range(lines, C, L):
+            c = min(k, last)
             prefetch_four(y, o + beside + c, y_pixel)
             four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 2, C, bias, c, y, o + c, y_pixel, L)
     else:
-        for c in range(0, whole, L):
+        for k in range(0, C, L):
+            c = min(k, last)
             four_pixels(x, i + c, row, pixel, tap, w, j + c, step, rows, C, bias, c, y, o + c, y_pixel, L)
-    if whole < C:
-        four_pixels(x, i + whole, row, pixel, tap, w, j + whole, step, rows, C, bias, whole, y, o + whole, y_pixel, C - whole)
 
 
 @device(forceinline=True)
@@ -137,25 +145,30 @@ def one_pixel_of_all(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
     With a loop over the rows images of 4 x 4 pixels take 40 % longer.
     """
     L = lanes(x)
-    whole = C - C % L
+    if C < L:
+        one_pixel(x, i, row, tap, w, j, step, rows, columns, C, load(bias, 0, C), y, o, C)
+        return
+    last = C - L
     if rows == 3 and columns == 3 and tap == C and step == 3 * C:
-        for c in range(0, whole, L):
+        for k in range(0, C, L):
+            c = min(k, last)
             one_pixel(x, i + c, row, C, w, j + c, 3 * C, 3, 3, C, load(bias, c, L), y, o + c, L)
     elif rows == 2 and columns == 3 and tap == C and step == 3 * C:
-        for c in range(0, whole, L):
+        for k in range(0, C, L):
+            c = min(k, last)
             one_pixel(x, i + c, row, C, w, j + c, 3 * C, 2, 3, C, load(bias, c, L), y, o + c, L)
     elif rows == 3 and columns == 2 and tap == C and step == 3 * C:
-        for c in range(0, whole, L):
+        for k in range(0, C, L):
+            c = min(k, last)
             one_pixel(x, i + c, row, C, w, j + c, 3 * C, 3, 2, C, load(bias, c, L), y, o + c, L)
     elif rows == 2 and columns == 2 and tap == C and step == 3 * C:
-        for c in range(0, whole, L):
+        for k in range(0, C, L):
+            c = min(k, last)
             one_pixel(x, i + c, row, C, w, j + c, 3 * C, 2, 2, C, load(bias, c, L), y, o + c, L)
     else:
-        for c in range(0, whole, L):
+        for k in range(0, C, L):
+            c = min(k, last)
             one_pixel(x, i + c, row, tap, w, j + c, step, rows, columns, C, load(bias, c, L), y, o + c, L)
-    if whole < C:
-        own = C - whole
-        one_pixel(x, i + whole, row, tap, w, j + whole, step, rows, columns, C, load(bias, whole, own), y, o + whole, own)
 
 
 @apart
@@ -263,20 +276,24 @@ def four_inputs(g, i, row, w, j, step, rows, C, d, o, own):
 def four_inputs_of_all(g, i, row, w, j, step, rows, C, d, o):
     """`four_inputs` of all channels, of one row or two without a loop."""
     L = lanes(g)
-    whole = C - C % L
+    if C < L:
+        four_inputs(g, i, row, w, j, step, rows, C, d, o, C)
+        return
+    last = C - L
     if rows == 1:
-        for c in range(0, whole, L):
+        for k in range(0, C, L):
+            c = min(k, last)
             prefetch_four(d, o + 4 * C + c, C)
             four_inputs(g, i + c, row, w, j + c, step, 1, C, d, o + c, L)
     elif rows == 2:
-        for c in range(0, whole, L):
+        for k in range(0, C, L):
+            c = min(k, last)
             prefetch_four(d, o + 4 * C + c, C)
             four_inputs(g, i + c, row, w, j + c, step, 2, C, d, o + c, L)
     else:
-        for c in range(0, whole, L):
+        for k in range(0, C, L):
+            c = min(k, last)
             four_inputs(g, i + c, row, w, j + c, step, rows, C, d, o + c, L)
-    if whole < C:
-        four_inputs(g, i + whole, row, w, j + whole, step, rows, C, d, o + whole, C - whole)
 
 
 @device
