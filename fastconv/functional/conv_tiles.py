@@ -181,7 +181,7 @@ def packed_channels(groups, vectorised, summed, itemsize, block_bytes):
 
 def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize):
     """The plan for images of `shape` (N, H, W, C) and outputs `target` (YH, YW, OC, YSH, YSW)."""
-    (N, H, W, C), (_, YW, OC, YSH, YSW), lanes = shape, target, VECTOR_BYTES // itemsize
+    (N, H, _, C), (_, YW, OC, YSH, YSW), lanes = shape, target, VECTOR_BYTES // itemsize
     OH, OW, PT, PL = (max(getattr(phase, name) for phase in phases) for name in ("OH", "OW", "PT", "PL"))
     KH, KW = (
         max((getattr(phase, size) - 1) * step - getattr(phase, before) for phase in phases) + most

@@ -8,7 +8,7 @@ from fastconv.kernels.dense import ROWS, SMALL_COLUMNS, blocks_of, is_crowded, p
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import elements_between, prefetch_lines
 from fastconv.kernels.processor import LATE_MEMORY
-from fastconv.kernels.scratch import LINE_BYTES, LINE_NUMBERS, scratch_pair, whole_lines
+from fastconv.kernels.scratch import LINE_BYTES, LINE_NUMBERS, scratch_pair
 from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
 from fastconv.kernels.tiles import OUTPUT_FIRST, tiles, tiles_ahead
 from fastconv.kernels.transpose import transpose
@@ -21,11 +21,20 @@ IN_PLACE, AHEAD = MAX_ROWS > 8, 16
 TALL, WIDE, CHUNK = (256, 512, 128 if LATE_MEMORY else 512) if IN_PLACE else (128, 512, 256)
 """Rows and columns of a block of `product_over_rows`, and rows of A and B that it takes at once."""
 
+PANEL, PANEL_ROWS = -(-MAX_ROWS // LINE_NUMBERS) * LINE_NUMBERS, 256 if LATE_MEMORY else CHUNK
+"""Where high tiles read copies of A, each has a panel of its own, of so many numbers, whole lines, for each step of its sum; and rows that
+are taken at once then, fewer of crowded ones."""
+
+LARGE = 1 << 16
+"""Numbers of a block from which on, with LATE_MEMORY, all is copied, and nothing asked for: requests for lines that come late would hold
+the places that lines from L2 need."""
+
 STRIP = 2
 """Vectors of B that are copied at a time, just before all tiles down a block read them."""
 
-FAR = 1 << (12 if IN_PLACE else 8)
-"""Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`: they lie near enough to each other."""
+FAR, FAR_LARGE = 1 << (12 if IN_PLACE else 8), 1 << 9
+"""Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`, nor in LARGE blocks: they lie near enough to each
+other."""
 
 UNFORESEEN = 1 << 7
 """Rows of more bytes, as many as a vector has lanes read side by side, no processor foresees: they are asked for in order."""
@@ -56,10 +65,16 @@ def _copy_columns(a, corner, M, rows, depth, left, line):
 
 
 @apart
-def _copy_pixels(a, k, m, rows, height, depth, left, line):
-    """`height` columns of `depth` rows of A, from column m of row k on, as rows of `left`."""
+def _copy_panels(a, k, m, rows, height, depth, parts, left):
+    """`height` columns of `depth` rows of A, from column m of row k on, as `parts` panels (depth, PANEL)."""
+    size = lanes(a)
     for i in range(depth):
-        copy(a, place(k + i, rows) + m, left, i * line, height)
+        source = place(k + i, rows) + m
+        for p in range(parts):
+            m0, m1 = part(p, parts, height)
+            for n in range(0, m1 - m0, size):
+                own = size if source + m0 + n + size <= a.size else m1 - m0 - n
+                store(left, (p * depth + i) * PANEL + n, load(a, source + m0 + n, own), size)
 
 
 @apart
@@ -94,38 +109,40 @@ def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_bloc
             for i in range(height):
                 zero(c, corner + i * N, cols)
         return
-    chunks = (last - first + CHUNK - 1) // CHUNK
+    large = LATE_MEMORY and far == 0 and row != size and height * cols > LARGE
+    panels = IN_PLACE and (far > 0 or large or (LATE_MEMORY and is_crowded(a, M)))
+    here, most = IN_PLACE and not panels, PANEL_ROWS if large or far > 0 else CHUNK
+    chunks = (last - first + most - 1) // most
     depth = (last - first + chunks - 1) // chunks
-    here = IN_PLACE and far == 0 and not (LATE_MEMORY and is_crowded(a, M))
-    near = row == size or (row % size == 0 and row * itemsize(b) < FAR)  # B is packed, or in short rows
-    line = LINE_NUMBERS + (whole_lines(height) if IN_PLACE else depth)  # of rows of 4 KB the copies would share few lines of the cache
-    copied = 0 if here else depth * line if IN_PLACE else (height + size) * line
+    near = row == size or (row % size == 0 and row * itemsize(b) < (FAR_LARGE if large else FAR))  # B is packed, or in short rows
+    parts, line = (height + MAX_ROWS - 1) // MAX_ROWS, LINE_NUMBERS + depth  # rows of 4 KB would share few lines of the cache
+    copied = 0 if here else parts * depth * PANEL if IN_PLACE else (height + size) * line
     left, right = scratch_pair(copied, 0 if near else depth * STRIP * size, a.dtype)
     x, y = pointer(a, 0) if here else pointer(left, 0), pointer(b, 0) if near else pointer(right, 0)
-    x_m, x_k = (1, between if here else line) if IN_PLACE else (line, 1)
+    x_m, x_k = (1, between if here else PANEL) if IN_PLACE else (line, 1)
     y_n, y_k = (column, row) if near else (size, STRIP * size)
     strips, spans = (v1 - v + STRIP - 1) // STRIP, 1 if far == 0 else (far - 1) // (run * between) + 1
     lines = ((height * itemsize(a) // LINE_BYTES + 1) * spans + strips - 1) // strips  # of each next row of A, asked for in one strip
     if LATE_MEMORY and far > 0:
         lines = 0  # the lines between, which nobody reads, would take as many places
-    parts = (height + MAX_ROWS - 1) // MAX_ROWS
-    asking = min(parts, STRIP * REQUEST + lines)
+    asking = 0 if large else min(parts, STRIP * REQUEST + lines)
+    calls = parts if panels else min(parts, asking + 1)
     for chunk in range(chunks):
         k0, k1 = part(chunk, chunks, last - first)
         k, depth, adds = first + k0, k1 - k0, more + k0
         if not IN_PLACE:
             _copy_columns(a, place(k, rows) + m, M, height, depth, left, line)
-        elif not here:
-            _copy_pixels(a, k, m, rows, height, depth, left, line)
+        elif panels:
+            _copy_panels(a, k, m, rows, height, depth, parts, left)
         over = (1, 0, 0, 1, 0, 0, depth, x_k, y_k)
         for strip in range(strips):
             source, n = k * row + (v + strip * STRIP) * column, strip * STRIP * size
             wide, after = min(STRIP * size, cols - n), source + STRIP * column if strip + 1 < strips else (k + depth) * row + v * column
             if not near:
                 _copy_strip(b, source, row, depth, wide, right)
-            for p in range(asking + 1):  # tiles that ask for memory of B and of A that comes next, a line of each row, and all others
+            for p in range(calls):  # tiles that ask for memory of B and of A that comes next, a line of each row, and all others
                 m0, m1 = part(p, parts, height)
-                i = (k * between + m if here else 0) + m0 * x_m
+                i = p * depth * PANEL if panels else (k * between + m if here else 0) + m0 * x_m
                 ahead = (AHEAD * between + MAX_ROWS - 1, between, 0, 1) if here else OUTPUT_FIRST
                 if p < min(asking, STRIP * REQUEST):
                     ahead = (elements_between(x, i, b, after + p // REQUEST * column + p % REQUEST * (depth // REQUEST) * row), row, 0, 1)
@@ -134,7 +151,7 @@ def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_bloc
                     wanted = place(k + depth, rows) + m + q // spans * LINE_NUMBERS + q % spans * depth * between
                     ahead = (elements_between(x, i, a, wanted), between, 0, 1)
                 tiles_ahead(
-                    height - m0 if p == asking else m1 - m0, x, i, x_m, y, source if near else 0, y_n, c, corner + m0 * N + n, N, size,
+                    height - m0 if p + 1 == calls else m1 - m0, x, i, x_m, y, source if near else 0, y_n, c, corner + m0 * N + n, N, size,
                     (wide + size - 1) // size, wide, start, 0, adds, over, ahead,
                 )  # fmt: skip
 
@@ -145,9 +162,9 @@ def product_over_rows(a, b, c, M, N, K, rows, row, column, row_blocks, column_bl
 
     All are flat, `rows` as in `product`, where A is read IN_PLACE only, or K, M and 0 for a matrix; `row` and `column` lead to the next row
     and vector of B. Parallel over splits and blocks of C. A job takes up to CHUNK rows at a time. It copies its columns of A, transposed,
-    so that low tiles read whole lines; high tiles read A where it is, or copies of pixels with others between and, with LATE_MEMORY, of
-    crowded rows. Its columns of B are copied a STRIP at a time where rows are FAR from each other, and would share few lines of the cache.
-    Meanwhile tiles ask for the next strip and for A's next rows.
+    so that low tiles read whole lines; high tiles read A where it is, or panels of pixels with others between and, with LATE_MEMORY, of
+    crowded rows and LARGE blocks. Its columns of B are copied a STRIP at a time where rows are FAR from each other, and would share few
+    lines of the cache. Meanwhile tiles ask for the next strip and for A's next rows, but in LARGE blocks.
     """
     for job in prange(splits * row_blocks * column_blocks):
         _over_rows(np.int64(job), a, b, c, M, N, K, rows, row, column, row_blocks, column_blocks, splits, more)
