@@ -17,6 +17,7 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import elements_between
+from fastconv.kernels.processor import LATE_MEMORY
 from fastconv.kernels.scratch import scratch_pair, whole_lines
 from fastconv.kernels.simd import REQUEST
 from fastconv.kernels.tiles import heights, tiles_ahead
@@ -120,6 +121,8 @@ def _filters_gradient(job, X, G, parts, tiling, group, block, depth, wide):
         asked = (t1 - t0) // REQUEST * height
         row = max(1, asked * ((vectors + 1) // 2))  # numbers that the tiles of a row of an element ask for
         x_asked, g_asked = whole_rows(x_next, row), whole_rows(g_next, row)
+        if LATE_MEMORY and height > L:  # a line in each step is more than comes; of few channels there are few
+            x_asked = g_asked = 0
         late = max(0, rows * row - x_asked - g_asked)
         for e in range(ELEMENTS):
             before, own = element(e, strided)
