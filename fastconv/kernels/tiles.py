@@ -6,7 +6,7 @@ from numba.extending import intrinsic
 from fastconv.kernels.apart import Apart
 from fastconv.kernels.jit import device
 from fastconv.kernels.prefetch import prefetch_rows
-from fastconv.kernels.processor import FEW_STORES, HALVES
+from fastconv.kernels.processor import FEW_STORES, HALVES, LATE_MEMORY
 from fastconv.kernels.simd import (
     MAX_ROWS,
     REQUEST,
@@ -22,6 +22,10 @@ from fastconv.kernels.tile_picked import PICK_ROWS, PICK_VECTORS, tile_picked
 OUTPUT_FIRST = 0, 0, 0, 1
 """`ahead` of tiles whose results are likely to be in no cache: they ask for the lines of these, and for none else that they do not read."""
 
+
+ASKS_BEFORE = REQUEST == 1 and not LATE_MEMORY
+"""Whether tiles whose sums are too short for it ask for all lines of their results before these. Where lines come late, as many requests
+at once keep the tile waiting."""
 
 LONG, SHORT_ROWS = 192, 10 if FEW_STORES else MAX_ROWS
 """Terms from which a sum is long, and rows of the tallest tile of shorter ones. With FEW_STORES the tile after one of 14 rows waits until
@@ -54,7 +58,7 @@ def _tiles(
         m = 0
         while m < M:
             rows = height if m < higher else height + 1
-            if REQUEST == 1 and results and not spreads and not accumulate:
+            if ASKS_BEFORE and results and not spreads and not accumulate:
                 prefetch_rows(C, m * cm + v * cn, cm, cn, rows)
             tile(rows, 2, 0, 0, A, m, am, B, v, bn, C, cm, cn, cols, init, accumulate, over, (distance + v // 2 * turn, step, below))
             m += rows
