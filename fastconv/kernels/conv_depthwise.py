@@ -14,7 +14,7 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip
 from fastconv.kernels.prefetch import prefetch_four
-from fastconv.kernels.processor import VECTOR_BYTES
+from fastconv.kernels.processor import LATE_MEMORY, VECTOR_BYTES
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.simd import itemsize
 from fastconv.kernels.tiles import tiles_elementwise
@@ -26,6 +26,9 @@ HALF_LINES = VECTOR_BYTES == 32
 
 FAR = 1 << (12 if VECTOR_BYTES == 64 else 11)
 """Bytes from one pixel to the next from which on it is no use to ask for others: they push each other out of the first cache."""
+
+FAR_INPUT = 1 << 10 if LATE_MEMORY else 2 * FAR
+"""Bytes from one window to the next from which on no input is asked for: where memory comes late, it had better come in order."""
 
 
 @device(forceinline=True)
@@ -81,50 +84,52 @@ def prefetch_eight_of_two_rows(x, i, row, C):
         prefetch_four(x, i + row + pixels, C)
 
 
+@device(forceinline=True)
+def prefetch_below(x, i, row, pixel, C):
+    """Ask for what four windows see of the row or, where they move by two, the two rows that come next; for nothing where `row` is 0."""
+    if row > 0 and pixel == C:
+        prefetch_four(x, i, C)
+    elif row > 0:
+        prefetch_eight_of_two_rows(x, i, row, C)
+
+
+@device(forceinline=True)
+def four_in_order(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel, below, beside):
+    """`four_pixels` of all channels, two vectors at a time where HALF_LINES, which ask for inputs and outputs that come next.
+
+    The last vector may overlap the one before: it computes some of its numbers again.
+    """
+    L = lanes(x)
+    last, lines = C - L, C - C % (2 * L) if HALF_LINES else 0
+    for c in range(0, lines, 2 * L):
+        prefetch_below(x, i + 3 * below + c, below, pixel, C)
+        prefetch_four(y, o + beside + c, y_pixel)
+        four_pixels_of_line(x, i + c, row, pixel, tap, w, j + c, step, rows, C, bias, c, y, o + c, y_pixel, L)
+    for k in range(lines, C, L):
+        c = min(k, last)
+        prefetch_below(x, i + 3 * below + c, below, pixel, C)
+        prefetch_four(y, o + beside + c, y_pixel)
+        four_pixels(x, i + c, row, pixel, tap, w, j + c, step, rows, C, bias, c, y, o + c, y_pixel, L)
+
+
 @device
 def four_of_all(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel):
-    """`four_pixels` of all channels. With constants for what is nearly always the same, LLVM loads what two windows see once.
-
-    The last vector may overlap the one before, as in all that is done of all channels: it computes some of its numbers again.
-    """
+    """`four_pixels` of all channels. With constants for what is nearly always the same, LLVM loads what two windows see once."""
     L = lanes(x)
     if C < L:
         four_pixels(x, i, row, pixel, tap, w, j, step, rows, C, bias, 0, y, o, y_pixel, C)
         return
-    last, lines = C - L, C - C % (2 * L) if HALF_LINES else 0
     near = C * itemsize(x) < FAR
-    below, beside = row if near else 0, 4 * y_pixel if near else 0
+    below, beside = row if near and pixel * itemsize(x) < FAR_INPUT else 0, 4 * y_pixel if near else 0
     if rows == 3 and tap == C and step == 3 * C and pixel == C:
-        for c in range(0, lines, 2 * L):
-            prefetch_four(x, i + 3 * below + c, C)
-            prefetch_four(y, o + beside + c, y_pixel)
-            four_pixels_of_line(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
-        for k in range(lines, C, L):
-            c = min(k, last)
-            prefetch_four(x, i + 3 * below + c, C)
-            prefetch_four(y, o + beside + c, y_pixel)
-            four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
+        four_in_order(x, i, row, C, C, w, j, 3 * C, 3, C, bias, y, o, y_pixel, below, beside)
     elif rows == 3 and tap == C and step == 3 * C and pixel == 2 * C:
-        for c in range(0, lines, 2 * L):
-            prefetch_eight_of_two_rows(x, i + 3 * below + c, below, C)
-            prefetch_four(y, o + beside + c, y_pixel)
-            four_pixels_of_line(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
-        for k in range(lines, C, L):
-            c = min(k, last)
-            prefetch_eight_of_two_rows(x, i + 3 * below + c, below, C)
-            prefetch_four(y, o + beside + c, y_pixel)
-            four_pixels(x, i + c, row, 2 * C, C, w, j + c, 3 * C, 3, C, bias, c, y, o + c, y_pixel, L)
+        four_in_order(x, i, row, 2 * C, C, w, j, 3 * C, 3, C, bias, y, o, y_pixel, below, beside)
     elif rows == 2 and tap == C and step == 3 * C and pixel == C:
-        for c in range(0, lines, 2 * L):
-            prefetch_four(y, o + beside + c, y_pixel)
-            four_pixels_of_line(x, i + c, row, C, C, w, j + c, 3 * C, 2, C, bias, c, y, o + c, y_pixel, L)
-        for k in range(lines, C, L):
-            c = min(k, last)
-            prefetch_four(y, o + beside + c, y_pixel)
-            four_pixels(x, i + c, row, C, C, w, j + c, 3 * C, 2, C, bias, c, y, o + c, y_pixel, L)
+        four_in_order(x, i, row, C, C, w, j, 3 * C, 2, C, bias, y, o, y_pixel, 0, beside)
     else:
         for k in range(0, C, L):
-            c = min(k, last)
+            c = min(k, C - L)
             four_pixels(x, i + c, row, pixel, tap, w, j + c, step, rows, C, bias, c, y, o + c, y_pixel, L)
 
 
@@ -138,37 +143,33 @@ def one_pixel(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o, own):
     store(y, o, total, own)
 
 
+@device(forceinline=True)
+def one_in_order(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
+    """`one_pixel` of all channels, of whole vectors, of which the last may overlap the one before."""
+    L = lanes(x)
+    for k in range(0, C, L):
+        c = min(k, C - L)
+        one_pixel(x, i + c, row, tap, w, j + c, step, rows, columns, C, load(bias, c, L), y, o + c, L)
+
+
 @device
 def one_pixel_of_all(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
     """`one_pixel` of all channels, with constants as in `four_of_all`: a border hides no more than a row and a column of three.
 
     With a loop over the rows images of 4 x 4 pixels take 40 % longer.
     """
-    L = lanes(x)
-    if C < L:
+    if C < lanes(x):
         one_pixel(x, i, row, tap, w, j, step, rows, columns, C, load(bias, 0, C), y, o, C)
-        return
-    last = C - L
-    if rows == 3 and columns == 3 and tap == C and step == 3 * C:
-        for k in range(0, C, L):
-            c = min(k, last)
-            one_pixel(x, i + c, row, C, w, j + c, 3 * C, 3, 3, C, load(bias, c, L), y, o + c, L)
+    elif rows == 3 and columns == 3 and tap == C and step == 3 * C:
+        one_in_order(x, i, row, C, w, j, 3 * C, 3, 3, C, bias, y, o)
     elif rows == 2 and columns == 3 and tap == C and step == 3 * C:
-        for k in range(0, C, L):
-            c = min(k, last)
-            one_pixel(x, i + c, row, C, w, j + c, 3 * C, 2, 3, C, load(bias, c, L), y, o + c, L)
+        one_in_order(x, i, row, C, w, j, 3 * C, 2, 3, C, bias, y, o)
     elif rows == 3 and columns == 2 and tap == C and step == 3 * C:
-        for k in range(0, C, L):
-            c = min(k, last)
-            one_pixel(x, i + c, row, C, w, j + c, 3 * C, 3, 2, C, load(bias, c, L), y, o + c, L)
+        one_in_order(x, i, row, C, w, j, 3 * C, 3, 2, C, bias, y, o)
     elif rows == 2 and columns == 2 and tap == C and step == 3 * C:
-        for k in range(0, C, L):
-            c = min(k, last)
-            one_pixel(x, i + c, row, C, w, j + c, 3 * C, 2, 2, C, load(bias, c, L), y, o + c, L)
+        one_in_order(x, i, row, C, w, j, 3 * C, 2, 2, C, bias, y, o)
     else:
-        for k in range(0, C, L):
-            c = min(k, last)
-            one_pixel(x, i + c, row, tap, w, j + c, step, rows, columns, C, load(bias, c, L), y, o + c, L)
+        one_in_order(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o)
 
 
 @apart
@@ -272,28 +273,27 @@ def four_inputs(g, i, row, w, j, step, rows, C, d, o, own):
     store(d, o + 3 * C, d3, own)
 
 
+@device(forceinline=True)
+def four_inputs_in_order(g, i, row, w, j, step, rows, C, d, o):
+    """`four_inputs` of all channels, of whole vectors, of which the last may overlap the one before."""
+    L = lanes(g)
+    for k in range(0, C, L):
+        c = min(k, C - L)
+        prefetch_four(d, o + 4 * C + c, C)
+        four_inputs(g, i + c, row, w, j + c, step, rows, C, d, o + c, L)
+
+
 @device
 def four_inputs_of_all(g, i, row, w, j, step, rows, C, d, o):
     """`four_inputs` of all channels, of one row or two without a loop."""
-    L = lanes(g)
-    if C < L:
+    if C < lanes(g):
         four_inputs(g, i, row, w, j, step, rows, C, d, o, C)
-        return
-    last = C - L
-    if rows == 1:
-        for k in range(0, C, L):
-            c = min(k, last)
-            prefetch_four(d, o + 4 * C + c, C)
-            four_inputs(g, i + c, row, w, j + c, step, 1, C, d, o + c, L)
+    elif rows == 1:
+        four_inputs_in_order(g, i, row, w, j, step, 1, C, d, o)
     elif rows == 2:
-        for k in range(0, C, L):
-            c = min(k, last)
-            prefetch_four(d, o + 4 * C + c, C)
-            four_inputs(g, i + c, row, w, j + c, step, 2, C, d, o + c, L)
+        four_inputs_in_order(g, i, row, w, j, step, 2, C, d, o)
     else:
-        for k in range(0, C, L):
-            c = min(k, last)
-            four_inputs(g, i + c, row, w, j + c, step, rows, C, d, o + c, L)
+        four_inputs_in_order(g, i, row, w, j, step, rows, C, d, o)
 
 
 @device
