@@ -154,14 +154,20 @@ def conv2d(input_shape, weight_shape, stride=1, padding=0, dilation=1, groups=1)
 
     OH = floor((H + PT + PB - DH*(KH - 1) - 1) / SH) + 1, OW likewise.
     """
-    if not (_is_pair(stride) and _is_pair(padding) and _is_pair(dilation) and type(groups) is int):
-        stride, padding, dilation, groups = _conv2d_options(stride, padding, dilation, groups)
-    return _conv2d(input_shape, weight_shape, stride, padding, dilation, groups)
+    if _is_plain(stride) and _is_plain(padding) and _is_plain(dilation) and type(groups) is int:
+        return _plain_conv2d(input_shape, weight_shape, stride, padding, dilation, groups)
+    return _conv2d(input_shape, weight_shape, *_conv2d_options(stride, padding, dilation, groups))
 
 
-def _is_pair(value):
-    """Whether `value` is a tuple of two ints: a cache takes True and 1.0 for 1."""
-    return type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int
+def _is_plain(value):
+    """Whether `value` is an int or a tuple of two: a cache takes True and 1.0 for 1."""
+    return type(value) is int or (type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int)
+
+
+@functools.lru_cache(maxsize=4096)
+def _plain_conv2d(input_shape, weight_shape, stride, padding, dilation, groups):
+    """`conv2d`, as it was the last time; the same object for the same geometry, however its options are written."""
+    return _conv2d(input_shape, weight_shape, *_conv2d_options(stride, padding, dilation, groups))
 
 
 def _conv2d_options(stride, padding, dilation, groups):
@@ -176,7 +182,6 @@ def _conv2d_options(stride, padding, dilation, groups):
 @functools.lru_cache(maxsize=4096)
 def _conv2d(input_shape, weight_shape, stride, padding, dilation, groups):
     (N, IC, H, W), (OC, ICG, KH, KW) = input_shape, weight_shape
-    stride, padding, dilation, groups = _conv2d_options(stride, padding, dilation, groups)
     _check_extents("input", input_shape, 1)
     _check_extents("weight", weight_shape, 0)
     if IC % groups or OC % groups:

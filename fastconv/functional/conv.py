@@ -72,9 +72,14 @@ def _convolution(input, weight, stride, padding, dilation, groups):
     return x, weight, shapes.conv2d(input.shape, weight.shape, stride, padding, dilation, groups)
 
 
-def _modules(algorithm, g, dtype, *wanted):
-    """The modules that compute what is `wanted`, see `module_of`."""
-    return tuple(module_of(algorithm, g, dtype, _winograd_allowed, one) for one in wanted)
+def _module(algorithm, g, dtype, wanted):
+    """The module that computes what is `wanted`, see `module_of`."""
+    return module_of(algorithm, g, dtype, _winograd_allowed, wanted)
+
+
+def _gradient_modules(algorithm, g, dtype):
+    """Those of the input's and of the weight's gradient."""
+    return _module(algorithm, g, dtype, "input"), _module(algorithm, g, dtype, "weight")
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algorithm="auto"):
@@ -121,14 +126,14 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
            [4., 4.]])
     """
     x, weight, g = _convolution(input, weight, stride, padding, dilation, groups)
-    (compute,) = _modules(algorithm, g, x.dtype, "forward")
+    compute = _module(algorithm, g, x.dtype, "forward")
     return nchw(compute.forward(g, x, weight, zeros_bias(bias, g.OC, x.dtype)))
 
 
 def conv2d_relu(input, weight, bias, stride, padding, dilation, groups, algorithm="auto"):
     """relu(conv2d(...)), in the same pass where the algorithm can, else in the memory of the convolution's output; the same bits."""
     x, weight, g = _convolution(input, weight, stride, padding, dilation, groups)
-    (compute,) = _modules(algorithm, g, x.dtype, "forward")
+    compute = _module(algorithm, g, x.dtype, "forward")
     bias = zeros_bias(bias, g.OC, x.dtype)
     if compute is conv_winograd:
         return nchw(compute.forward(g, x, weight, bias, relu=True))
@@ -142,8 +147,8 @@ def conv2d_relu_max_pool2d(input, weight, bias, stride, padding, dilation, group
     max_pool2d_backward_argmax gives the gradient of the convolution's output.
     """
     x, weight, g = _convolution(input, weight, stride, padding, dilation, groups)
-    (compute,) = _modules(algorithm, g, x.dtype, "forward")
-    gradients = _modules(algorithm, g, x.dtype, "input", "weight")
+    compute = _module(algorithm, g, x.dtype, "forward")
+    gradients = _gradient_modules(algorithm, g, x.dtype)
     bias = zeros_bias(bias, g.OC, x.dtype)
     if g.OH < 2 or g.OW < 2:
         return None
@@ -214,7 +219,7 @@ def conv2d_backward(
     grad_input is the full convolution of grad_output with the filter rotated by 180 degrees; grad_bias sums over n, oh, ow.
     """
     x, weight, g = _convolution(input, weight, stride, padding, dilation, groups)
-    modules = _modules(algorithm, g, x.dtype, "input", "weight")
+    modules = _gradient_modules(algorithm, g, x.dtype)
     mask = three("output_mask", output_mask)
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.output_shape)
     return _gradients(g, modules, grad_output, x, weight, mask)
@@ -267,7 +272,7 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
     V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
     """
     x, weight, g = _transposed(input, weight, stride, padding, output_padding, groups, dilation)
-    (compute,) = _modules(algorithm, g, x.dtype, "input")
+    compute = _module(algorithm, g, x.dtype, "input")
     y = compute.backward_input(g, x, weight)
     if bias is not None:
         host.add_to(0, y, zeros_bias(bias, g.IC, x.dtype))
@@ -310,7 +315,7 @@ def conv_transpose2d_backward(
         As `conv_transpose2d`; also when grad_output does not have the output's shape.
     """
     x, weight, g = _transposed(input, weight, stride, padding, output_padding, groups, dilation)
-    compute, compute_weight = _modules(algorithm, g, x.dtype, "forward", "weight")
+    compute, compute_weight = _module(algorithm, g, x.dtype, "forward"), _module(algorithm, g, x.dtype, "weight")
     need_input, need_weight, need_bias = three("output_mask", output_mask)
     grad_output = channels_last("grad_output", grad_output, x.dtype, g.input_shape)
     return (
