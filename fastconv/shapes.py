@@ -160,13 +160,13 @@ def conv2d(input_shape, weight_shape, stride=1, padding=0, dilation=1, groups=1)
 
 
 def _is_plain(value):
-    """Whether `value` is an int or a tuple of two: a cache takes True and 1.0 for 1."""
+    """Whether `value` is an int or a tuple of two ints, and not True or 1.0, which a cache takes for 1."""
     return type(value) is int or (type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int)
 
 
 @functools.lru_cache(maxsize=4096)
 def _plain_conv2d(input_shape, weight_shape, stride, padding, dilation, groups):
-    """`conv2d`, as it was the last time; the same object for the same geometry, however its options are written."""
+    """`conv2d` of plain options, checked once for each way to write them; the geometry is the one of `_conv2d`."""
     return _conv2d(input_shape, weight_shape, *_conv2d_options(stride, padding, dilation, groups))
 
 

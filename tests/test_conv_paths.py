@@ -301,6 +301,31 @@ def test_every_cut_across_images(cut, monkeypatch, rng, kernels_called):
     assert np.array_equal(result, reference.conv2d(x, w, padding=1))
 
 
+def test_where_tiles_lie_across_images():
+    """Where tiles along rows would multiply a sixteenth more, by zeros; and of images of up to 256 outputs."""
+
+    def across(size, stride=1, filter_size=3, padding=1):
+        shape = (64, 64, size, size), (64, 64, filter_size, filter_size)
+        return bool(conv_tiles.forward_plan(shapes.conv2d(*shape, stride, padding, 1, 1), 4).across)
+
+    assert [across(7), across(11), across(12), across(8, padding=0)] == [True, True, False, False]
+    assert [across(10, 2), across(12, 2), across(21, 2), across(24, 2)] == [True, False, True, False]
+    assert [across(16, 1, 5, 2), across(17, 1, 5, 2)] == [True, False]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_and_images_give_the_same_bits(dtype, rng, kernels_called):
+    """Of few images the pass with ReLU and maxima goes by rows, as it does not share out channels, where the convolution goes by images."""
+    x, w = rng.standard_normal((8, 40, 8, 8)).astype(dtype), rng.standard_normal((128, 40, 3, 3)).astype(dtype)
+    bias = rng.standard_normal(128).astype(dtype)
+    expected = F.max_pool2d(F.relu(F.conv2d(x, w, bias, padding=1, algorithm="direct")), 2)
+    assert IMAGES in kernels_called
+    kernels_called.clear()
+    output = conv2d_relu_max_pool2d(x, w, bias, 1, 1, 1, 1, "direct")[0]
+    assert "conv_direct.convolve_relu_max" in kernels_called
+    assert_same_bits(output, expected, "output")
+
+
 @pytest.mark.parametrize(("N", "OC", "stride"), [(1, 512, 2), (1, 512, 1), (2, 256, 2), (3, 512, 2), (64, 64, 2)])
 def test_few_blocks_share_out_channels(N, OC, stride):
     """Few small images are jobs for several processors, in the forward pass and for the input gradient; many images are not cut further."""

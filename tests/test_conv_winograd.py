@@ -1,5 +1,7 @@
 """Winograd's algorithm: error bounds of every pass against float64, shapes, cuts, bits, and the ways to forbid it."""
 
+import itertools
+
 import numpy as np
 import pytest
 from checks import assert_same_bits
@@ -438,6 +440,19 @@ def test_when_the_weights_gradient_pays():
     assert not pays(1, 512, 512, 4)
     assert pays(16, 128, 128, 56, stride=2)
     assert not pays(1, 512, 512, 8, stride=2)
+    assert not pays(1, 256, 256, 16, groups=16, stride=2)  # each group is a call
+    assert not pays(4, 512, 512, 28, groups=32, stride=2)
+
+
+@pytest.mark.parametrize("wanted", ["forward", "input", "weight"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_costs_are_positive(groups, stride, wanted):
+    """Also those of tiny geometries, with what their calls cost."""
+    for N, channels, size in itertools.product((1, 8), (8, 32), (3, 8, 14)):
+        g = shapes.conv2d((N, channels, size, size), (channels, channels // groups, 3, 3), stride, 1, 1, groups)
+        assert winograd_cost._own(g, wanted) > 0
+        assert winograd_cost._others(g, wanted) > 0
 
 
 def test_it_can_be_forbidden(chosen, rng):

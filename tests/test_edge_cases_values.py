@@ -6,7 +6,7 @@ from checks import assert_same_bits, distinct, small_integers
 from ops import ACTIVATIONS, ids
 
 from fastconv import functional as F
-from fastconv import reference
+from fastconv import get_winograd, reference, set_winograd
 
 nan, inf = np.nan, np.inf
 ALGORITHMS = ("loops", "direct", "im2col", "auto")
@@ -29,6 +29,16 @@ CONVOLUTIONS = [  # input, weight, options; no padding where a NaN would meet it
 ]
 
 
+@pytest.fixture
+def without_winograd():
+    """What "auto" takes but for Winograd's algorithm, whose tiles mix all that they see, where that pays on this processor."""
+    allowed = get_winograd()
+    set_winograd(False)
+    yield
+    set_winograd(allowed)
+
+
+@pytest.mark.usefixtures("without_winograd")
 @pytest.mark.parametrize("odd", [nan, inf, -inf])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(("shape", "weight_shape", "options"), CONVOLUTIONS, ids=str)
@@ -45,6 +55,7 @@ def test_one_odd_input_reaches_the_windows_that_see_it(shape, weight_shape, opti
         assert_same_meaning(grad_weight, reference.conv2d_backward(g, x, w, **options)[1], "grad_weight")
 
 
+@pytest.mark.usefixtures("without_winograd")
 @pytest.mark.parametrize("odd", [nan, inf])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(("shape", "weight_shape", "options"), CONVOLUTIONS, ids=str)
@@ -62,6 +73,7 @@ def test_one_odd_gradient_reaches_what_its_window_sees(shape, weight_shape, opti
         assert_same_meaning(actual, e, name)
 
 
+@pytest.mark.usefixtures("without_winograd")
 @pytest.mark.parametrize("odd", [nan, inf])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_one_odd_weight_reaches_its_channels_alone(algorithm, odd, rng):

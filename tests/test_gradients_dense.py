@@ -75,9 +75,12 @@ def test_the_weight_gradient_of_packed_chunks_is_exact(batch, inputs, dtype, rng
 
 
 @both_dtypes
-@pytest.mark.parametrize(("inputs", "outputs"), [(8200, 40), (2100, 600), (300, 1100)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(8200, 40), (2100, 600), (300, 1100), (300, 1024), (120, 1024)])
 def test_the_weight_gradient_of_a_wide_layer_is_exact(inputs, outputs, dtype, rng):
-    """Parts of a sum that are several blocks of rows, whose columns are copied strip by strip, or packed; the last strip is not whole."""
+    """Parts of a sum that are several blocks of rows, whose columns are copied strip by strip, or packed; the last strip is not whole.
+
+    Blocks of 2,100 and 300 inputs are LARGE where memory comes late, and rows of 1,024 outputs crowded.
+    """
     check_linear((1100, inputs), outputs, dtype, rng)
 
 

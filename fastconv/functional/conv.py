@@ -78,7 +78,7 @@ def _module(algorithm, g, dtype, wanted):
 
 
 def _gradient_modules(algorithm, g, dtype):
-    """Those of the input's and of the weight's gradient."""
+    """The modules that compute the input's and the weight's gradient."""
     return _module(algorithm, g, dtype, "input"), _module(algorithm, g, dtype, "weight")
 
 

@@ -38,7 +38,8 @@ SMALL_PIXELS = 256
 """Pixels of the output up to which a tile may take one pixel of several images."""
 
 ALONG_GAINS = 1 / 16
-"""The share of products with padding that tiles along rows make up for: their images' numbers lie together, and phases share a copy."""
+"""Products with padding, in terms of all others, that tiles along rows make up for: their images' numbers lie together, and phases share a
+copy."""
 
 BUSY_ROWS = 4
 """Rows of the lowest tile whose sums, two vectors wide, keep a processor busy that begins two multiply-adds a cycle and ends them four
@@ -134,11 +135,11 @@ def inside(size, outputs, taps, stride, dilation, padding):
 
 
 def _rows_lose(phases, W, SW):
-    """Whether tiles along rows lose time: they multiply columns beyond the image's W, and are low where rows are short."""
+    """Whether tiles along rows take longer: they multiply columns beyond the image's W, and are low where rows are short."""
     along = across = 0.0
     for phase in phases:
-        rows, taps = max(phase.OW, BUSY_ROWS * -(-phase.OW // MAX_ROWS)), phase.OH * phase.KH * phase.KW
-        along += taps * rows
+        columns, taps = max(phase.OW, BUSY_ROWS * -(-phase.OW // MAX_ROWS)), phase.OH * phase.KH * phase.KW
+        along += taps * columns
         across += taps * phase.OW * inside(W, phase.OW, phase.KW, SW, 1, phase.PL)
     return along > (1 + ALONG_GAINS) * across
 

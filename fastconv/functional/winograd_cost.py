@@ -32,7 +32,7 @@ LANES = VECTOR_BYTES // ITEMSIZE
 
 class Costs(NamedTuple):
     """What a multiply-add of a product costs, a tile of a channel that is summed and of one that is written, a filter to transform, and a
-    call, as much as it costs more than one of direct."""
+    call."""
 
     product: float
     summed: float
@@ -63,7 +63,7 @@ else:
     FEW_TILES = Costs(1.1, 0, 0, 270, 1_200_000)
     FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), Costs(1.1, 6200, 195, 45, 2_430_000), FEW_TILES, grouped=1.2, half=1.28)
     INPUT = Pass(Costs(0.9, 340, 330, 1140, 6_700_000), Costs(1.55, 850, 350, 180, 34_000_000), FEW_TILES, grouped=1.1, half=1.56)
-    WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), Costs(1.2, 365, 640, 250, -2_700_000), Costs(1.9, 0, 0, 290, 0), grouped=0.76, half=0.47)
+    WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), Costs(1.2, 365, 640, 250, 0), Costs(1.9, 0, 0, 290, 0), grouped=0.76, half=0.47)
 
 FEWEST_ROWS = 6
 """Rows of a product, the channels that are summed, at least: fewer take as long."""
@@ -73,6 +73,9 @@ IMAGES_AS_LANES = 1.1
 
 FEW_INPUTS, FEW_INPUTS_STRIDED = 1.25, 0.86
 """Multiply-adds as conv_few_inputs counts them in one of these; with 3 x 3 at stride 2 its ways take longer than it counts."""
+
+STRIDED_WEIGHT_CALL = 0 if ADDERS else 2_700_000
+"""What a call of direct's weight gradient costs more than one of this algorithm with stride 2, but no more than its multiply-adds."""
 
 FEWEST_CHANNELS = 8
 """Channels of a group from which on it may pay: all are read with the pixels of a tile, so these lie far apart."""
@@ -107,10 +110,15 @@ def _direct(g, of_pass, written):
     return g.flops // 2 / written * vectors * LANES
 
 
+def _strided(g):
+    """Whether the filters of 3 x 3 move by two, as they are."""
+    return stride_of(g) == 2 and not deepened(g)
+
+
 def _may_pay(g):
-    """Whether costs are worth a comparison."""
+    """Whether costs are worth a comparison. With stride 2 groups are not: each is a call."""
     IC, OC = channels_of(deepened(g) or g)
-    few = g.groups > 1 and (min(IC, OC) < FEWEST_CHANNELS or conv_grouped.fits(g, ITEMSIZE))
+    few = g.groups > 1 and (_strided(g) or min(IC, OC) < FEWEST_CHANNELS or conv_grouped.fits(g, ITEMSIZE))
     return g.flops > 0 and IC * OC <= MOST_FILTERS and not few
 
 
@@ -137,9 +145,10 @@ def _others(g, wanted):
         few = conv_few_inputs.cost(g, ITEMSIZE)
         if few is None:
             return _direct(g, INPUT, g.IC // g.groups)
-        return few / (FEW_INPUTS_STRIDED if stride_of(g) == 2 and not deepened(g) else FEW_INPUTS)
+        return few / (FEW_INPUTS_STRIDED if _strided(g) else FEW_INPUTS)
     if wanted == "weight":
-        return _direct(g, WEIGHT, g.OC // g.groups)
+        cost = _direct(g, WEIGHT, g.OC // g.groups)
+        return cost + min(cost, STRIDED_WEIGHT_CALL) if _strided(g) else cost
     if conv_lanes.fits_forward(g, ITEMSIZE):
         return IMAGES_AS_LANES * (g.flops // 2) / g.OC * max(conv_lanes.FEWEST_ROWS, g.OC)
     return _direct(g, FORWARD, g.OC // g.groups)

@@ -2,7 +2,8 @@
 
 Rows of taps outside the image are left out of the sum. Filters three wide, nearly all there are, take four pixels at a time and all
 channels of these before the next: memory is read in order, and once; pixels at the left and right border, where some columns are missing,
-and those of narrow images are computed one by one. Other filters, for which borders are wide, take one vector of channels at a time,
+and those of narrow images are computed one by one. Where channels fill no whole vectors, the last one overlaps the one before, and
+computes some numbers again. Other filters, for which borders are wide, take one vector of channels at a time,
 copied into a panel whose borders are real, and tiles of up to a row of pixels. The input gradient of filters three wide that move by two
 takes all channels of four neighbouring pixels. `window` and `taps` as in conv_direct.
 """
@@ -87,18 +88,16 @@ def prefetch_eight_of_two_rows(x, i, row, C):
 @device(forceinline=True)
 def prefetch_below(x, i, row, pixel, C):
     """Ask for what four windows see of the row or, where they move by two, the two rows that come next; for nothing where `row` is 0."""
-    if row > 0 and pixel == C:
-        prefetch_four(x, i, C)
-    elif row > 0:
-        prefetch_eight_of_two_rows(x, i, row, C)
+    if row > 0:
+        if pixel == C:
+            prefetch_four(x, i, C)
+        else:
+            prefetch_eight_of_two_rows(x, i, row, C)
 
 
 @device(forceinline=True)
 def four_in_order(x, i, row, pixel, tap, w, j, step, rows, C, bias, y, o, y_pixel, below, beside):
-    """`four_pixels` of all channels, two vectors at a time where HALF_LINES, which ask for inputs and outputs that come next.
-
-    The last vector may overlap the one before: it computes some of its numbers again.
-    """
+    """`four_pixels` of all channels, two vectors at a time where HALF_LINES, which ask for inputs and outputs that come next."""
     L = lanes(x)
     last, lines = C - L, C - C % (2 * L) if HALF_LINES else 0
     for c in range(0, lines, 2 * L):
@@ -145,7 +144,7 @@ def one_pixel(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o, own):
 
 @device(forceinline=True)
 def one_in_order(x, i, row, tap, w, j, step, rows, columns, C, bias, y, o):
-    """`one_pixel` of all channels, of whole vectors, of which the last may overlap the one before."""
+    """`one_pixel` of all channels, vector after vector."""
     L = lanes(x)
     for k in range(0, C, L):
         c = min(k, C - L)
@@ -275,7 +274,7 @@ def four_inputs(g, i, row, w, j, step, rows, C, d, o, own):
 
 @device(forceinline=True)
 def four_inputs_in_order(g, i, row, w, j, step, rows, C, d, o):
-    """`four_inputs` of all channels, of whole vectors, of which the last may overlap the one before."""
+    """`four_inputs` of all channels, vector after vector."""
     L = lanes(g)
     for k in range(0, C, L):
         c = min(k, C - L)

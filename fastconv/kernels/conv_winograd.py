@@ -120,9 +120,8 @@ def _filters_gradient(job, X, G, parts, tiling, group, block, depth, wide):
         x_next, g_next = memory_of_tiles(X, height, t1, block, tiling), memory_of_tiles(G, o1 - o, t1, block, tiling)
         asked = (t1 - t0) // REQUEST * height
         row = max(1, asked * ((vectors + 1) // 2))  # numbers that the tiles of a row of an element ask for
-        x_asked, g_asked = whole_rows(x_next, row), whole_rows(g_next, row)
-        if LATE_MEMORY and height > L:  # a line in each step is more than comes; of few channels there are few
-            x_asked = g_asked = 0
+        asks = not LATE_MEMORY or height <= L  # a line in each step is more than comes in time, but of one vector of channels
+        x_asked, g_asked = (whole_rows(x_next, row), whole_rows(g_next, row)) if asks else (0, 0)
         late = max(0, rows * row - x_asked - g_asked)
         for e in range(ELEMENTS):
             before, own = element(e, strided)

@@ -19,21 +19,23 @@ IN_PLACE, AHEAD = MAX_ROWS > 8, 16
 """Whether `product_over_rows` reads A where it is, as high tiles take most of each line; and how many rows before it asks for one."""
 
 TALL, WIDE, CHUNK = (256, 512, 128 if LATE_MEMORY else 512) if IN_PLACE else (128, 512, 256)
-"""Rows and columns of a block of `product_over_rows`, and rows of A and B that it takes at once."""
+"""Rows and columns of a block of `product_over_rows`, and rows of A and B that it takes at once, unless PANEL_ROWS."""
 
-PANEL, PANEL_ROWS = -(-MAX_ROWS // LINE_NUMBERS) * LINE_NUMBERS, 256 if LATE_MEMORY else CHUNK
-"""Where high tiles read copies of A, each has a panel of its own, of so many numbers, whole lines, for each step of its sum; and rows that
-are taken at once then, fewer of crowded ones."""
+PANEL = -(-MAX_ROWS // LINE_NUMBERS) * LINE_NUMBERS
+"""Numbers, whole lines, of a step of the sum in a panel, the copy of A that one high tile reads."""
+
+PANEL_ROWS = 256 if LATE_MEMORY else CHUNK
+"""Rows that are taken at once of LARGE blocks, and of pixels with others between."""
 
 LARGE = 1 << 16
-"""Numbers of a block from which on, with LATE_MEMORY, all is copied, and nothing asked for: requests for lines that come late would hold
-the places that lines from L2 need."""
+"""Numbers of a block above which, with LATE_MEMORY and unless B is packed, both factors are copied, and neither is asked for: requests for
+lines that come late would hold the places that lines from L2 need."""
 
 STRIP = 2
 """Vectors of B that are copied at a time, just before all tiles down a block read them."""
 
-FAR, FAR_LARGE = 1 << (12 if IN_PLACE else 8), 1 << 9
-"""Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`, nor in LARGE blocks: they lie near enough to each
+FAR = 1 << (12 if IN_PLACE else 8)
+"""Rows of B of fewer bytes, and of whole vectors, are not copied in `product_over_rows`, but for LARGE blocks: they lie near enough to each
 other."""
 
 UNFORESEEN = 1 << 7
@@ -114,7 +116,7 @@ def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_bloc
     here, most = IN_PLACE and not panels, PANEL_ROWS if large or far > 0 else CHUNK
     chunks = (last - first + most - 1) // most
     depth = (last - first + chunks - 1) // chunks
-    near = row == size or (row % size == 0 and row * itemsize(b) < (FAR_LARGE if large else FAR))  # B is packed, or in short rows
+    near = row == size or (row % size == 0 and row * itemsize(b) < FAR and not large)  # B is packed, or in short rows
     parts, line = (height + MAX_ROWS - 1) // MAX_ROWS, LINE_NUMBERS + depth  # rows of 4 KB would share few lines of the cache
     copied = 0 if here else parts * depth * PANEL if IN_PLACE else (height + size) * line
     left, right = scratch_pair(copied, 0 if near else depth * STRIP * size, a.dtype)
@@ -140,7 +142,7 @@ def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_bloc
             wide, after = min(STRIP * size, cols - n), source + STRIP * column if strip + 1 < strips else (k + depth) * row + v * column
             if not near:
                 _copy_strip(b, source, row, depth, wide, right)
-            for p in range(calls):  # tiles that ask for memory of B and of A that comes next, a line of each row, and all others
+            for p in range(calls):  # tiles that ask for B and A that come next, a line of each row; all others at once, unless in panels
                 m0, m1 = part(p, parts, height)
                 i = p * depth * PANEL if panels else (k * between + m if here else 0) + m0 * x_m
                 ahead = (AHEAD * between + MAX_ROWS - 1, between, 0, 1) if here else OUTPUT_FIRST
@@ -161,10 +163,10 @@ def product_over_rows(a, b, c, M, N, K, rows, row, column, row_blocks, column_bl
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B; adds it if `more` is 1.
 
     All are flat, `rows` as in `product`, where A is read IN_PLACE only, or K, M and 0 for a matrix; `row` and `column` lead to the next row
-    and vector of B. Parallel over splits and blocks of C. A job takes up to CHUNK rows at a time. It copies its columns of A, transposed,
-    so that low tiles read whole lines; high tiles read A where it is, or panels of pixels with others between and, with LATE_MEMORY, of
-    crowded rows and LARGE blocks. Its columns of B are copied a STRIP at a time where rows are FAR from each other, and would share few
-    lines of the cache. Meanwhile tiles ask for the next strip and for A's next rows, but in LARGE blocks.
+    and vector of B. Parallel over splits and blocks of C. A job takes up to CHUNK rows at a time, or PANEL_ROWS. It copies its columns of
+    A, transposed, so that low tiles read whole lines; high tiles read A where it is, or panels of pixels with others between and, with
+    LATE_MEMORY, of crowded rows and LARGE blocks. Its columns of B are copied a STRIP at a time where rows are FAR from each other, and
+    would share few lines of the cache. Meanwhile tiles ask for the next strip and for A's next rows, but in LARGE blocks.
     """
     for job in prange(splits * row_blocks * column_blocks):
         _over_rows(np.int64(job), a, b, c, M, N, K, rows, row, column, row_blocks, column_blocks, splits, more)

@@ -20,12 +20,11 @@ from fastconv.kernels.simd import (
 from fastconv.kernels.tile_picked import PICK_ROWS, PICK_VECTORS, tile_picked
 
 OUTPUT_FIRST = 0, 0, 0, 1
-"""`ahead` of tiles whose results are likely to be in no cache: they ask for the lines of these, and for none else that they do not read."""
-
+"""`ahead` of tiles whose results are likely to be in no cache: they ask for the lines of these, if for any."""
 
 ASKS_BEFORE = REQUEST == 1 and not LATE_MEMORY
-"""Whether tiles whose sums are too short for it ask for all lines of their results before these. Where lines come late, as many requests
-at once keep the tile waiting."""
+"""Whether tiles with too few steps to ask for the lines of their results in these ask for all of them before; low tiles ask for those of
+the tile below. Where lines come late, so many requests at once keep the tile waiting."""
 
 LONG, SHORT_ROWS = 192, 10 if FEW_STORES else MAX_ROWS
 """Terms from which a sum is long, and rows of the tallest tile of shorter ones. With FEW_STORES the tile after one of 14 rows waits until
@@ -157,7 +156,7 @@ def tiles(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i
 def tiles_ahead(typingctx, M, A, a, am, B, b, bn, C, c, cm, cn, vectors, cols, init, i, accumulate, over, ahead):
     """`tiles` that ask for memory that will be read later, as `simd.tile` says; `ahead` = (distance, step, turn, results), and for each two
     vectors of columns the distance is `turn` larger. With `results` 1, not 0, they also ask for the lines of C, in the steps of their sums
-    or, where these are few, before."""
+    or, with ASKS_BEFORE where these are few, before."""
     n = types.intp
     return call_apart(TILES, (n, A, n, n, B, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 9), types.UniTuple(n, 4)), A)
 
