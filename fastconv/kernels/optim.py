@@ -2,13 +2,20 @@
 
 The formulas are PyTorch's, but a number of the state that would be subnormal is 0: where gradients stay 0, averages fade, and 0.9 times the
 smallest subnormal number is rounded to that again, for ever. (Not so RMSprop's squares beside a mean.) Parallel over blocks of elements.
+
+What is written is asked for AHEAD of that, with the announcement that it will be: the other processors have read the parameters, and each
+line of them waited to be told that it is gone from their caches.
 """
 
 from numba import prange
 
 from fastconv.kernels.jit import kernel
+from fastconv.kernels.prefetch import prefetch_to_write
 from fastconv.kernels.vector import block, blocks, fma, lanes, splat, sqrt, without_subnormal
 from fastconv.kernels.vector_memory import load, store
+
+AHEAD = 512
+"""Elements between what is written and what is asked for."""
 
 
 @kernel
@@ -17,6 +24,7 @@ def sgd(p, g, lr, decay):
     for job in prange(blocks(p)):
         start, stop = block(p, job)
         for i in range(start, stop, lanes(p)):
+            prefetch_to_write(p, i + AHEAD)
             old = load(p, i, stop - i)
             step = fma(old, decay, load(g, i, stop - i))
             store(p, i, fma(step, -lr, old), stop - i)
@@ -28,6 +36,8 @@ def sgd_momentum(p, g, buffer, lr, decay, momentum, share, nesterov):
     for job in prange(blocks(p)):
         start, stop = block(p, job)
         for i in range(start, stop, lanes(p)):
+            prefetch_to_write(p, i + AHEAD)
+            prefetch_to_write(buffer, i + AHEAD)
             old = load(p, i, stop - i)
             v = fma(old, decay, load(g, i, stop - i))
             step = without_subnormal(fma(load(buffer, i, stop - i), momentum, v * share))
@@ -46,6 +56,9 @@ def adam(p, g, mean, square, lr, scale, beta1, beta2, eps, decay, keep):
     for job in prange(blocks(p)):
         start, stop = block(p, job)
         for i in range(start, stop, lanes(p)):
+            prefetch_to_write(p, i + AHEAD)
+            prefetch_to_write(mean, i + AHEAD)
+            prefetch_to_write(square, i + AHEAD)
             old = load(p, i, stop - i)
             v = fma(old, decay, load(g, i, stop - i))
             m = load(mean, i, stop - i)
@@ -65,6 +78,8 @@ def rmsprop(p, g, square, mean, buffer, lr, alpha, eps, decay, momentum, centere
     for job in prange(blocks(p)):
         start, stop = block(p, job)
         for i in range(start, stop, lanes(p)):
+            prefetch_to_write(p, i + AHEAD)
+            prefetch_to_write(square, i + AHEAD)
             old = load(p, i, stop - i)
             v = fma(old, decay, load(g, i, stop - i))
             s = fma(v * v, 1.0 - alpha, load(square, i, stop - i) * alpha)

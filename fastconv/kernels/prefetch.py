@@ -21,6 +21,17 @@ def prefetch(typingctx, array, index):
 
 
 @intrinsic
+def prefetch_to_write(typingctx, array, index):
+    """`prefetch` of a line that will be written, and that another processor may have read: it is not asked again then."""
+
+    def codegen(context, builder, signature, args):
+        prefetch_line(builder, element_pointer(context, builder, signature, args, 0), 1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+@intrinsic
 def elements_between(typingctx, x, i, y, j):
     """How many elements y[j] lies behind x[i], of arrays or pointers of one dtype: a tile that moves along x may ask for memory of y."""
 
