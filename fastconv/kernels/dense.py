@@ -45,6 +45,16 @@ def part(i, parts, total):
 
 
 @device
+def vectors_of(block, blocks, vectors):
+    """Those vectors of columns, as (first, last), that block `block` takes: pairs, which tiles take, where there are enough of them."""
+    pairs = (vectors + 1) // 2
+    if pairs < blocks:
+        return part(block, blocks, vectors)
+    first, last = part(block, blocks, pairs)
+    return 2 * first, min(vectors, 2 * last)
+
+
+@device
 def pack_block(b, given, k, depth, n0, n1, N, K, near):
     """Columns n0 .. n1 of rows k .. k + depth of B (K, N) into near (vectors, depth, lanes), zeros in the last vector's tail."""
     size = lanes(b)
@@ -84,14 +94,12 @@ def place(m, rows):
 
 
 @apart
-def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blocks, block_columns):
+def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blocks, column_blocks):
     """Job `job` of `product`."""
-    (run, between, _), (_, below, _) = rows, into
-    column_blocks, size = (N + block_columns - 1) // block_columns, lanes(a)
+    (run, between, _), (_, below, _), size = rows, into, lanes(a)
     row_block, column_block = (job % row_blocks, job // row_blocks) if N > M else (job // column_blocks, job % column_blocks)
-    (m0, m1), n0 = part(row_block, row_blocks, M), column_block * block_columns
-    n1 = min(N, n0 + block_columns)
-    vectors, packs = (n1 - n0 + size - 1) // size, given == TRANSPOSED or given == APART
+    (m0, m1), (v0, v1) = part(row_block, row_blocks, M), vectors_of(column_block, column_blocks, (N + size - 1) // size)
+    n0, n1, vectors, packs = v0 * size, min(N, v1 * size), v1 - v0, given == TRANSPOSED or given == APART
     pairs, near = (vectors + 1) // 2, scratch(vectors * size * min(K, DEPTH) if packs else 0, b.dtype)
     row, column = (N, size) if given == TOGETHER else (size, K * size)
     crowded = is_crowded(a, between)
@@ -119,7 +127,7 @@ def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blo
                 tiles_ahead(height, left, corner, line, near, 0, depth * size, c, target, below, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
             else:
-                tiles_ahead(height, left, corner, line, b, n0 // size * column + k * row, column, c, target, below, size, vectors, n1 - n0,
+                tiles_ahead(height, left, corner, line, b, v0 * column + k * row, column, c, target, below, size, vectors, n1 - n0,
                             start, n0, k, over, ahead)
             m = after
     if gate.size > 0:
@@ -127,11 +135,19 @@ def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blo
 
 
 @device
+def column_blocks_of(row_blocks, N, columns):
+    """Blocks of up to `columns` columns: where there are more than one, two threads get as many of all blocks."""
+    blocks = (N + columns - 1) // columns
+    return blocks + 1 if blocks > 1 and blocks * row_blocks % 2 == 1 else blocks
+
+
+@device
 def blocks_of(a, M, N, line, given):
-    """(row blocks, columns of a block) of `product`: of more columns where each copies rows of A, which lie `line` numbers apart."""
+    """(row blocks, column blocks) of `product`: of more columns where each copies rows of A, which lie `line` numbers apart."""
     small = M * N <= SMALL
     rows = SMALL_ROWS if small and (given == PACKED or given == TOGETHER) else ROWS
-    return (M + rows - 1) // rows, SMALL_COLUMNS if small else 2 * COLUMNS if is_crowded(a, line) else COLUMNS
+    row_blocks, columns = (M + rows - 1) // rows, SMALL_COLUMNS if small else 2 * COLUMNS if is_crowded(a, line) else COLUMNS
+    return row_blocks, column_blocks_of(row_blocks, N, columns)
 
 
 @kernel
@@ -149,9 +165,9 @@ def product(a, b, c, gate, M, N, K, rows, into, given, start):
 
     Of a result with more columns than rows a thread computes columns that lie side by side, most of which it has packed itself.
     """
-    row_blocks, block_columns = blocks_of(a, M, N, rows[1], given)
-    for job in prange(row_blocks * ((N + block_columns - 1) // block_columns)):
-        product_block(np.int64(job), a, b, c, gate, M, N, K, rows, into, given, start, row_blocks, block_columns)
+    row_blocks, column_blocks = blocks_of(a, M, N, rows[1], given)
+    for job in prange(row_blocks * column_blocks):
+        product_block(np.int64(job), a, b, c, gate, M, N, K, rows, into, given, start, row_blocks, column_blocks)
 
 
 @kernel

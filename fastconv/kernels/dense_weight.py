@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.apart import apart
-from fastconv.kernels.dense import ROWS, SMALL_COLUMNS, blocks_of, is_crowded, part, place, product_block
+from fastconv.kernels.dense import ROWS, SMALL_COLUMNS, blocks_of, column_blocks_of, is_crowded, part, place, product_block
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import elements_between, prefetch_lines
 from fastconv.kernels.processor import LATE_MEMORY
@@ -177,11 +177,12 @@ def _gradients(job, jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start):
     """Job `job` of `jobs` of `gradients`: its part of the blocks of each gradient."""
     (M, O), I = G.shape, W.shape[1]
     g, x, w = flat(G), flat(X), flat(W)
-    row_blocks, block_columns = blocks_of(g, M, I, O, given)
-    first, last = part(job, jobs, row_blocks * ((I + block_columns - 1) // block_columns) if grad_x.size else 0)
+    row_blocks, column_blocks = blocks_of(g, M, I, O, given)
+    first, last = part(job, jobs, row_blocks * column_blocks if grad_x.size else 0)
     for block in range(first, last):
-        product_block(block, g, w, grad_x, gate, M, I, O, (M, O, 0), (M, I, 0), given, start, row_blocks, block_columns)
-    row_blocks, column_blocks = (O + ROWS - 1) // ROWS, (I + SMALL_COLUMNS - 1) // SMALL_COLUMNS
+        product_block(block, g, w, grad_x, gate, M, I, O, (M, O, 0), (M, I, 0), given, start, row_blocks, column_blocks)
+    row_blocks = (O + ROWS - 1) // ROWS
+    column_blocks = column_blocks_of(row_blocks, I, SMALL_COLUMNS)
     first, last = part(job, jobs, row_blocks * column_blocks if grad_w.size else 0)
     for block in range(first, last):
         _over_rows(block, g, x, grad_w, O, I, M, (M, O, 0), I, lanes(x), row_blocks, column_blocks, 1, 0)
@@ -200,6 +201,6 @@ def gradients(G, X, W, grad_x, grad_w, grad_b, gate, given, start):
     Reads G (M, O), X (M, I) and W (O, I); writes grad_x (M, I) = G @ W, with `gate`, `given` and `start` of `product`, grad_w (O, I) =
     G.T @ X, and grad_b (O,), the sum of the rows of G, all flat; those that are not empty. Parallel over blocks of all of them.
     """
-    jobs = (X.shape[1] + SMALL_COLUMNS - 1) // SMALL_COLUMNS
+    jobs = column_blocks_of(1, X.shape[1], SMALL_COLUMNS)
     for job in prange(jobs):
         _gradients(np.int64(job), jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start)
