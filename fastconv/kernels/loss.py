@@ -14,7 +14,7 @@ from fastconv.kernels.elementary import exp, log, log1p, sigmoid
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.softmax import row_exp, row_exp_sum, row_maximum, rows_per_job
 from fastconv.kernels.vector import block, blocks, count_lanes, lanes, select, splat, sum_lanes, within, without_negligible
-from fastconv.kernels.vector_memory import load, load_or, store
+from fastconv.kernels.vector_memory import load, load_or, pointer, store
 
 # --- classes -------------------------------------------------------------------------------------------------------------
 # x holds a row of C logits for each target; weight is one number per class, or empty.
@@ -130,14 +130,16 @@ def _sum(parts):
 
 @device(forceinline=True)
 def _load_or_ones(array, i, count):
-    return load(array, i, count) if array.size > 0 else splat(array, 1.0)
+    given, first = array.size > 0, pointer(array, i)  # no references are counted
+    return load(first, 0, count) if given else splat(first, 1.0)
 
 
 @device(forceinline=True)
 def _put(losses, i, loss, count):
     """Keep the losses if they are wanted; return those that are to be summed."""
-    if losses.size > 0:
-        store(losses, i, loss, count)
+    wanted, first = losses.size > 0, pointer(losses, i)
+    if wanted:
+        store(first, 0, loss, count)
     return select(within(loss, count), loss, 0.0)
 
 

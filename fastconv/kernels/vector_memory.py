@@ -191,9 +191,9 @@ def zero_past_caches(array, start, count):
 @device
 def copy(source, s, target, t, count):
     """target[t : t + count] = source[s : s + count] of flat float arrays; only the end can be a partial vector."""
-    size = lanes(source)
+    size, first, into = lanes(source), pointer(source, s), pointer(target, t)  # no references are counted
     for i in range(0, count - size + 1, size):
-        store(target, t + i, load(source, s + i, size), size)
+        store(into, i, load(first, i, size), size)
     rest = count % size
     if rest > 0:
-        store(target, t + count - rest, load(source, s + count - rest, rest), rest)
+        store(into, count - rest, load(first, count - rest, rest), rest)
