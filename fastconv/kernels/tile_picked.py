@@ -1,5 +1,7 @@
 """The register tile of sums whose terms are picked from a list: the gradients behind maxima, most of which are zero."""
 
+import functools
+
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -10,6 +12,9 @@ from fastconv.kernels.simd import I64, Vector, element_pointer, rolled_loop, swi
 PICK_ROWS = 7
 PICK_VECTORS = 4 if VECTOR_REGISTERS == 32 else 2
 """The largest tile of `tile_picked`: 7 x 4 sums and a broadcast in 32 registers, 7 x 2 in 16."""
+
+FEW_SUMS = 4
+"""Up to so many sums would wait for themselves: there are two of each, of every other term. Of more, they wait for loads."""
 
 
 @intrinsic(prefer_literal=True)
@@ -34,19 +39,30 @@ def tile_picked(typingctx, rows, NV, HALF, values, picks, step, count, B, b, bm,
             row = builder.gep(pointer, [builder.mul(stride, ir.Constant(I64, m))])
             return builder.gep(row, [ir.Constant(I64, n * v.lanes)])
 
+        def add(k, sums):
+            term = builder.mul(k, step)
+            x = v.broadcast(builder.gep(values, [term]))
+            pick = builder.sext(builder.load(builder.gep(picks, [term])), I64)
+            for (m, n), total in sums.items():
+                b_vector = v.load(builder.gep(vector(b, bm, m, n), [pick]))
+                builder.store(v.fma(x, b_vector, builder.load(total)), total)
+
         def emit(height):
             cells = [(m, n) for m in range(height) for n in range(vectors)]
-            sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
-            for m, n in cells:
-                builder.store(v.load(vector(c, cm, m, n)), sums[m, n])
-            with rolled_loop(builder, count) as k:
-                term = builder.mul(k, step)
-                x = v.broadcast(builder.gep(values, [term]))
-                pick = builder.sext(builder.load(builder.gep(picks, [term])), I64)
-                for m, n in cells:
-                    b_vector = v.load(builder.gep(vector(b, bm, m, n), [pick]))
-                    builder.store(v.fma(x, b_vector, builder.load(sums[m, n])), sums[m, n])
-            v.store([builder.load(sums[cell]) for cell in cells], [vector(c, cm, m, n) for m, n in cells])
+            sets = [{cell: cgutils.alloca_once(builder, v.type) for cell in cells} for _ in range(2 if len(cells) <= FEW_SUMS else 1)]
+            for cell in cells:  # LLVM promotes these sums to registers
+                builder.store(v.load(vector(c, cm, *cell)), sets[0][cell])
+                for others in sets[1:]:
+                    builder.store(ir.Constant(v.type, None), others[cell])
+            pairs = builder.sdiv(count, ir.Constant(I64, len(sets)))
+            with rolled_loop(builder, pairs) as k:
+                for i, sums in enumerate(sets):
+                    add(builder.add(builder.mul(k, ir.Constant(I64, len(sets))), ir.Constant(I64, i)), sums)
+            whole = builder.mul(pairs, ir.Constant(I64, len(sets)))
+            with rolled_loop(builder, builder.sub(count, whole)) as k:
+                add(builder.add(whole, k), sets[0])
+            totals = [functools.reduce(builder.fadd, [builder.load(sums[cell]) for sums in sets]) for cell in cells]
+            v.store(totals, [vector(c, cm, *cell) for cell in cells])
 
         switch(builder, rows, PICK_ROWS, emit)
         return context.get_dummy_value()
