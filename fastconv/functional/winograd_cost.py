@@ -42,8 +42,8 @@ class Costs(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """Costs of a pass with stride 1, with stride 2, and of few tiles of many channels, where jobs share the filters; how many times as much
-    a group costs; and what direct's last vector costs, no more than half of it full, in terms of a full one.
+    """Costs of a pass with stride 1 and with stride 2, and of few tiles of many channels, where jobs share the filters, of both; how many
+    times as much a group costs; and what direct's last vector costs, no more than half of it full, in terms of a full one.
 
     That may be more than 1: without a neighbour, it has tiles half as wide.
     """
@@ -51,19 +51,27 @@ class Pass(NamedTuple):
     plain: Costs
     strided: Costs
     few_tiles: Costs
+    few_strided: Costs
     grouped: float
     half: float
 
 
 if ADDERS:
     STRIDED, FEW_TILES = Costs(1.25, 325, 325, 330, 800_000), Costs(1.1, 0, 0, 270, 800_000)
-    FORWARD = INPUT = Pass(Costs(1.1, 440, 440, 660, 800_000), STRIDED, FEW_TILES, grouped=1.2, half=1.0)
-    WEIGHT = Pass(Costs(0.98, 165, 193, 660, 0), STRIDED, FEW_TILES, grouped=1.0, half=0.5)
+    FORWARD = INPUT = Pass(Costs(1.1, 440, 440, 660, 800_000), STRIDED, FEW_TILES, STRIDED, grouped=1.2, half=1.0)
+    WEIGHT = Pass(Costs(0.98, 165, 193, 660, 0), STRIDED, FEW_TILES, STRIDED, grouped=1.0, half=0.5)
 else:
     FEW_TILES = Costs(1.1, 0, 0, 270, 1_200_000)
-    FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), Costs(1.1, 6200, 195, 45, 2_430_000), FEW_TILES, grouped=1.2, half=1.28)
-    INPUT = Pass(Costs(0.9, 340, 330, 1140, 6_700_000), Costs(1.55, 850, 350, 180, 34_000_000), FEW_TILES, grouped=1.1, half=1.56)
-    WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), Costs(1.2, 365, 640, 250, 0), Costs(1.9, 0, 0, 290, 0), grouped=0.76, half=0.47)
+    STRIDED, STRIDED_WEIGHT = Costs(1.1, 6200, 195, 45, 2_430_000), Costs(1.2, 365, 640, 250, 0)
+    FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), STRIDED, FEW_TILES, STRIDED, grouped=1.2, half=1.28)
+    INPUT = Pass(
+        Costs(0.9, 340, 330, 1140, 6_700_000), Costs(1.55, 850, 350, 180, 34_000_000), FEW_TILES, Costs(1.17, 7180, 32, 56, 125_000),
+        grouped=1.1, half=1.56,
+    )  # fmt: skip
+    WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), STRIDED_WEIGHT, Costs(1.9, 0, 0, 290, 0), STRIDED_WEIGHT, grouped=0.76, half=0.47)
+
+WEIGHT_TILES, WEIGHT_CHANNELS = 128, 16 * LANES
+"""Up to so many tiles, and from so many input and output channels on, a weight gradient costs as one of few tiles; nothing is shared."""
 
 FEWEST_ROWS = 6
 """Rows of a product, the channels that are summed, at least: fewer take as long."""
@@ -91,13 +99,18 @@ UNPOOL_COST, INPUT_SHARE, WEIGHT_SHARE = 25, 0.95 if ADDERS else 0.7, 0.35
 than by conv_pooled."""
 
 
+def _few_for_weight(T, IC, OC):
+    return T <= WEIGHT_TILES and min(IC, OC) >= WEIGHT_CHANNELS
+
+
 def _cost(g, of_pass, tiling, summed, written):
     """What a pass costs. Each tile in `tiling` is a sum over `summed` channels of a group, and writes `written`."""
     T, rows, (IC, OC) = count_tiles(g.N, tiling), rows_of(tiling), channels_of(g)
+    few = _few_for_weight(T, IC, OC) if of_pass is WEIGHT else filters_shared(T, written, ITEMSIZE)
     if is_strided(tiling):
-        costs = of_pass.strided
+        costs = of_pass.few_strided if few else of_pass.strided
     else:
-        costs = of_pass.few_tiles if filters_shared(T, min(IC, OC), ITEMSIZE) else of_pass.plain
+        costs = of_pass.few_tiles if few else of_pass.plain
     product = costs.product * rows * max(FEWEST_ROWS, summed) * whole(written, LANES)
     tile = product + costs.summed * whole(summed, LANES) + costs.written * whole(written, LANES)
     return g.groups * (T * tile + costs.filter * IC * OC + costs.call) * (of_pass.grouped if g.groups > 1 else 1)

@@ -76,7 +76,7 @@ def _job(job, X, U, Y, argmax, bias, low, pooled, tiling, group, blocks, share, 
     start = np.zeros(span * L, y.dtype)
     inputs = memory_of_tiles(X, IC, t1, most, tiling)
     outputs = (y.size * t0 // total, y.size * t1 // total) if group[3] == Y.shape[3] and vectors <= span else (0, 0)
-    input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, 0, stride, v_step)
+    input_tiles(X, t0, t1, ic, ic + IC, tiling, V, 0, 0, stride, v_step, False)
     for v in range(v0, v1, span):
         wide = min(span, v1 - v)
         multiply(V, stride, v_step, t1 - t0, IC, strided, u, v, wide, u_step, M, m_step, line, start, L, y, outputs,
@@ -115,7 +115,7 @@ def _filters_gradient(job, X, G, parts, tiling, group, block, depth, wide):
     first, last = part(s, parts.shape[0], count_tiles(X.shape[0], tiling))
     for t0 in range(first, max(last, first + 1), block):
         t1 = min(last, t0 + block)
-        input_tiles(X, t0, t1, ic + c, ic + c1, tiling, V, 0, 0, stride, v_step)
+        input_tiles(X, t0, t1, ic + c, ic + c1, tiling, V, 0, 0, stride, v_step, False)
         gradient_tiles(G, t0, t1, oc + o, oc + o1, tiling, D, 0, 0, g_stride, g_step)
         x_next, g_next = memory_of_tiles(X, height, t1, block, tiling), memory_of_tiles(G, o1 - o, t1, block, tiling)
         asked = (t1 - t0) // REQUEST * height

@@ -6,7 +6,7 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.pool import relu_largest
-from fastconv.kernels.prefetch import prefetch_four
+from fastconv.kernels.prefetch import prefetch_four, prefetch_to_write
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store
@@ -23,7 +23,7 @@ from fastconv.kernels.winograd_tile import (
 )
 from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, after, is_strided, padded, place
 
-BLOCK = 8
+BLOCK = 4
 """Tiles of a job where they are transformed for all others."""
 
 
@@ -31,7 +31,7 @@ BLOCK = 8
 
 
 @apart
-def _input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step):
+def _input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step, shared):
     """`input_tiles` of stride 1."""
     N, H, W, C = X.shape
     x, (S, _, PT, PL, DH, DW, _, _), L = flat(X), tiling, lanes(V)
@@ -49,18 +49,25 @@ def _input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step):
             if near or i + c > end:
                 d, corner, below, beside = flat(edge), 0, 6 * L, L
                 fill_edge(x, i + c, row, pixel, own - c, 6, inside, zeros, edge)
+            if shared:
+                for e in range(ELEMENTS):
+                    prefetch_to_write(V, o + c + L + e * step)
             input_tile(d, corner, below, beside, V, o + c, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
 
 @device
-def input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step):
+def input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step, shared):
     """Transforms channels first .. last of tiles t0 .. t1: element e of channel first + c of tile t0 + i goes to
-    V[start + e * step + (at + i) * stride + c]."""
+    V[start + e * step + (at + i) * stride + c].
+
+    Where V is `shared`, all processors have read what was there before: each line of it is asked for, to be written, a vector of channels
+    ahead, or stores would wait for it to be gone from their caches.
+    """
     if is_strided(tiling):
-        strided_input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step)
+        strided_input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step, shared)
     else:
-        _input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step)
+        _input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step, shared)
 
 
 @apart
@@ -111,7 +118,7 @@ def transform_tiles(X, V, tiling, depth, first, last):
     for job in prange((count + BLOCK - 1) // BLOCK * blocks):
         block, t = job % blocks, job // blocks * BLOCK
         c = first + block * depth
-        input_tiles(X, t, min(count, t + BLOCK), c, min(last, c + depth), tiling, v, block * rows * v_step, t, stride, v_step)
+        input_tiles(X, t, min(count, t + BLOCK), c, min(last, c + depth), tiling, v, block * rows * v_step, t, stride, v_step, True)
 
 
 # --- tiles of the output --------------------------------------------------------------------------------------------------

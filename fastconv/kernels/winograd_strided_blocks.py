@@ -6,17 +6,17 @@ Apart from winograd_blocks, whose loops would have to save their registers for a
 import numpy as np
 
 from fastconv.kernels.apart import apart
-from fastconv.kernels.prefetch import prefetch_four
+from fastconv.kernels.prefetch import prefetch_four, prefetch_to_write
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store
 from fastconv.kernels.winograd_strided import strided_back_tile, strided_gradient_tile, strided_input_tile, strided_output_tile
 from fastconv.kernels.winograd_tile import fill_edge
-from fastconv.kernels.winograd_tiling import after, place
+from fastconv.kernels.winograd_tiling import ELEMENTS, after, element, place
 
 
 @apart
-def strided_input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step):
+def strided_input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step, shared):
     """`input_tiles`, to where winograd_strided.places says."""
     N, H, W, C = X.shape
     x, (S, R, PT, PL, _, _, _, _), L = flat(X), tiling, lanes(V)
@@ -37,6 +37,11 @@ def strided_input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, st
             if near or i + c > end:
                 d, corner, below, beside = flat(edge), 0, size * L, L
                 fill_edge(x, i + c, row, pixel, own - c, size, inside, zeros, edge)
+            if shared:
+                for e in range(ELEMENTS):
+                    before, rows = element(e, True)
+                    for r in range(rows):
+                        prefetch_to_write(V, start + c + L + before * step + (k * rows + r) * stride)
             strided_input_tile(d, corner, jump * below, jump * beside, down * below, right * beside, V, start + c, k, stride, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
