@@ -22,11 +22,15 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
+from fastconv.kernels.prefetch import prefetch_to_write
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import OUTPUT_FIRST, tiles_ahead
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store, zero
+
+AHEAD = 64
+"""Vectors between what `pack` writes and what it asks for."""
 
 ROW = ("packed", "KH", "KW", "first", "kh_step", "kw_step", "OH", "OW", "PT", "PL", "place")
 """A row of the table of phases."""
@@ -65,6 +69,7 @@ def _pack_vector(job, weight, packed, phases, channels, by_input):
                 for kw in range(KW):
                     tap = first + kh * kh_step + kw * kw_step
                     for r in range(BC):
+                        prefetch_to_write(f, target + AHEAD * L)  # all processors have read what was there before
                         store(f, target, load(rows, (r * area + tap) * L, L), L)
                         target += L
 

@@ -32,7 +32,7 @@ def _pair(job, V, weight, Y, argmax, bias, low, pooled, tiling, group, by_input,
     for block in range(blocks):
         first, last = block * depth, min(IC, (block + 1) * depth)
         for w in range(wide):
-            transform_filters(v + w, weight, first, last, by_input, strided, U, w * ELEMENTS * u_step, u_step)
+            transform_filters(v + w, weight, first, last, by_input, strided, U, w * ELEMENTS * u_step, u_step, False)
         over = (1, 0, 0, 1, 0, 0, last - first, 1, L)
         for e in range(ELEMENTS):
             before, own = element(e, strided)

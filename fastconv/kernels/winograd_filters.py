@@ -5,7 +5,7 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.prefetch import prefetch, prefetch_lines
+from fastconv.kernels.prefetch import prefetch, prefetch_lines, prefetch_to_write
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
@@ -34,8 +34,11 @@ def _gradient_row_of_three(strided, m0, m1, m2, m3, m4, m5):
 
 
 @device
-def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step):
-    """Filters of vector `v` and of the summed channels first .. last: element e of channel first + c goes to u[o + e * u_step + c * L]."""
+def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step, shared):
+    """Filters of vector `v` and of the summed channels first .. last: element e of channel first + c goes to u[o + e * u_step + c * L].
+
+    Where u is `shared`, lines of it are asked for, to be written, as in winograd_blocks.input_tiles.
+    """
     OC, IC, K, _ = weight.shape
     w, L, n, row = flat(weight), lanes(weight), K * K, IC * K * K
     j0 = v * L
@@ -59,6 +62,9 @@ def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step):
         tap, step = (n - 1, -L) if by_input else (0, L)
         for r in range(own):
             i, e = (r * n + tap) * L, o + (r0 - first + r) * L
+            if shared:
+                for k in range(ELEMENTS):
+                    prefetch_to_write(u, e + L + k * u_step)
             if K == 3:
                 for column in range(3):
                     store_six(_row_of_three(strided, *load_three(taps, i + column * step, 3 * step, L)), half, column * L, 3 * L)
@@ -79,7 +85,7 @@ def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step):
 @apart
 def _transform_vector(v, weight, by_input, strided, u, u_step):
     """Vector `v` of `transform_weight`."""
-    transform_filters(v, weight, 0, weight.shape[0 if by_input else 1], by_input, strided, u, v * ELEMENTS * u_step, u_step)
+    transform_filters(v, weight, 0, weight.shape[0 if by_input else 1], by_input, strided, u, v * ELEMENTS * u_step, u_step, True)
 
 
 @kernel
