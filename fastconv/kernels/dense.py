@@ -5,7 +5,7 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.prefetch import elements_between
+from fastconv.kernels.prefetch import elements_between, prefetch_to_write
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
 from fastconv.kernels.tiles import LONG, SHORT_ROWS, tiles_ahead
@@ -27,8 +27,9 @@ LINE."""
 SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
 """A result of up to so many numbers is cut into smaller blocks: a batch of 64 is one, so that each column of B is read once."""
 
-PACK_ROWS, PACK_VECTORS = 128, 16
-"""A job of `pack` at most."""
+PACK_ROWS, PACK_VECTORS, AHEAD = 128, 16, 32
+"""A job of `pack` at most; and rows between what it and `pack_transposed` write and what they ask for, since all processors have read what
+was there before."""
 
 SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""
@@ -179,6 +180,8 @@ def pack_transposed(W, packed):
     for block in prange((N + size - 1) // size):
         n = block * size
         for k in range(0, K, size):
+            for row in range(k + AHEAD, k + AHEAD + size):
+                prefetch_to_write(p, (block * K + row) * size)
             transpose(w, n * K + k, K, min(size, N - n), min(size, K - k), p, (block * K + k) * size, size, size)
 
 
@@ -195,6 +198,7 @@ def pack(W, packed):
         (k0, k1), (v0, v1) = part(job % row_blocks, row_blocks, K), part(job // row_blocks, column_blocks, vectors)
         for k in range(k0, k1):
             for v in range(v0, v1):
+                prefetch_to_write(p, (v * K + k + AHEAD) * size)
                 store(p, (v * K + k) * size, load(w, k * N + v * size, N - v * size), size)
 
 
