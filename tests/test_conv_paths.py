@@ -455,6 +455,22 @@ def test_gradients_behind_a_maximum_heed_what_direct_cannot_take(monkeypatch, rn
         conv2d_relu_max_pool2d(x, w, None, 1, 0, 1, 1, algorithm="direct")
 
 
+@pytest.mark.parametrize("images", [1, 2, 7])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_few_sums_behind_maxima_are_exact(images, size, rng, kernels_called):
+    """Each of the few sums of such a filter is two, of every other of the gradients, of which there are 9 or 18 or 63 for a channel."""
+    x, w = small_integers(rng, (images, 1, 6, 6), np.float32), small_integers(rng, (3, 1, size, size), np.float32)
+    output, argmax, seen = conv2d_relu_max_pool2d(x, w, None, 1, (size - 1) // 2, 1, 1, "direct")
+    grad_output = small_integers(rng, output.shape, np.float32)
+    _, grad_weight, grad_bias = conv2d_relu_max_pool2d_backward(grad_output, argmax, seen, w)
+    assert "conv_pooled.backward_weight" in kernels_called
+    before = F.conv2d(x, w, padding=(size - 1) // 2)
+    grad_before = F.relu_backward(F.max_pool2d_backward(grad_output, F.relu(before), 2), before)
+    expected = reference.conv2d_backward_weight(grad_before, x, w.shape, padding=(size - 1) // 2)
+    np.testing.assert_array_equal(grad_weight, expected)
+    np.testing.assert_array_equal(grad_bias, grad_before.sum((0, 2, 3)))
+
+
 PICKED = {  # images, channels of input and output, size of the image: which gradients are computed from the convolution's own, written out
     "few channels": (16, 8, 12, 16, (False, False)),
     "more": (16, 32, 40, 24, (True, False)),

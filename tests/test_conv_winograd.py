@@ -177,9 +177,10 @@ def test_large_filters_of_few_tiles_are_shared_in_halves():
     assert len(shares(512, 64, 256)) == 1
 
 
+@pytest.mark.parametrize("OC", [100, 261])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_few_tiles_or_many_change_no_bit_of_forward(stride, monkeypatch, rng):
-    x, w = rng.standard_normal((2, 270, 5 * stride, 9 * stride), np.float32), rng.standard_normal((261, 270, 3, 3), np.float32)
+def test_few_tiles_or_many_change_no_bit_of_forward(stride, OC, monkeypatch, rng):
+    x, w = rng.standard_normal((2, 270, 5 * stride, 9 * stride), np.float32), rng.standard_normal((OC, 270, 3, 3), np.float32)
     options = {"padding": 1, "stride": stride, "algorithm": "winograd"}
     results = []
     for few in (0, 12):
@@ -188,6 +189,17 @@ def test_few_tiles_or_many_change_no_bit_of_forward(stride, monkeypatch, rng):
         results.append((y, F.conv2d_backward(y, x, w, **options, output_mask=(True, False, False))[0]))
     for one, other in zip(*results, strict=True):
         assert_same_bits(one, other)
+
+
+def test_when_jobs_share_the_filters():
+    """More tiles of more output channels: of 96 with vectors of 16, up to 32; never of 64; and of no more than 200."""
+    lanes = VECTOR_BYTES // 4
+
+    def most(vectors):
+        return max((T for T in range(300) if winograd_geometry.filters_shared(T, vectors * lanes, 4)), default=0)
+
+    assert [most(vectors) for vectors in (2, 4, 5, 6, 7, 8, 12, 16, 64)] == [0, 0, 0, 32, 32, 64, 128, 192, 200]
+    assert not winograd_geometry.filters_shared(0, 512, 4)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -1,6 +1,7 @@
 """Linear layers, batch normalisation, activations, dropout and losses beyond the common table: exactness, ranges, options."""
 
 import importlib
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastconv import functional as F
 from fastconv import reference
-from fastconv.kernels import dense_weight
+from fastconv.kernels import dense, dense_weight
 from fastconv.memory import empty
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
@@ -41,6 +42,26 @@ def test_linear_is_exact(case, dtype, rng):
 @given(st.lists(st.integers(1, 70), min_size=2, max_size=3), st.integers(1, 300), st.integers(0, 2**32))
 def test_drawn_linear_layers_are_exact(shape, outputs, seed):
     check_linear(tuple(shape), outputs, np.float32, np.random.default_rng(seed))
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 5), st.integers(1, 3000), st.sampled_from([32, 128, 256]), st.sampled_from([2, 4, 8, 16]))
+def test_two_threads_get_as_many_blocks_of_columns(row_blocks, N, columns, lanes):
+    """All vectors of columns in order, in blocks of `columns` at most, nearly alike."""
+    vectors, blocks = -(-N // lanes), dense.column_blocks_of.py_func(row_blocks, N, columns)
+    with mock.patch.object(dense, "part", dense.part.py_func):
+        cuts = [dense.vectors_of.py_func(block, blocks, vectors) for block in range(blocks)]
+    assert blocks == 1 or row_blocks * blocks % 2 == 0
+    assert [v for first, last in cuts for v in range(first, last)] == list(range(vectors))
+    sizes = [last - first for first, last in cuts]
+    assert 0 < max(sizes) * lanes <= max(columns, 2 * lanes)
+    assert max(sizes) - min(sizes) <= 3
+
+
+@both_dtypes
+@pytest.mark.parametrize("outputs", [33, 65, 84, 100, 161])
+def test_an_uneven_number_of_column_blocks_is_exact(outputs, dtype, rng):
+    check_linear((64, 120), outputs, dtype, rng)
 
 
 DENSE = importlib.import_module("fastconv.functional.linear")
