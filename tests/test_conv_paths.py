@@ -458,7 +458,7 @@ def test_gradients_behind_a_maximum_heed_what_direct_cannot_take(monkeypatch, rn
 @pytest.mark.parametrize("images", [1, 2, 7])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_few_sums_behind_maxima_are_exact(images, size, rng, kernels_called):
-    """Each of the few sums of such a filter is two, of every other of the gradients, of which there are 9 or 18 or 63 for a channel."""
+    """Each of the few sums of such a filter is two, of every other of its gradients, of which there are 4 or 9 in an image."""
     x, w = small_integers(rng, (images, 1, 6, 6), np.float32), small_integers(rng, (3, 1, size, size), np.float32)
     output, argmax, seen = conv2d_relu_max_pool2d(x, w, None, 1, (size - 1) // 2, 1, 1, "direct")
     grad_output = small_integers(rng, output.shape, np.float32)
