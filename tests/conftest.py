@@ -51,3 +51,17 @@ def unwritten_memory():
 def two_threads():
     """Every test starts with two threads: more than the machine has would only be slow."""
     jit.set_num_threads(2)
+
+
+@pytest.fixture
+def kernels_called(monkeypatch):
+    """Names of the kernels that ran, as module.function."""
+    called = set()
+    original = jit.Kernel.__call__
+
+    def call(self, work, *arguments):
+        called.add(f"{self.__module__.rpartition('.')[2]}.{self.__name__}")
+        return original(self, work, *arguments)
+
+    monkeypatch.setattr(jit.Kernel, "__call__", call)
+    return called

@@ -179,13 +179,15 @@ def test_large_filters_of_few_tiles_are_shared_in_halves():
 
 @pytest.mark.parametrize("OC", [100, 261])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_few_tiles_or_many_change_no_bit_of_forward(stride, OC, monkeypatch, rng):
+def test_few_tiles_or_many_change_no_bit_of_forward(stride, OC, monkeypatch, rng, kernels_called):
     x, w = rng.standard_normal((2, 270, 5 * stride, 9 * stride), np.float32), rng.standard_normal((OC, 270, 3, 3), np.float32)
     options = {"padding": 1, "stride": stride, "algorithm": "winograd"}
     results = []
     for few in (0, 12):
         monkeypatch.setattr(winograd_geometry, "MOST_SHARED", few)
+        kernels_called.clear()
         y = F.conv2d(x, w, **options)
+        assert ("conv_winograd_few.convolve_few" in kernels_called) == (few > 0)
         results.append((y, F.conv2d_backward(y, x, w, **options, output_mask=(True, False, False))[0]))
     for one, other in zip(*results, strict=True):
         assert_same_bits(one, other)

@@ -42,15 +42,15 @@ class Costs(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """Costs of a pass with stride 1 and with stride 2, and of few tiles of many channels, where jobs share the filters, of both; how many
-    times as much a group costs; and what direct's last vector costs, no more than half of it full, in terms of a full one.
+    """Costs of a pass with stride 1 and with stride 2; of few tiles of many channels with either; how many times as much a group costs; and
+    what direct's last vector costs, no more than half of it full, in terms of a full one.
 
     That may be more than 1: without a neighbour, it has tiles half as wide.
     """
 
     plain: Costs
     strided: Costs
-    few_tiles: Costs
+    few_plain: Costs
     few_strided: Costs
     grouped: float
     half: float
@@ -71,7 +71,7 @@ else:
     WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), STRIDED_WEIGHT, Costs(1.9, 0, 0, 290, 0), STRIDED_WEIGHT, grouped=0.76, half=0.47)
 
 WEIGHT_TILES, WEIGHT_CHANNELS = 128, 16 * LANES
-"""Up to so many tiles, and from so many input and output channels on, a weight gradient costs as one of few tiles; nothing is shared."""
+"""Up to so many tiles, and from so many input and output channels on, a weight gradient costs as one of few tiles."""
 
 FEWEST_ROWS = 6
 """Rows of a product, the channels that are summed, at least: fewer take as long."""
@@ -100,6 +100,7 @@ than by conv_pooled."""
 
 
 def _few_for_weight(T, IC, OC):
+    """Whether a weight gradient costs as one of few tiles of many channels; there jobs share nothing."""
     return T <= WEIGHT_TILES and min(IC, OC) >= WEIGHT_CHANNELS
 
 
@@ -110,7 +111,7 @@ def _cost(g, of_pass, tiling, summed, written):
     if is_strided(tiling):
         costs = of_pass.few_strided if few else of_pass.strided
     else:
-        costs = of_pass.few_tiles if few else of_pass.plain
+        costs = of_pass.few_plain if few else of_pass.plain
     product = costs.product * rows * max(FEWEST_ROWS, summed) * whole(written, LANES)
     tile = product + costs.summed * whole(summed, LANES) + costs.written * whole(written, LANES)
     return g.groups * (T * tile + costs.filter * IC * OC + costs.call) * (of_pass.grouped if g.groups > 1 else 1)

@@ -15,9 +15,9 @@ SIZES = (3, 3), (4, 4), (5, 5)
 JOBS = 8
 """How many jobs are wanted: where blocks of tiles are fewer, jobs share the output channels."""
 
-MOST_SHARED, SHARED_TILES = 200, 32
-"""Tiles up to which jobs take all of them and share the filters: so many for each pair of vectors of output channels but two, since a job
-takes a pair, and with three or four a second thread gains less."""
+MOST_SHARED, TILES_PER_PAIR = 200, 32
+"""Tiles up to which jobs take all of them and share the filters: at most, and for each pair of vectors of output channels after the second;
+a pair is a job, and few jobs gain little."""
 
 count_tiles, is_strided = winograd_tiling.count_tiles.py_func, winograd_tiling.is_strided.py_func  # what kernels count, outside of them
 
@@ -80,4 +80,4 @@ def channels_of(g):
 def filters_shared(T, OC, itemsize):
     """Whether jobs take all of `T` tiles, transformed once, and share the filters: there are few tiles, and output channels enough."""
     pairs = OC * itemsize // (2 * VECTOR_BYTES)
-    return 0 < T <= min(MOST_SHARED, SHARED_TILES * (pairs - 2))
+    return 0 < T <= min(MOST_SHARED, TILES_PER_PAIR * (pairs - 2))

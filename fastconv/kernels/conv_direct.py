@@ -30,7 +30,7 @@ from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store, zero
 
 AHEAD = 64
-"""Vectors between what `pack` writes and what it asks for."""
+"""Vectors between what `pack` writes and what it asks for: as a rule all processors have read what was there before."""
 
 ROW = ("packed", "KH", "KW", "first", "kh_step", "kw_step", "OH", "OW", "PT", "PL", "place")
 """A row of the table of phases."""
@@ -69,7 +69,7 @@ def _pack_vector(job, weight, packed, phases, channels, by_input):
                 for kw in range(KW):
                     tap = first + kh * kh_step + kw * kw_step
                     for r in range(BC):
-                        prefetch_to_write(f, target + AHEAD * L)  # all processors have read what was there before
+                        prefetch_to_write(f, target + AHEAD * L)
                         store(f, target, load(rows, (r * area + tap) * L, L), L)
                         target += L
 

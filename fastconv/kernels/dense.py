@@ -27,9 +27,11 @@ LINE."""
 SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
 """A result of up to so many numbers is cut into smaller blocks: a batch of 64 is one, so that each column of B is read once."""
 
-PACK_ROWS, PACK_VECTORS, AHEAD = 128, 16, 32
-"""A job of `pack` at most; and rows between what it and `pack_transposed` write and what they ask for, since all processors have read what
-was there before."""
+PACK_ROWS, PACK_VECTORS = 128, 16
+"""A job of `pack` at most."""
+
+AHEAD = 32
+"""Rows between what `pack` and `pack_transposed` write and what they ask for: as a rule all processors have read what was there before."""
 
 SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""

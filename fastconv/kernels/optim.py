@@ -3,8 +3,8 @@
 The formulas are PyTorch's, but a number of the state that would be subnormal is 0: where gradients stay 0, averages fade, and 0.9 times the
 smallest subnormal number is rounded to that again, for ever. (Not so RMSprop's squares beside a mean.) Parallel over blocks of elements.
 
-What is written is asked for AHEAD of that, with the announcement that it will be: the other processors have read the parameters, and each
-line of them waited to be told that it is gone from their caches.
+What is written is asked for AHEAD of that, with the announcement that it will be: other processors have read the parameters, and stores
+would wait for each line to be gone from their caches. State that no other has read comes no later for it.
 """
 
 from numba import prange
@@ -85,6 +85,7 @@ def rmsprop(p, g, square, mean, buffer, lr, alpha, eps, decay, momentum, centere
             s = fma(v * v, 1.0 - alpha, load(square, i, stop - i) * alpha)
             m = splat(p, 0.0)
             if centered:
+                prefetch_to_write(mean, i + AHEAD)
                 m = load(mean, i, stop - i)
                 m = without_subnormal(fma(v - m, 1.0 - alpha, m))
                 store(mean, i, m, stop - i)
@@ -93,6 +94,7 @@ def rmsprop(p, g, square, mean, buffer, lr, alpha, eps, decay, momentum, centere
             store(square, i, s, stop - i)
             step = v / (sqrt(s - m * m) + eps)
             if momentum > 0.0:
+                prefetch_to_write(buffer, i + AHEAD)
                 step = without_subnormal(fma(load(buffer, i, stop - i), momentum, step))
                 store(buffer, i, step, stop - i)
             store(p, i, fma(step, -lr, old), stop - i)

@@ -22,7 +22,7 @@ def prefetch(typingctx, array, index):
 
 @intrinsic
 def prefetch_to_write(typingctx, array, index):
-    """`prefetch` of a line that will be written, and that another processor may have read: it is not asked again then."""
+    """`prefetch` of a line that will be written: stores then need not wait until other processors have given it up."""
 
     def codegen(context, builder, signature, args):
         prefetch_line(builder, element_pointer(context, builder, signature, args, 0), 1)

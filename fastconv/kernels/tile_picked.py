@@ -1,7 +1,5 @@
 """The register tile of sums whose terms are picked from a list: the gradients behind maxima, most of which are zero."""
 
-import functools
-
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -14,7 +12,7 @@ PICK_VECTORS = 4 if VECTOR_REGISTERS == 32 else 2
 """The largest tile of `tile_picked`: 7 x 4 sums and a broadcast in 32 registers, 7 x 2 in 16."""
 
 FEW_SUMS = 4
-"""Up to so many sums would wait for themselves: there are two of each, of every other term. Of more, they wait for loads."""
+"""Up to so many sums wait for themselves: each is two then, of the even and of the odd terms. More sums wait for what they load."""
 
 
 @intrinsic(prefer_literal=True)
@@ -49,20 +47,26 @@ def tile_picked(typingctx, rows, NV, HALF, values, picks, step, count, B, b, bm,
 
         def emit(height):
             cells = [(m, n) for m in range(height) for n in range(vectors)]
-            sets = [{cell: cgutils.alloca_once(builder, v.type) for cell in cells} for _ in range(2 if len(cells) <= FEW_SUMS else 1)]
-            for cell in cells:  # LLVM promotes these sums to registers
-                builder.store(v.load(vector(c, cm, *cell)), sets[0][cell])
-                for others in sets[1:]:
-                    builder.store(ir.Constant(v.type, None), others[cell])
-            pairs = builder.sdiv(count, ir.Constant(I64, len(sets)))
-            with rolled_loop(builder, pairs) as k:
-                for i, sums in enumerate(sets):
-                    add(builder.add(builder.mul(k, ir.Constant(I64, len(sets))), ir.Constant(I64, i)), sums)
-            whole = builder.mul(pairs, ir.Constant(I64, len(sets)))
-            with rolled_loop(builder, builder.sub(count, whole)) as k:
-                add(builder.add(whole, k), sets[0])
-            totals = [functools.reduce(builder.fadd, [builder.load(sums[cell]) for sums in sets]) for cell in cells]
-            v.store(totals, [vector(c, cm, *cell) for cell in cells])
+            # LLVM promotes these to registers
+            sums, odd = ({cell: cgutils.alloca_once(builder, v.type) for cell in cells} for _ in range(2))
+            for cell in cells:
+                builder.store(v.load(vector(c, cm, *cell)), sums[cell])
+            first = ir.Constant(I64, 0)
+            if len(cells) <= FEW_SUMS:
+                for cell in cells:
+                    builder.store(ir.Constant(v.type, None), odd[cell])
+                two = ir.Constant(I64, 2)
+                pairs = builder.sdiv(count, two)
+                with rolled_loop(builder, pairs) as k:
+                    even = builder.mul(k, two)
+                    add(even, sums)
+                    add(builder.add(even, ir.Constant(I64, 1)), odd)
+                for cell in cells:
+                    builder.store(builder.fadd(builder.load(sums[cell]), builder.load(odd[cell])), sums[cell])
+                first = builder.mul(pairs, two)
+            with rolled_loop(builder, builder.sub(count, first)) as k:
+                add(builder.add(first, k), sums)
+            v.store([builder.load(sums[cell]) for cell in cells], [vector(c, cm, *cell) for cell in cells])
 
         switch(builder, rows, PICK_ROWS, emit)
         return context.get_dummy_value()

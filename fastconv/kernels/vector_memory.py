@@ -48,8 +48,8 @@ def flat(typingctx, array):
 
 @intrinsic
 def pointer(typingctx, array, index):
-    """A pointer to array[index], which does not keep the array, for where it depends on something which array it is: Numba would count
-    references each time one is passed on."""
+    """A pointer to array[index], which does not keep the array, for where it depends on something which array it is, or whether it is used:
+    Numba would count references each time one is passed on."""
 
     def codegen(context, builder, sig, args):
         return _element(context, builder, array, *args)

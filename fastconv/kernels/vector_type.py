@@ -145,5 +145,5 @@ for _op in {**_FLOAT_OPERATORS, **_INT_OPERATORS, **_COMPARISONS}:
 def prefetch_line(builder, pointer, to_write=0):
     """Emit a request for the line of memory at the pointer, with `to_write` 1 one that takes it from all other processors."""
     pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
-    to_write, all_caches, data = ir.Constant(I32, to_write), ir.Constant(I32, 3), ir.Constant(I32, 1)
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, to_write, all_caches, data])
+    intent, all_caches, data = ir.Constant(I32, to_write), ir.Constant(I32, 3), ir.Constant(I32, 1)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, intent, all_caches, data])

@@ -50,8 +50,9 @@ def _input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step, sha
                 d, corner, below, beside = flat(edge), 0, 6 * L, L
                 fill_edge(x, i + c, row, pixel, own - c, 6, inside, zeros, edge)
             if shared:
+                soon = o + (c + LINE if c + LINE < own else stride)
                 for e in range(ELEMENTS):
-                    prefetch_to_write(V, o + c + L + e * step)
+                    prefetch_to_write(V, soon + e * step)
             input_tile(d, corner, below, beside, V, o + c, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
@@ -61,8 +62,8 @@ def input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step, shar
     """Transforms channels first .. last of tiles t0 .. t1: element e of channel first + c of tile t0 + i goes to
     V[start + e * step + (at + i) * stride + c].
 
-    Where V is `shared`, all processors have read what was there before: each line of it is asked for, to be written, a vector of channels
-    ahead, or stores would wait for it to be gone from their caches.
+    Where V is `shared`, as a rule all processors have read what was there before: each line of it is asked for, to be written, a line of
+    channels ahead.
     """
     if is_strided(tiling):
         strided_input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, step, shared)

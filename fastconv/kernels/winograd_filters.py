@@ -20,7 +20,7 @@ from fastconv.kernels.winograd_rows import (
 )
 from fastconv.kernels.winograd_strided import weight_gradient_row_of_stride_2, weight_row_of_stride_2
 from fastconv.kernels.winograd_tile import load_five, load_four, load_six, load_three, store_five, store_four, store_six, store_three
-from fastconv.kernels.winograd_tiling import ELEMENTS
+from fastconv.kernels.winograd_tiling import ELEMENTS, LINE
 
 
 @device(forceinline=True)
@@ -64,7 +64,7 @@ def transform_filters(v, weight, first, last, by_input, strided, u, o, u_step, s
             i, e = (r * n + tap) * L, o + (r0 - first + r) * L
             if shared:
                 for k in range(ELEMENTS):
-                    prefetch_to_write(u, e + L + k * u_step)
+                    prefetch_to_write(u, e + LINE + k * u_step)
             if K == 3:
                 for column in range(3):
                     store_six(_row_of_three(strided, *load_three(taps, i + column * step, 3 * step, L)), half, column * L, 3 * L)

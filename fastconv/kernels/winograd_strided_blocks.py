@@ -12,7 +12,7 @@ from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, store
 from fastconv.kernels.winograd_strided import strided_back_tile, strided_gradient_tile, strided_input_tile, strided_output_tile
 from fastconv.kernels.winograd_tile import fill_edge
-from fastconv.kernels.winograd_tiling import ELEMENTS, after, element, place
+from fastconv.kernels.winograd_tiling import ELEMENTS, LINE, after, element, place
 
 
 @apart
@@ -38,10 +38,11 @@ def strided_input_tiles(X, t0, t1, first, last, tiling, V, start, at, stride, st
                 d, corner, below, beside = flat(edge), 0, size * L, L
                 fill_edge(x, i + c, row, pixel, own - c, size, inside, zeros, edge)
             if shared:
+                soon = start + (c + LINE if c + LINE < own else stride)
                 for e in range(ELEMENTS):
                     before, rows = element(e, True)
                     for r in range(rows):
-                        prefetch_to_write(V, start + c + L + before * step + (k * rows + r) * stride)
+                        prefetch_to_write(V, soon + before * step + (k * rows + r) * stride)
             strided_input_tile(d, corner, jump * below, jump * beside, down * below, right * beside, V, start + c, k, stride, step)
         n, py, px, ty, tx = after(n, py, px, ty, tx, tiling)
 
