@@ -165,7 +165,8 @@ def _sum_over_rows(a, rows, b):
 def _cut_over_rows(M, N, K, itemsize):
     """(whether b is packed, rows of a chunk, splits, row blocks, column blocks) of `_sum_over_rows`."""
     in_place = dense_weight.reads_in_place.py_func(M, N, K)
-    row_blocks, column_blocks = -(-M // dense_weight.TALL), -(-N // (dense.SMALL_COLUMNS if in_place else dense_weight.WIDE))
+    row_blocks = -(-M // dense_weight.TALL)
+    column_blocks = dense.column_blocks_of.py_func(row_blocks, N, dense.SMALL_COLUMNS) if in_place else -(-N // dense_weight.WIDE)
     pack = row_blocks > COPYING_BLOCKS and not in_place
     chunk = max(CHUNK_ROWS, CHUNK_BYTES // (N * itemsize)) if pack else max(1, K)
     wanted, most = -(-min(K, chunk) // SPLIT_ROWS), max(1, PARTS // (row_blocks * column_blocks))
