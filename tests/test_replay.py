@@ -244,6 +244,57 @@ def test_a_layer_that_has_seen_something_else_meanwhile():
     assert same(gradients(model), gradients(plain))
 
 
+def test_a_layer_that_has_seen_something_else_is_replayed_again():
+    model, plain = replayed(small(), images(INPUT)), small()
+    for i in range(2):
+        for network in (model, plain):
+            network.zero_grad()
+            network[4].forward(images((5, 27), i))
+            step(network, images(INPUT, i), i)
+        assert same(gradients(model), gradients(plain))
+        with pytest.raises(errors.FastconvError, match="needs a forward pass before it"):
+            model[4].recall()
+    assert tape(model).placed
+
+
+def test_a_network_in_a_network_has_steps_of_its_own():
+    make, shape = NETWORKS["nested"]
+    model, plain = replayed(make(), images(shape)), make()
+    replayed(model[0], images(shape))
+    model[0](images(shape, 1))
+    assert not tape(model).placed  # its modules remember what they have seen by themselves
+    for i in range(3):
+        for network in (model, plain):
+            network.zero_grad()
+            step(network, images(shape, i), i)
+        assert same(gradients(model), gradients(plain))
+    assert tape(model).placed
+
+
+def test_a_layer_remembers_outside_of_the_network_it_was_in():
+    model, plain = replayed(small(), images(INPUT)), small()
+    x, gradient = images(INPUT, 5), images((5, 4), 6)
+    layers = []
+    for network in (model, plain):
+        network(x)
+        layers.append(network[4])
+        network[4] = nn.Linear(27, 4, seed=3)
+    layers.reverse()
+    del model, network
+    gc.collect()
+    plain_layer, layer = layers
+    assert same([layer.backward(gradient)], [plain_layer.backward(gradient)])
+
+
+def test_an_input_of_another_form_leaves_what_was_remembered():
+    model, plain = replayed(small(), images(INPUT)), small()
+    for network in (model, plain):
+        network(images(INPUT, 5))
+        with pytest.raises(errors.FastconvError):
+            network(images((5, 2, 3, 3)))  # too small for the maxima
+    assert same([model[4].recall()[0]], [plain[4].recall()[0]])
+
+
 def change_stride(model):
     model[0].padding = (1, 1)
     model[4] = nn.Linear(48, 4, seed=2)

@@ -25,6 +25,16 @@ _PASSING = {"_saved", "_changes", "_steps"}
 """Attributes that are no part of a module's state."""
 
 
+class Later:
+    """Stands for what a module remembers: `values` makes it, or None when there is nothing to be remembered any more."""
+
+    def values(self):
+        raise NotImplementedError
+
+    def leave(self):
+        """It stands there no longer."""
+
+
 class IncompatibleKeys(NamedTuple):
     """What `Module.load_state_dict` did not find, and what it did not need."""
 
@@ -105,20 +115,30 @@ class Module:
     def remember(self, *values):
         """Keep `values` for backward, unless under `no_grad`."""
         if recording():
-            vars(self)["_saved"] = values
+            self.keep(values)
 
     def recall(self):
         """The values that the last forward pass has remembered, as a tuple. Its arrays are this pass's until the next one, or until
         `backward_parameters`, which may write to them."""
-        if self._saved is None:
+        saved = self._saved
+        if isinstance(saved, Later):
+            saved = saved.values()
+        if saved is None:
             raise ArgumentError(
                 f"{type(self).__name__}.backward needs a forward pass before it, outside of no_grad; backward_parameters forgets it"
             )
-        return self._saved
+        return saved
 
     def forget(self):
         """Give up what the last forward pass has remembered."""
-        vars(self)["_saved"] = None
+        self.keep(None)
+
+    def keep(self, saved):
+        """Let what is remembered be a tuple, None, or a `Later`."""
+        before = self._saved
+        if isinstance(before, Later):
+            before.leave()
+        vars(self)["_saved"] = saved
 
     def __getstate__(self):
         # a copy is of the state, not of the activations that happen to be remembered

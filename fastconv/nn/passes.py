@@ -129,6 +129,8 @@ class Passes:
         Which of the network's parameters have a gradient.
     remembering : list of int
         Which of its modules remember something.
+    needs_output : bool
+        Whether the backward pass reads the output, or a module remembers it.
     """
 
     def __init__(self, model, input):
@@ -157,9 +159,10 @@ class Passes:
         if any(part_of(roots[:i], root) for i, root in enumerate(roots)):
             raise Unfit("a result is not an array of its own")
         self.forward_calls, self.backward_calls = Launches(calls[:count], roots, fixed), Launches(calls[count:], roots, fixed)
-        self.needs_output = any(part_of(roots[1:2], notes) for _, _, notes in calls[count:])
         self.remembering = [i for i, value in enumerate(remembered) if value is not None]
-        self._place(tuple(remembered[i] for i in self.remembering), roots[:2], fixed)
+        remembered = tuple(remembered[i] for i in self.remembering)
+        self.needs_output = any(part_of(roots[1:2], notes) for notes in (remembered, *(notes for _, _, notes in calls[count:])))
+        self._place(remembered, roots[:2], fixed)
 
     def _place(self, remembered, ends, fixed):
         """Find out where in memory all that is remembered lies; `ends` are input and output."""
@@ -193,7 +196,8 @@ class Passes:
         for array in (output, *gradients):
             array.fill(np.nan)
         roots = [memory_of(twin.input), output, memory_of(twin.grad_output), *gradients]
-        found = _bits([output, *_arrays(tuple(self.forward(roots)))])
+        self.forward(roots)
+        found = _bits([output, *_arrays(tuple(self.values(roots)))])
         self.backward(roots)
         self.leave()
         if found + _bits([*gradients, *twin.buffers]) != expected:
@@ -239,8 +243,11 @@ class Passes:
         return nchw(memory) if self.channels_last else memory
 
     def forward(self, roots):
-        """Run it; what each of the modules `remembering` remembers of it. Of the roots it needs the first two."""
+        """Run it. Of the roots it needs the first two."""
         self.forward_calls.run(roots)
+
+    def values(self, roots):
+        """What each of the modules `remembering` remembers of a forward pass, as a list; `roots` are that pass's."""
         remembered, everything = list(self.remembered), [*roots[:2], *self.blocks]
         for i, part in self.changing:
             remembered[i] = part(everything)

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import threading
-from operator import attrgetter, is_not
+from operator import attrgetter
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from fastconv.functional.conv import get_winograd
 from fastconv.kernels.jit import Busy
 from fastconv.kernels.replay import Unfit
 from fastconv.memory import holders
+from fastconv.nn.module import Later
 from fastconv.nn.parameter import changes
 from fastconv.nn.passes import Passes, data_of, memory_of
 
@@ -112,18 +113,22 @@ class Steps:
             self._make_tape(model, input)
         if known.tape is None:
             return None
-        output = known.tape.forward(array)
-        if output is None and (known.tape.misses > MISSES or known.tape.passes.lost):
-            known.steps, known.tape = 0, None
-            self.patience *= 2
-        return output
+        if not known.tape.is_ready():
+            known.tape.settle((model, *self.modules))
+            if known.tape.misses > MISSES or known.tape.passes.lost:
+                known.steps, known.tape = 0, None
+                self.patience *= 2
+            return None
+        if not known.tape.placed:
+            known.tape.place((model, *self.modules))
+        return known.tape.forward(array)
 
     def _turn_to(self, model, form):
         """An input of another form has come, or modes may have changed."""
         key = None if form is None else (*form, model.training, *map(_training, self.modules))
         if key != self.key:
             if self.last is not None and self.last.tape is not None:
-                self.last.tape.leave()
+                self.last.tape.settle((model, *self.modules))
             if key is not None and key not in self.known:
                 if len(self.known) >= FORMS:
                     del self.known[next(iter(self.known))]
@@ -148,24 +153,46 @@ class Steps:
             return False
         if known.winograd == get_winograd() and not self.are_outdated(model) and known.tape.backward(grad_output):
             return True
-        known.tape.leave()
+        known.tape.settle((model, *self.modules))
         return False
 
 
+class Seen(Later):
+    """What the module of that number remembers of the last step of a tape, which does not refer to this."""
+
+    def __init__(self, tape, number):
+        self.tape, self.number = tape, number
+
+    def values(self):
+        return self.tape.values(self.number)
+
+    def leave(self):
+        self.tape.placed = False
+
+
 class Tape:
-    """A network's steps with inputs of one form, ready to be done again."""
+    """A network's steps with inputs of one form, ready to be done again.
+
+    In each module that remembers something stands a `Seen`, from one step to the next, so that a step touches no modules.
+    """
 
     def __init__(self, model, modules, lock, input):
         self.passes, self.lock = Passes(model, input), lock
         self.parameters, self.buffers = tuple(model.parameters()), tuple(model.buffers())
         self.trained = [self.parameters[i] for i in self.passes.trained]
-        everyone = (model, *modules)
-        self.attributes = [vars(everyone[i]) for i in self.passes.remembering]
-        self.misses, self.bound_at = 0, None
+        self.placed, self.misses, self.bound_at = False, 0, None
         self.leave()
-        if not self.passes.claim() or not self._is_bound():
+        if not self.is_ready():
             raise Unfit("its arrays are not in the order of memory")
         holders.add(self)
+
+    def is_ready(self):
+        """Whether a step can be done: its memory is nobody else's, and the network's arrays are of the form that they had."""
+        if self.passes.claim() and self._is_bound():
+            self.misses = 0
+            return True
+        self.misses += 1
+        return False
 
     def _is_bound(self):
         """Whether the kernels work on the network's arrays as they are now; some may have been exchanged, for others that do not fit."""
@@ -176,11 +203,11 @@ class Tape:
                 return False
             self.passes.bind(weights, self.buffers)
             self.bound_at = now
-        return all(buffer.flags.writeable for buffer in self.buffers)
+        return not self.buffers or all(buffer.flags.writeable for buffer in self.buffers)
 
     def leave(self):
         """A step is over, with both passes or without."""
-        self.roots, self.seen = None, ()
+        self.roots = self.remembered = None
         self.passes.leave()
 
     def release(self):
@@ -191,36 +218,47 @@ class Tape:
             finally:
                 self.lock.release()
 
+    def values(self, number):
+        """What a module, of that number among those `remembering`, remembers of the last forward pass; None after the backward pass."""
+        if self.remembered is None and self.roots is not None:
+            self.remembered = self.passes.values(self.roots)
+        return None if self.remembered is None else self.remembered[number]
+
+    def place(self, modules):
+        """Let each module that remembers something refer to here for it; `modules` are all of the network's."""
+        for number, i in enumerate(self.passes.remembering):
+            modules[i].keep(Seen(self, number))
+        self.placed = True
+
+    def settle(self, modules):
+        """Leave a step to the layers' own Python: what they remember, they shall hold themselves."""
+        for i in self.passes.remembering:
+            seen = vars(modules[i]).get("_saved")
+            if type(seen) is Seen and seen.tape is self:
+                modules[i].keep(seen.values())
+        self.leave()
+
     def forward(self, array):
-        """The output for an input in the order of its memory, or None where there is no replay."""
-        self.roots = None
-        if not self.passes.claim() or not self._is_bound():
-            self.misses += 1
-            return None
-        self.misses = 0
-        roots = [array, self.passes.makers[0]()]
-        self.seen = self.passes.forward(roots)
-        for attributes, value in zip(self.attributes, self.seen, strict=True):
-            attributes["_saved"] = value
-        self.roots = roots if self.passes.needs_output else [array, None]
-        return self.passes.output(roots[1])
+        """The output for an input in the order of its memory."""
+        passes, self.roots, self.remembered = self.passes, None, None  # also for whoever asks for them after an interruption
+        roots = [array, passes.makers[0]()]
+        passes.forward(roots)
+        self.roots = roots if passes.needs_output else [array, None]
+        return passes.output(roots[1])
 
     def backward(self, grad_output):
         """Whether the gradients of the parameters could be added up."""
-        passes = self.passes
-        if self.roots is None or type(grad_output) is not np.ndarray or grad_output.shape != passes.output_shape:
+        passes, roots = self.passes, self.roots
+        if roots is None or not self.placed:  # where one layer has seen something else since
             return False
-        if grad_output.dtype != passes.output_dtype or not self._is_bound() or not all(map(_takes_gradient, self.trained)):
+        if type(grad_output) is not np.ndarray or grad_output.shape != passes.output_shape or grad_output.dtype != passes.output_dtype:
             return False
-        if any(map(is_not, [attributes["_saved"] for attributes in self.attributes], self.seen)):
-            return False  # a layer has seen something else since
+        if not self._is_bound() or not all(map(_takes_gradient, self.trained)):
+            return False
         gradient = contiguous(grad_output.transpose(0, 2, 3, 1) if passes.channels_last else grad_output)
         gradients = [make() for make in passes.makers[1:]]
-        roots = [*self.roots, gradient, *gradients]
-        for attributes in self.attributes:
-            attributes["_saved"] = None  # also for whoever tries again after an interruption
-        self.roots, self.seen = None, ()
-        passes.backward(roots)
+        self.roots = self.remembered = None  # also for whoever tries again after an interruption
+        passes.backward([*roots, gradient, *gradients])
         for parameter, gradient in zip(self.trained, gradients, strict=True):
             parameter.accumulate(gradient)
         self.leave()
