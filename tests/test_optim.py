@@ -180,6 +180,82 @@ def test_same_bits_with_any_number_of_threads(make):
         np.testing.assert_array_equal(other, results[0])
 
 
+@pytest.mark.parametrize("options", [{"momentum": 0.9, "dampening": 0.5}, {}])
+@pytest.mark.parametrize("make", OPTIMIZERS)
+def test_whatever_is_another_array_than_at_the_step_before(rng, make, options):
+    """An optimizer knows from step to step where arrays lie; one that is made anew for each step, from a state, cannot."""
+    if options and make is not optim.SGD:
+        options = {"weight_decay": 0.1}
+    shapes = [(3, 5), (7,), (2, 2, 3), (5000,), (4, 4)]
+    params = [nn.Parameter(rng.standard_normal(shape).astype(t)) for shape, t in zip(shapes, ["f4", "f8", "f4", "f4", "f8"], strict=True)]
+    twins = [nn.Parameter(p.data) for p in params]
+    optimizer, state = make(params, lr=0.1, **options), None
+
+    def new_data(i):
+        for p in (params[i], twins[i]):
+            p.data = 2 * p.data
+
+    def in_place(i):
+        for p in (params[i], twins[i]):
+            p.data *= 0.5
+
+    def no_gradient(i):
+        params[i].grad = twins[i].grad = None
+
+    def same_gradient(i):
+        if params[i].grad is None:
+            return
+        params[i].grad *= 2
+        twins[i].grad = params[i].grad.copy()
+
+    def other_state(i):
+        own = optimizer.state.get(params[i], {})
+        for name, value in own.items():
+            own[name] = value.copy() if isinstance(value, np.ndarray) else value
+
+    events = (new_data, in_place, no_gradient, same_gradient, other_state)
+    for step in range(40):
+        if step % 3:
+            for p, twin in zip(params, twins, strict=True):
+                p.grad = rng.standard_normal(p.shape).astype(p.dtype)
+                twin.grad = p.grad.copy()
+        events[rng.integers(len(events))](rng.integers(len(params)))
+        optimizer.lr = 0.1 / (1 + step // 2)
+        other = make(twins, lr=optimizer.lr, **options)
+        if state is not None:
+            other.load_state_dict(state)
+        other.lr = optimizer.lr
+        other.step()
+        state = other.state_dict()
+        optimizer.step()
+        if step == 20:
+            optimizer, params = copy.deepcopy((optimizer, params))
+        for p, twin in zip(params, twins, strict=True):
+            np.testing.assert_array_equal(p.data, twin.data)
+    np.testing.assert_equal(optimizer.state_dict(), state)
+
+
+def test_momentum_that_comes_later(rng):
+    (p,) = parameters(rng, [(6,)])
+    optimizer = optim.SGD([p], lr=0.1)
+    before, p.grad = p.data.copy(), np.ones(6)
+    optimizer.step()
+    optimizer.param_groups[0]["momentum"] = 0.5
+    for _ in range(2):
+        optimizer.step()
+    np.testing.assert_allclose(p.data, before - 0.1 * (1 + 1 + 1.5))
+
+
+def test_nothing_is_changed_when_one_gradient_does_not_fit(rng):
+    a, b = parameters(rng, [(6,), (7,)])
+    optimizer = optim.Adam([a, b], lr=0.1)
+    kept, a.grad, b.grad = a.data.copy(), np.ones(6), np.ones(6)
+    with pytest.raises(ArgumentError, match="grad must be float64 of shape"):
+        optimizer.step()
+    np.testing.assert_array_equal(a.data, kept)
+    assert optimizer.state_dict()["state"] == {}
+
+
 # --- groups and the rate
 
 

@@ -529,13 +529,36 @@ def test_copies_are_independent():
             network.zero_grad()
 
 
+def test_memory_of_gradients_is_used_again_when_nobody_has_them():
+    model, plain = replayed(small(), images(INPUT)), small()
+    step(model, images(INPUT))
+    weight, bias = model[0].weight, model[0].bias
+    views, kept = [weight.grad[0], weight.grad.T], weight.grad.copy()
+    before = id(weight.grad), id(bias.grad)
+    model.zero_grad()
+    step(model, images(INPUT, 1))
+    assert id(weight.grad) != before[0]
+    assert id(bias.grad) == before[1]
+    assert same(views, [kept[0], kept.T])
+    step(plain, images(INPUT, 1))
+    assert same(gradients(model), gradients(plain))
+
+
+def test_memory_of_large_gradients_is_not_kept(monkeypatch):
+    monkeypatch.setattr(replay, "KEPT_GRADIENTS", 0)
+    model = replayed(small(), images(INPUT))
+    step(model, images(INPUT))
+    kept = [weakref.ref(parameter.grad) for parameter in model.parameters()]
+    model.zero_grad()
+    assert not any(reference() is not None for reference in kept)
+
+
 def test_nothing_of_the_callers_is_kept():
     model = replayed(small(), images(INPUT))
     x = images(INPUT)
     output = step(model, x)
-    kept = [weakref.ref(array) for array in (x, output, *(parameter.grad for parameter in model.parameters()))]
+    kept = [weakref.ref(array) for array in (x, output)]
     del x, output
-    model.zero_grad()
     gc.collect()
     assert not any(reference() is not None for reference in kept)
 

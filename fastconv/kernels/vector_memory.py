@@ -58,6 +58,16 @@ def pointer(typingctx, array, index):
 
 
 @intrinsic
+def pointer_to(typingctx, like, address):
+    """A pointer to numbers of the dtype of the array `like`, from their address."""
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[1], context.get_data_type(like.dtype).as_pointer())
+
+    return types.CPointer(like.dtype)(like, types.int64), codegen
+
+
+@intrinsic
 def opaque(typingctx, index):
     """The same integer, of which LLVM knows nothing: it would compute all addresses that follow from it before a loop, and spill them."""
 

@@ -10,6 +10,7 @@ import math
 import os
 import threading
 from operator import attrgetter
+from sys import getrefcount
 
 import numpy as np
 
@@ -30,6 +31,12 @@ FORMS = 8
 
 MISSES = 8
 """Steps in a row in which somebody else has a large network's memory, before it gets another place."""
+
+KEPT_GRADIENTS = 1 << 22
+"""Bytes of all gradients of parameters up to which their memory is kept for the next step."""
+
+FREE = max(map(getrefcount, [object()]))
+"""References to what is in a list and nowhere else, as counted there."""
 
 log = logging.getLogger("fastconv")
 
@@ -180,7 +187,7 @@ class Tape:
         self.passes, self.lock = Passes(model, input), lock
         self.parameters, self.buffers = tuple(model.parameters()), tuple(model.buffers())
         self.trained = [self.parameters[i] for i in self.passes.trained]
-        self.placed, self.misses, self.bound_at = False, 0, None
+        self.placed, self.misses, self.bound_at, self.gradients = False, 0, None, []
         self.leave()
         if not self.is_ready():
             raise Unfit("its arrays are not in the order of memory")
@@ -246,6 +253,19 @@ class Tape:
         self.roots = roots if passes.needs_output else [array, None]
         return passes.output(roots[1])
 
+    def _gradients(self):
+        """New arrays for the gradients of parameters; of a small network those of the step before which nobody has, nor a view of them."""
+        makers = self.passes.makers[1:]
+        if not self.gradients:
+            gradients = [make() for make in makers]
+            if sum(gradient.nbytes for gradient in gradients) <= KEPT_GRADIENTS:
+                self.gradients = gradients
+            return gradients
+        for i, count in enumerate(map(getrefcount, self.gradients)):
+            if count > FREE:
+                self.gradients[i] = makers[i]()
+        return list(self.gradients)
+
     def backward(self, grad_output):
         """Whether the gradients of the parameters could be added up."""
         passes, roots = self.passes, self.roots
@@ -253,14 +273,18 @@ class Tape:
             return False
         if type(grad_output) is not np.ndarray or grad_output.shape != passes.output_shape or grad_output.dtype != passes.output_dtype:
             return False
-        if not self._is_bound() or not all(map(_takes_gradient, self.trained)):
+        adding = [parameter for parameter in self.trained if parameter.grad is not None]
+        if not self._is_bound() or (adding and not all(map(_takes_gradient, adding))):
             return False
         gradient = contiguous(grad_output.transpose(0, 2, 3, 1) if passes.channels_last else grad_output)
-        gradients = [make() for make in passes.makers[1:]]
+        gradients = self._gradients()
         self.roots = self.remembered = None  # also for whoever tries again after an interruption
         passes.backward([*roots, gradient, *gradients])
         for parameter, gradient in zip(self.trained, gradients, strict=True):
-            parameter.accumulate(gradient)
+            if parameter.grad is None:
+                parameter.grad = gradient
+            else:
+                parameter.accumulate(gradient)
         self.leave()
         return True
 
@@ -268,4 +292,4 @@ class Tape:
 def _takes_gradient(parameter):
     """Whether a parameter's gradient is one that another can be added to."""
     grad = parameter.grad
-    return grad is None or (type(grad) is np.ndarray and grad.shape == parameter.shape and grad.dtype == parameter.dtype)
+    return type(grad) is np.ndarray and grad.shape == parameter.shape and grad.dtype == parameter.dtype

@@ -54,18 +54,19 @@ class Adam(Optimizer):
             raise ArgumentError(f"betas must be below 1, got {betas}")
         return options
 
-    def _updater(self, group):
+    def _arrays(self, group):
+        return "exp_avg", "exp_avg_sq"
+
+    def _numbers(self, group, row):
+        row.state["step"] = step = row.state.get("step", 0) + 1
+        beta1, beta2 = group["betas"]
+        return group["lr"] / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+
+    def _launch(self, group, size, *arguments):
         lr, eps, decay = float(group["lr"]), float(group["eps"]), float(group["weight_decay"])
         beta1, beta2 = (float(beta) for beta in group["betas"])
         keep, decay = (1.0 - lr * decay, 0.0) if self.decoupled else (1.0, decay)
-
-        def update(state, data, grad):
-            mean, square = self._buffer(state, "exp_avg", data), self._buffer(state, "exp_avg_sq", data)
-            state["step"] = step = state.get("step", 0) + 1
-            rate, scale = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
-            kernels.adam(8 * data.size, data, grad, mean, square, rate, scale, beta1, beta2, eps, decay, keep)
-
-        return update
+        kernels.adam(8 * size, *arguments, beta1, beta2, eps, decay, keep)
 
 
 class AdamW(Adam):

@@ -8,13 +8,15 @@ from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import contiguous, plain
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
+from fastconv.optim.layout import Layout, Row
 
 
 class Optimizer:
     """Base class of the optimizers.
 
-    A subclass writes `_check(options)`, which normalises the options of a group, and `_updater(group)`, which returns the function
-    (state, data, grad) that changes one parameter's flat `data`.
+    A subclass writes `_check(options)`, which normalises the options of a group, `_arrays(group)`, the names of the arrays that a parameter
+    of the group has as its state, `_numbers(group, row)`, the kernel's row of numbers for this step of one parameter, as a tuple, and
+    `_launch(group, size, *arguments)`, which calls the kernel for parameters of `size` numbers in all.
 
     Parameters
     ----------
@@ -33,6 +35,7 @@ class Optimizer:
         self.defaults = self._check(dict(defaults))
         self.param_groups = []
         self.state = {}
+        self._layouts = {}  # by number of group
         if isinstance(params, (Parameter, Module, Mapping, np.ndarray, str)):
             raise ArgumentTypeError(f"params must be an iterable of Parameters or of dicts, got {type(params).__name__}")
         params = list(params)
@@ -44,7 +47,13 @@ class Optimizer:
     def _check(self, options):
         raise NotImplementedError
 
-    def _updater(self, group):
+    def _arrays(self, group):
+        raise NotImplementedError
+
+    def _numbers(self, group, row):
+        raise NotImplementedError
+
+    def _launch(self, group, size, *arguments):
         raise NotImplementedError
 
     def add_param_group(self, group):
@@ -89,31 +98,24 @@ class Optimizer:
         ValueError, TypeError
             When a gradient or the optimizer's state does not fit its parameter.
         """
-        for group in self.param_groups:
-            update = self._updater(group)
-            for parameter in group["params"]:
-                grad = parameter.grad
-                if grad is None:
-                    continue
-                data = parameter.data
-                if type(grad) is not np.ndarray or grad.dtype is not data.dtype or grad.shape != data.shape or not grad.flags.carray:
-                    grad = _checked(grad, data)
-                state = self.state.get(parameter)
-                if state is None:
-                    state = self.state[parameter] = {}
-                update(state, data.ravel(), grad.ravel())
+        for number, group in enumerate(self.param_groups):
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            gradients = [parameter.grad for parameter in parameters]  # held until kernels are done with them
+            names, layout = self._arrays(group), self._layouts.get(number)
+            if layout is None or not layout.is_of(names, parameters, gradients, self.state):
+                gradients = list(map(_gradient, parameters))  # all are checked before anything is changed
+                layout = Layout(names, [self._row(names, *given) for given in zip(parameters, gradients, strict=True)])
+                self._layouts[number] = layout
+            for table in layout.tables:
+                numbers = table.numbers([self._numbers(group, row) for row in table.rows])
+                self._launch(group, table.size, table.like, table.places, numbers, table.jobs)
 
-    @staticmethod
-    def _buffer(state, name, data):
-        """The flat array `name` of a parameter's state, zeros at first."""
-        buffer = state.get(name)
-        if buffer is None:
-            buffer = state[name] = np.zeros_like(data)
-        elif buffer.size != data.size or buffer.dtype != data.dtype:
-            raise ArgumentError(
-                f"a parameter changed from {buffer.size} numbers of {buffer.dtype} to {data.size} of {data.dtype}: make a new optimizer"
-            )
-        return buffer
+    def _row(self, names, parameter, gradient):
+        state = self.state.setdefault(parameter, {})
+        new = not state
+        for name in names:
+            _provide(state, name, parameter.data)
+        return Row(parameter.data, gradient, state, names, new)
 
     def state_dict(self):
         """Return everything that `load_state_dict` needs to go on from here, in PyTorch's form.
@@ -172,12 +174,25 @@ class Optimizer:
         return f"{type(self).__name__}({'; '.join(groups)})"
 
 
-def _checked(grad, data):
-    """`grad` as an array that fits its parameter's data, and that a kernel can take."""
-    grad = plain("grad", grad)
+def _gradient(parameter):
+    """The gradient of a parameter as an array that fits its data, and that a kernel can take."""
+    grad, data = plain("grad", parameter.grad), parameter.data
     if grad.shape != data.shape or grad.dtype != data.dtype:
         raise ArgumentError(f"grad must be {data.dtype} of shape {data.shape}, got {grad.dtype} of shape {grad.shape}")
     return contiguous(grad)
+
+
+def _provide(state, name, data):
+    """Let a parameter's state have a flat array `name`, zeros at first."""
+    array = state.setdefault(name, None)
+    if array is None:
+        state[name] = np.zeros(data.size, data.dtype)
+    elif plain(name, array).size != data.size or array.dtype != data.dtype:
+        raise ArgumentError(
+            f"a parameter changed from {array.size} numbers of {array.dtype} to {data.size} of {data.dtype}: make a new optimizer"
+        )
+    elif not array.flags.carray:
+        raise ArgumentError(f"the state's {name} must be C-contiguous and writable, got strides {array.strides}")
 
 
 def _restored(name, value, parameter):

@@ -50,15 +50,13 @@ class RMSprop(Optimizer):
         options["centered"] = bool(options["centered"])
         return options
 
-    def _updater(self, group):
+    def _arrays(self, group):
+        return "square_avg", "grad_avg" if group["centered"] else "square_avg", "momentum_buffer" if group["momentum"] else "square_avg"
+
+    def _numbers(self, group, row):
+        row.state["step"] = row.state.get("step", 0) + 1
+        return ()
+
+    def _launch(self, group, size, *arguments):
         lr, alpha, eps, decay, momentum = (float(group[name]) for name in ("lr", "alpha", "eps", "weight_decay", "momentum"))
-        centered = group["centered"]
-
-        def update(state, data, grad):
-            square = self._buffer(state, "square_avg", data)
-            mean = self._buffer(state, "grad_avg", data) if centered else square
-            buffer = self._buffer(state, "momentum_buffer", data) if momentum else square
-            state["step"] = state.get("step", 0) + 1
-            kernels.rmsprop(8 * data.size, data, grad, square, mean, buffer, lr, alpha, eps, decay, momentum, centered)
-
-        return update
+        kernels.rmsprop(8 * size, *arguments, lr, alpha, eps, decay, momentum, group["centered"])

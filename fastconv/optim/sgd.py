@@ -51,17 +51,16 @@ class SGD(Optimizer):
             raise ArgumentError(f"nesterov needs a momentum above 0 and no dampening, got {options['momentum']} and {options['dampening']}")
         return options
 
-    def _updater(self, group):
-        lr, decay, momentum, nesterov = float(group["lr"]), float(group["weight_decay"]), float(group["momentum"]), group["nesterov"]
-        later = 1.0 - group["dampening"]
+    def _arrays(self, group):
+        return ("momentum_buffer",) if group["momentum"] else ()
 
-        def plain_step(state, data, grad):
-            kernels.sgd(2 * data.size, data, grad, lr, decay)
+    def _numbers(self, group, row):
+        new, row.new = row.new, False
+        return (1.0 if new else 1.0 - group["dampening"],)
 
-        def with_momentum(state, data, grad):
-            share = later if "momentum_buffer" in state else 1.0
-            kernels.sgd_momentum(
-                3 * data.size, data, grad, self._buffer(state, "momentum_buffer", data), lr, decay, momentum, share, nesterov
-            )
-
-        return with_momentum if momentum else plain_step
+    def _launch(self, group, size, *arguments):
+        lr, decay, momentum = float(group["lr"]), float(group["weight_decay"]), float(group["momentum"])
+        if momentum:
+            kernels.sgd_momentum(3 * size, *arguments, lr, decay, momentum, group["nesterov"])
+        else:
+            kernels.sgd(2 * size, *arguments, lr, decay)
