@@ -5,7 +5,7 @@ import numpy as np
 from fastconv.errors import ArgumentError, ArgumentTypeError
 from fastconv.functional.arrays import check_shape, contiguous, plain, same_dtype
 from fastconv.functional.flat import TRANSCENDENTAL
-from fastconv.functional.loss import REDUCTIONS, reduced_loss, upstream_scale
+from fastconv.functional.loss import REDUCTIONS, Checked, is_like, reduced_loss, upstream_scale
 from fastconv.functional.options import choice, number
 from fastconv.kernels import loss as kernels
 from fastconv.kernels.vector import BLOCK
@@ -26,7 +26,7 @@ def _labels(target, shape):
     return contiguous(target if target.dtype == np.int64 else target.astype(np.int64)).ravel()
 
 
-class CrossEntropy:
+class CrossEntropy(Checked):
     """The checked arguments of `cross_entropy`, its value and its gradient; rows has the classes innermost."""
 
     def __init__(self, input, target, weight, ignore_index, reduction, label_smoothing):
@@ -47,6 +47,13 @@ class CrossEntropy:
         self.ignore = integer("ignore_index", ignore_index, -LIMIT)
         self.smoothing = number("label_smoothing", label_smoothing, 0, 1)
         self.ahead = None
+
+    def _is_like(self, input, target):
+        shape, dtype = self.rows.shape, self.rows.dtype
+        return len(shape) == 2 and not self.weight.size and is_like(input, shape, dtype) and is_like(target, shape[:1], self.labels.dtype)
+
+    def _take(self, input, target):
+        self.rows, self.labels, self.ahead = input, target, None
 
     def _compute(self, losses, d, g, scale):
         """(sum of losses, sum of their weights), which need g and scale only for the gradient d."""

@@ -32,11 +32,32 @@ def upstream_scale(grad_output, reduction, count):
     return (scale / count if reduction == "mean" and count else scale), None
 
 
-class _Pairs:
-    """The checked arguments of an element by element loss, flat and in the order of the prediction's memory: what its classes share.
+class Checked:
+    """The checked arguments of a loss. Each has a `loss()`, what the function of its name returns, and a `gradient(grad_output)`."""
 
-    Each has a `loss()`, what the function of its name returns, and a `gradient(grad_output)`.
-    """
+    def again(self, input, target):
+        """The same for other arrays, where they are so like these that they need no checks, and there are no weights; else None."""
+        if not self._is_like(input, target):
+            return None
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other._take(input, target)
+        return other
+
+    def _is_like(self, input, target):
+        raise NotImplementedError
+
+    def _take(self, input, target):
+        raise NotImplementedError
+
+
+def is_like(array, shape, dtype):
+    """Whether a kernel can take `array` as it is, and it is of that shape and dtype."""
+    return type(array) is np.ndarray and array.shape == shape and array.dtype == dtype and array.flags.carray
+
+
+class _Pairs(Checked):
+    """Those of an element by element loss, flat and in the order of the prediction's memory: what its classes share."""
 
     def __init__(self, input, target, reduction, *weights):
         self.x = Flat("input", input)
@@ -44,6 +65,16 @@ class _Pairs:
         self.target = self.x.beside("target", target)
         self.reduction = choice("reduction", reduction, *REDUCTIONS)
         self.weights = [self._weight(name, weight, np.shape(input)) for name, weight in weights]
+
+    def _is_like(self, input, target):
+        if self.x.channels_last or any(weight.size for weight in self.weights):
+            return False
+        shape, dtype = self.x.shape, self.values.dtype
+        return is_like(input, shape, dtype) and is_like(target, shape, dtype)
+
+    def _take(self, input, target):
+        self.x = Flat("input", input)
+        self.values, self.target = self.x.values, target.ravel()
 
     def _weight(self, name, weight, shape):
         if weight is None:

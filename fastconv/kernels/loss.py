@@ -17,65 +17,66 @@ from fastconv.kernels.vector import block, blocks, count_lanes, lanes, select, s
 from fastconv.kernels.vector_memory import load, load_or, pointer, store
 
 # --- classes -------------------------------------------------------------------------------------------------------------
-# x holds a row of C logits for each target; weight is one number per class, or empty.
+# x holds a row of C logits for each target; weight is one number per class, and counts if `weighted`. Rows are pointers: of arrays that
+# are passed on Numba would count references for every row, two locked instructions each.
 
 
 @device
-def _class_weight(weight, c):
-    return np.float64(weight[c]) if weight.size > 0 else 1.0
+def _class_weight(weight, weighted, c):
+    return np.float64(weight[c]) if weighted else 1.0
 
 
 @device
 def _check_targets(target, weight, C, ignore):
     """(sum of the weights of the targets that count, index of the first that is no class or -1)."""
-    total = 0.0
+    total, weighted, of_class = 0.0, weight.size > 0, pointer(weight, 0)
     for m in range(target.size):
         if target[m] != ignore:
             if target[m] < 0 or target[m] >= C:
                 return total, m
-            total += _class_weight(weight, target[m])
+            total += _class_weight(of_class, weighted, target[m])
     return total, -1
 
 
 @device
-def _weighted_sum(x, start, weight, C, shift):
+def _weighted_sum(x, weight, weighted, C, shift):
     """The sum over a row of weight * (x - shift)."""
     total = splat(x, 0.0)
     for c in range(0, C, lanes(x)):
-        v = load_or(x, start + c, C - c, shift) - shift
-        total = total + (v * load(weight, c, C - c) if weight.size > 0 else v)
+        v = load_or(x, c, C - c, shift) - shift
+        total = total + (v * load(weight, c, C - c) if weighted else v)
     return sum_lanes(total)
 
 
 @device
-def _cross_entropy_row(x, start, target, weight, d, C, smoothing, all_weights, scale):
-    """-log p[target], with smoothing mixed with the mean of -log p over all classes; each weighted by class. Its gradient goes into d."""
-    shift = row_maximum(x, start, C)
-    if d.size > 0:
-        total = row_exp(x, start, C, shift, d)
-        _cross_entropy_gradient_row(start, target, weight, d, C, smoothing, all_weights, scale, total)
+def _cross_entropy_row(x, target, weight, weighted, d, wanted, C, smoothing, all_weights, scale):
+    """-log p[target], with smoothing mixed with the mean of -log p over all classes; each weighted by class.
+
+    Where it is `wanted` its gradient goes into d: scale * (p * sum of q - q), where q = (1 - smoothing) * weight at the target + smoothing
+    / C * weight at every class. p is exp(x - shift) over its sum; in rows of one vector nothing waits for what was written.
+    """
+    shift = row_maximum(x, 0, C)
+    if wanted and C <= lanes(x):
+        first = exp(load_or(x, 0, C, -math.inf) - shift)
+        total = sum_lanes(first)
     else:
-        total = row_exp_sum(x, start, C, shift)
+        first = splat(x, 0.0)
+        total = row_exp(x, 0, C, shift, d) if wanted else row_exp_sum(x, 0, C, shift)
+    at_target = _class_weight(weight, weighted, target)
+    if wanted:
+        own, spread = (1.0 - smoothing) * at_target, scale * smoothing / C
+        factor = scale * (own + smoothing / C * all_weights) / total
+        for c in range(0, C, lanes(x)):
+            e = first if C <= lanes(x) else load(d, c, C - c)
+            q = load(weight, c, C - c) * spread if weighted else splat(d, spread)
+            store(d, c, without_negligible(e * factor - q), C - c)
+        d[target] -= scale * own
     log_sum = math.log(np.float64(total))
-    loss = (log_sum - (x[start + target] - shift)) * _class_weight(weight, target)
+    loss = (log_sum - (x[target] - shift)) * at_target
     if smoothing == 0.0:
         return loss
-    others = log_sum * all_weights - _weighted_sum(x, start, weight, C, shift)
+    others = log_sum * all_weights - _weighted_sum(x, weight, weighted, C, shift)
     return (1.0 - smoothing) * loss + smoothing / C * others
-
-
-@device
-def _cross_entropy_gradient_row(start, target, weight, d, C, smoothing, all_weights, scale, total):
-    """d = scale * (p * sum of q - q), where q = (1 - smoothing) * weight at the target + smoothing / C * weight at every class.
-
-    p is what d holds, over `total`."""
-    at_target = (1.0 - smoothing) * _class_weight(weight, target)
-    factor = scale * (at_target + smoothing / C * all_weights) / total
-    spread = scale * smoothing / C
-    for c in range(0, C, lanes(d)):
-        q = load(weight, c, C - c) * spread if weight.size > 0 else splat(d, spread)
-        store(d, start + c, without_negligible(load(d, start + c, C - c) * factor - q), C - c)
-    d[start + target] -= scale * at_target
 
 
 @device
@@ -100,15 +101,15 @@ def cross_entropy(x, target, weight, g, losses, d, parts, C, ignore, smoothing, 
     all_weights, step = _sum_weights(weight, C), rows_per_job(C)
     row_scale = scale / weights if mean else scale
     for job in prange(parts.size):
-        total = 0.0
+        total, of_class, weighted, wanted = 0.0, pointer(weight, 0), weight.size > 0, d.size > 0
         for m in range(job * step, min((job + 1) * step, target.size)):
-            loss = 0.0
+            loss, row, gradient = 0.0, pointer(x, m * C), pointer(d, m * C)
             if target[m] != ignore:
                 factor = row_scale * g[m] if g.size > 0 else row_scale
-                loss = _cross_entropy_row(x, m * C, target[m], weight, d, C, smoothing, all_weights, factor)
-            elif d.size > 0:
+                loss = _cross_entropy_row(row, target[m], of_class, weighted, gradient, wanted, C, smoothing, all_weights, factor)
+            elif wanted:
                 for c in range(0, C, lanes(x)):
-                    store(d, m * C + c, splat(x, 0.0), C - c)
+                    store(gradient, c, splat(x, 0.0), C - c)
             total += loss
             if losses.size > 0:
                 losses[m] = loss
