@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastconv.functional import conv_lanes
 from fastconv.functional.linear import PARTS
 from fastconv.functional.phases import phases
-from fastconv.kernels import conv_direct, conv_images
+from fastconv.kernels import conv_direct, conv_images, row_tile
 from fastconv.kernels.panel import clip
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
@@ -77,7 +78,7 @@ class Plan(NamedTuple):
     """How kernels compute some phases, which give `outputs` numbers of an image for each channel.
 
     Arguments are those of kernels.conv_direct.convolve; packed weights of `shapes` are `size` numbers. Where conv_images computes the
-    phases, `across` has its arguments for each of them.
+    phases, `across` has its arguments for each of them. `row_taps` are the lengths of rows of taps whose tiles are those of row_tile.
     """
 
     flops: int
@@ -89,6 +90,8 @@ class Plan(NamedTuple):
     by_input: bool
     window: tuple
     taps: tuple
+    codes: np.ndarray
+    row_taps: tuple
     steps: tuple
     cut: tuple
     across: tuple
@@ -180,8 +183,9 @@ def packed_channels(groups, vectorised, summed, itemsize, block_bytes):
     return groups, -(-vectorised * itemsize // VECTOR_BYTES), CB, -(-summed // CB)
 
 
-def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize):
-    """The plan for images of `shape` (N, H, W, C) and outputs `target` (YH, YW, OC, YSH, YSW)."""
+def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize, by_rows=True):
+    """The plan for images of `shape` (N, H, W, C) and outputs `target` (YH, YW, OC, YSH, YSW), with tiles of
+    kernels.row_tile only if `by_rows`."""
     (N, H, _, C), (_, YW, OC, YSH, YSW), lanes = shape, target, VECTOR_BYTES // itemsize
     OH, OW, PT, PL = (max(getattr(phase, name) for phase in phases) for name in ("OH", "OW", "PT", "PL"))
     KH, KW = (
@@ -202,6 +206,8 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize):
         window, taps = (phase.OH, phase.OW, *strides, phase.PT, phase.PL), (phase.KH, phase.KW, *dilation)
         return window, taps, (YSH, YSW, *phase.place), *_image_cut(shape, packed_shape, phase.OH, phase.OW, itemsize)
 
+    row_taps = {phase.KW for phase in phases if row_tile.has_code.py_func(phase.KW, phase.OW, strides[1], dilation[1])}
+    row_taps = tuple(row_taps) if by_rows and not across else ()
     return Plan(
         flops=sum(2 * N * phase.OH * phase.OW * phase.KH * phase.KW * C * OC // groups for phase in phases),
         outputs=sum(phase.OH * phase.OW for phase in phases),
@@ -212,6 +218,8 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize):
         by_input=by_input,
         window=window,
         taps=taps,
+        codes=row_tile.CODES[itemsize] if row_taps else row_tile.NO_CODES,
+        row_taps=row_taps,
         steps=(YSH, YSW),
         cut=(*cut, _share(N, OH, OW, cut, vectors)),
         across=tuple(map(arguments, phases, shapes)) if across else (),
@@ -220,10 +228,11 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize):
 
 @functools.lru_cache(maxsize=1024)
 def forward_plan(g, itemsize):
-    """The plan of the forward pass."""
+    """The plan of the forward pass. Its sums run in the order of those of the pass with ReLU and maxima."""
     phase = Phase(g.KH, g.KW, 0, g.KW, 1, g.OH, g.OW, g.PT, g.PL, (0, 0))
     target, shape = (g.OH, g.OW, g.OC, 1, 1), (g.N, g.H, g.W, g.IC)
-    return _plan(shape, g.groups, target, (phase,), (g.SH, g.SW), (g.DH, g.DW), False, itemsize)
+    by_rows = g.IC == 1 or not conv_lanes.fits_relu_max(g, itemsize)
+    return _plan(shape, g.groups, target, (phase,), (g.SH, g.SW), (g.DH, g.DW), False, itemsize, by_rows)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -244,7 +253,10 @@ def input_plans(g, itemsize):
 
 
 def packed(plan, weight):
-    """The weight in the order in which kernels read it, phase after phase."""
+    """The weight in the order in which kernels read it, phase after phase; the code that reads it is there from now on."""
+    for taps in plan.row_taps:
+        if not plan.codes[taps]:
+            row_tile.provide(0, plan.codes, taps, weight.dtype)
     result = empty((plan.size,), weight.dtype)
     conv_direct.pack(plan.size, weight, result, plan.table, plan.channels, plan.by_input)
     return result
@@ -254,7 +266,9 @@ def convolve(plan, x, weight, y, bias):
     """Computes what is planned of x (N, H, W, C) into y (N, YH, YW, OC)."""
     weight = packed(plan, weight)
     if not plan.across:
-        conv_direct.convolve(plan.flops, x, weight, y, bias, plan.table, plan.channels, plan.window, plan.taps, plan.steps, *plan.cut)
+        conv_direct.convolve(
+            plan.flops, x, weight, y, bias, plan.table, plan.channels, plan.window, plan.taps, plan.codes, plan.steps, *plan.cut
+        )
         return
     start = 0
     for shape, arguments in zip(plan.shapes, plan.across, strict=True):

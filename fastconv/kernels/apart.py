@@ -27,11 +27,14 @@ class _Apart:
         if signature not in self.compiled:
             symbol = f"{self.name}.{hashlib.sha256(str(signature).encode()).hexdigest()[:16]}"
             self.dispatcher.compile(signature)
-            compiled = self.dispatcher.overloads[signature]
-            llvmlite.binding.add_symbol(symbol, compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name))
+            llvmlite.binding.add_symbol(symbol, self._address(signature))
             prepared[symbol] = self.name, signature
             self.compiled[signature] = symbol
         return self.compiled[signature]
+
+    def _address(self, signature):
+        compiled = self.dispatcher.overloads[signature]
+        return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
     def emit(self, context, builder, signature, values):
         """Emit a call."""
@@ -43,19 +46,27 @@ class _Apart:
             convention.return_status_propagate(builder, status)
 
 
-class Apart(_Apart):
-    """A function of pointers to elements and of integers, for each dtype.
+def parameter_types(letters, dtype):
+    """The types of parameters: "p" a pointer to elements, "n" a pointer to int32, "i" an integer."""
+    kinds = {"p": types.CPointer(dtype), "n": types.CPointer(types.int32), "i": types.intp}
+    return tuple(kinds[letter] for letter in letters)
 
-    `parameters` has a letter for each: "p" a pointer to elements, "n" a pointer to int32, "i" an integer.
-    """
+
+class Apart(_Apart):
+    """A function of pointers to elements and of integers, for each dtype; `parameters` has a letter for each."""
 
     def __init__(self, function, parameters):
         super().__init__(function)
         self.parameters = parameters
 
     def signature(self, dtype):
-        kinds = {"p": types.CPointer(dtype), "n": types.CPointer(types.int32), "i": types.intp}
-        return tuple(kinds[letter] for letter in self.parameters)
+        return parameter_types(self.parameters, dtype)
+
+    def address(self, dtype):
+        """The address of the code for `dtype`, one of Numba's, which is there from now on."""
+        signature = self.signature(dtype)
+        self.prepare(signature)
+        return self._address(signature)
 
     def call(self, context, builder, dtype, arguments):
         """Emit a call with LLVM's pointers and integers."""

@@ -13,6 +13,8 @@ the image are left out of the sum. Copying costs 1 to 3 % of the time.
 strided convolution (functional.phases). A row of it says in the order of ROW where the phase's packed weight begins and which of the
 weight's taps are in it, the extents of its outputs and its padding, and which number of an output image is its first. Then `window` and
 `taps` are those of one convolution that sees all that the phases see.
+
+Where the filter moves by one pixel, tiles are those of `row_tile`; `codes` has the addresses of these.
 """
 
 import numpy as np
@@ -23,6 +25,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.prefetch import prefetch_to_write
+from fastconv.kernels.row_tile import has_code, row_tiles
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import OUTPUT_FIRST, tiles_ahead
 from fastconv.kernels.transpose import transpose
@@ -129,7 +132,9 @@ def alike(ow, W, window, taps):
 
 
 @apart
-def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, phases, channels, window, taps, n0, n1, oh0, oh1, ow0, v0, v1):
+def convolve_block(
+    X, weight, y, origin, image_size, row_size, step, bias, phases, channels, window, taps, codes, n0, n1, oh0, oh1, ow0, v0, v1
+):
     """Vectors v0 .. v1 of each group, of each phase output rows oh0 .. oh1 and columns from ow0 on, as many as `window` has, of images
     n0 .. n1.
 
@@ -166,12 +171,18 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, phase
                     kh_size, filter_size = kernel_columns * BC * L, kernel_rows * kernel_columns * BC * L
                     filters, target = begin + ((group * vectors + v) * CB + block0) * filter_size, origin + place + channel
                     own, own_taps = (last, across, SH, SW, top, before - ow0 * SW), (kernel_rows, kernel_columns, DH, DW)
+                    code = codes[kernel_columns] if has_code(kernel_columns, across, SW, DW) else 0
                     for n in range(n0, n1):
                         for oh in range(oh0, min(oh1, last)):
                             low, high = clip(oh * SH - top, DH, kernel_rows, H)
                             a = (n - n0) * held * block_size + ((oh - oh0) * SH + PT - top - start) * panel_row + low * kh_row
                             a += (PL - own[5]) * BC
                             f, c = filters + low * kh_size, target + n * image_size + oh * row_size
+                            if code:
+                                over = (CB, block_size, filter_size, high - low, kh_row, kh_size, BC)
+                                row_tiles(code, across, panel, a, BC, w, f, CB * filter_size, BC * L, y, c, step, L, wide, cols, b, channel,
+                                          0, over)
+                                continue
                             if DW == 1:
                                 over = (CB, block_size, filter_size, high - low, kh_row, kh_size, kernel_columns * BC, 1, L)
                                 tiles_ahead(across, panel, a, SW * BC, w, f, CB * filter_size, y, c, step, L, wide, cols, b, channel, 0,
@@ -187,7 +198,7 @@ def convolve_block(X, weight, y, origin, image_size, row_size, step, bias, phase
 
 
 @kernel
-def convolve(X, weight, Y, bias, phases, channels, window, taps, steps, images, rows, columns, share):
+def convolve(X, weight, Y, bias, phases, channels, window, taps, codes, steps, images, rows, columns, share):
     """Reads X (N, H, W, C), the packed weight of each phase, bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
     Number place + (oh*YSH*YW + ow*YSW) * OC of image n of Y = bias + sum of X[n, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL] * weight over the
@@ -205,12 +216,12 @@ def convolve(X, weight, Y, bias, phases, channels, window, taps, steps, images, 
         ow0 = block % column_blocks * columns
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
         own = OH, min(columns, OW - ow0), SH, SW, PT, PL - ow0 * SW
-        convolve_block(X, weight, y, ow0 * YSW * OC, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, phases, channels, own, taps,
+        convolve_block(X, weight, y, ow0 * YSW * OC, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, phases, channels, own, taps, codes,
                        n0, n1, oh0, oh1, ow0, v0, min(channels[1], v0 + share))
 
 
 @kernel
-def convolve_relu_max(X, weight, Y, argmax, bias, phases, channels, window, taps, images, rows):
+def convolve_relu_max(X, weight, Y, argmax, bias, phases, channels, window, taps, codes, images, rows):
     """Convolution, ReLU, and maxima of 2 x 2 with stride 2, whose inputs never leave the cache.
 
     Reads as `convolve`, of a single phase, writes Y (N, OH / 2, OW / 2, OC) and argmax as pool.relu_max_forward_2x2 does. Parallel over
@@ -224,8 +235,8 @@ def convolve_relu_max(X, weight, Y, argmax, bias, phases, channels, window, taps
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
         before = scratch((n1 - n0) * rows * row_size, X.dtype)
         origin = -(n0 * rows + oh0) * row_size
-        convolve_block(X, weight, before, origin, rows * row_size, row_size, OC, bias, phases, channels, window, taps, n0, n1, oh0, oh1, 0,
-                       0, channels[1])
+        convolve_block(X, weight, before, origin, rows * row_size, row_size, OC, bias, phases, channels, window, taps, codes, n0, n1, oh0,
+                       oh1, 0, 0, channels[1])
         for n in range(n0, n1):
             for oh in range(oh0, oh1, 2):
                 target = (n * OH + oh) // 2 * (OW // 2) * OC

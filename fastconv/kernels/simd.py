@@ -60,6 +60,22 @@ def element_pointer(context, builder, signature, args, i):
     return builder.gep(array.data, [args[i + 1]])
 
 
+def flat_arguments(context, builder, signature, args):
+    """Arguments as pointers and integers: each array, or pointer, and the offset after it become a pointer, tuples their elements."""
+    arguments, skip = [], False
+    for k, (value, kind) in enumerate(zip(args, signature.args, strict=True)):
+        if skip:
+            skip = False
+        elif isinstance(kind, (types.Array, types.CPointer)):
+            arguments.append(element_pointer(context, builder, signature, args, k))
+            skip = True
+        elif isinstance(kind, types.UniTuple):
+            arguments += cgutils.unpack_tuple(builder, value)
+        else:
+            arguments.append(value)
+    return arguments
+
+
 @contextlib.contextmanager
 def rolled_loop(builder, count):
     """A loop that LLVM must not unroll: by two, the sums of 8 or more rows no longer fit into registers (110 became 75 GFLOP/s)."""
@@ -134,7 +150,7 @@ REQUEST, SPREADS = steps_of_request(VECTOR_BYTES), spread(VECTOR_BYTES)
 """Those of this processor's whole vectors, and whether they do."""
 
 
-def _opaque(builder, value):
+def opaque(builder, value):
     """The same pointer or integer, of which LLVM knows nothing. It would compute a row's address from the row's before, one cycle each."""
     function_type = ir.FunctionType(value.type, [value.type])
     return builder.call(ir.InlineAsm(function_type, "", "=r,0"), [value])
@@ -167,7 +183,7 @@ class _Tile:
         14 x 2 long vectors of results take 56 of the 64 places where stores wait in a Zen 4, and each address that was kept on the stack
         meanwhile cost 3 cycles. Shorter vectors take few; there it is faster to keep addresses.
         """
-        return _opaque(self.builder, value) if self.v.lanes * self.v.size == 64 else value
+        return opaque(self.builder, value) if self.v.lanes * self.v.size == 64 else value
 
     def begin(self, pointer, row=None, column=None):
         """The pointer moved to the tile's first row and column, of these strides."""
@@ -215,7 +231,7 @@ class _Tile:
         builder, v = self.builder, self.v
         _, _, _, _, _, _, _, a_k, b_k = self.over
         with rolled_loop(builder, count):
-            *groups, b = [_opaque(builder, builder.load(pointer)) for pointer in pointers]
+            *groups, b = [opaque(builder, builder.load(pointer)) for pointer in pointers]
             for step in range(steps):
                 if wanted and step % self.request == 0:
                     line = builder.load(wanted)
@@ -237,9 +253,9 @@ class _Tile:
                     x = v.load(a_row, self.count) if self.elementwise else v.broadcast(a_row)
                     for n in range(self.vectors):
                         builder.store(v.fma(x, columns[n], builder.load(sums[m, n])), sums[m, n])
-                b = _opaque(builder, builder.gep(b, [b_k]))
+                b = opaque(builder, builder.gep(b, [b_k]))
                 if adjacent:
-                    groups = [_opaque(builder, builder.gep(groups[0], [a_k]))]
+                    groups = [opaque(builder, builder.gep(groups[0], [a_k]))]
             if not adjacent:
                 groups = [builder.gep(group, [ir.Constant(I64, steps) if steps > 1 else a_k]) for group in groups]
             for pointer, value in zip(pointers, [*groups, b], strict=True):

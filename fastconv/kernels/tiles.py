@@ -1,6 +1,6 @@
 """The register tile as kernels call it: blocks of any number of rows and columns, compiled apart from them."""
 
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from fastconv.kernels.apart import Apart
@@ -12,7 +12,7 @@ from fastconv.kernels.simd import (
     REQUEST,
     SPREADS,
     VECTOR_BYTES,
-    element_pointer,
+    flat_arguments,
     itemsize,
     tile,
     tile_elementwise,
@@ -118,23 +118,13 @@ TILES_PICKED = Apart(_tiles_picked, "iipniipipi")
 def call_apart(apart, parameters, array, more=()):
     """A signature and code that pass `parameters`, then `more` integers, on to `apart`, for the dtype of `array`.
 
-    Each array and the offset after it become a pointer.
+    They are passed as `flat_arguments` says.
     """
     signature = types.void(*parameters)
     apart.prepare(apart.signature(array.dtype))  # before what calls it is lowered, which is lost if that has to wait (kernels.ahead)
 
     def codegen(context, builder, signature, args):
-        arguments, skip = [], False
-        for k, (value, kind) in enumerate(zip(args, signature.args, strict=True)):
-            if skip:
-                skip = False
-            elif isinstance(kind, (types.Array, types.CPointer)):
-                arguments.append(element_pointer(context, builder, signature, args, k))
-                skip = True
-            elif isinstance(kind, types.UniTuple):
-                arguments += cgutils.unpack_tuple(builder, value)
-            else:
-                arguments.append(value)
+        arguments = flat_arguments(context, builder, signature, args)
         arguments += [context.get_constant(types.intp, integer) for integer in more]
         apart.call(context, builder, array.dtype, arguments)
         return context.get_dummy_value()
