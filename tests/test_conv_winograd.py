@@ -452,7 +452,7 @@ def test_when_the_weights_gradient_pays():
     assert not pays(8, 128, 128, 28, groups=32)
     assert not pays(8, 64, 64, 28, groups=8)  # they have kernels of their own
     assert not pays(1, 512, 512, 4)
-    assert pays(16, 128, 128, 56, stride=2)
+    assert pays(16, 256, 256, 56, stride=2)
     assert not pays(1, 512, 512, 8, stride=2)
     assert not pays(1, 256, 256, 16, groups=16, stride=2)  # each group is a call
     assert not pays(4, 512, 512, 28, groups=32, stride=2)
@@ -515,7 +515,7 @@ def test_the_rule_counts_what_is_left(rng):
 
     assert pays(64, 16, 32)
     assert pays(16, 512, 8)
-    assert pays(1, 512, 7)
+    assert pays(1, 512, 14)
     assert not pays(1, 512, 4)
     assert not pays(1, 48, 7)
     assert not pays(64, 4, 32)
@@ -546,7 +546,7 @@ def test_when_the_inputs_gradient_pays():
     assert pays(16, 512, 512, 8)
     assert pays(8, 128, 128, 28, groups=4)
     assert not pays(8, 128, 128, 28, groups=32)
-    assert pays(16, 128, 128, 56, stride=2)
+    assert pays(16, 256, 256, 56, stride=2)
     assert not pays(1, 512, 512, 4)
     assert not pays(1, 48, 48, 7)
     assert not pays(64, 1, 16, 28)  # other ways of few channels take less

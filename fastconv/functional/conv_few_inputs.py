@@ -17,8 +17,8 @@ from fastconv.kernels.processor import VECTOR_BYTES
 LINE = 64
 """Bytes of the channels up to which they are few."""
 
-TILE, RESULT, TILES_CALL = 1.25, 36, 5_500_000
-"""A multiply-add in tiles one vector wide; a result of these, in multiply-adds; and a call."""
+TILE, ROW_TILE, RESULT, TILES_CALL = 1.25, 0.95, 36, 5_500_000
+"""A multiply-add in tiles one vector wide, and in those of kernels.row_tile; a result of these, in multiply-adds; and a call."""
 
 FEW_ADDED, FEW_CALL = 22, 1_000_000
 """A number that conv_few adds to the image, in channels that are summed; and a call."""
@@ -32,11 +32,12 @@ ADDED, RUN_ADDED, PRODUCT_CALL = 35, 730, 9_000_000
 
 def _tiles_cost(g, itemsize):
     """Channels as vectors. Tiles that lie across images leave out the taps beyond the border."""
-    lanes, share = VECTOR_BYTES // itemsize, 1.0
-    if any(plan.across for plan in input_plans(g, itemsize)):
+    lanes, share, plans = VECTOR_BYTES // itemsize, 1.0, input_plans(g, itemsize)
+    if any(plan.across for plan in plans):
         share = inside(g.H, g.OH, g.KH, g.SH, g.DH, g.PT) * inside(g.W, g.OW, g.KW, g.SW, g.DW, g.PL)
     sums = share * g.N * g.OH * g.OW * g.KH * g.KW * g.OC + RESULT * g.N * g.H * g.W
-    return TILE * sums * whole(g.IC, lanes) + TILES_CALL
+    tile = ROW_TILE if any(plan.row_taps for plan in plans) else TILE
+    return tile * sums * whole(g.IC, lanes) + TILES_CALL
 
 
 def _few_cost(g, itemsize):

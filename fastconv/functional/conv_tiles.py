@@ -42,6 +42,9 @@ ALONG_GAINS = 1 / 16
 """Products with padding, in terms of all others, that tiles along rows make up for: their images' numbers lie together, and phases share a
 copy."""
 
+ROW_GAINS = 1 / 5
+"""The same of tiles of kernels.row_tile."""
+
 BUSY_ROWS = 4
 """Rows of the lowest tile whose sums, two vectors wide, keep a processor busy that begins two multiply-adds a cycle and ends them four
 cycles later."""
@@ -137,14 +140,15 @@ def inside(size, outputs, taps, stride, dilation, padding):
     return met / (outputs * taps)
 
 
-def _rows_lose(phases, W, SW):
-    """Whether tiles along rows take longer: they multiply columns beyond the image's W, and are low where rows are short."""
+def _rows_lose(phases, W, SW, by_rows):
+    """Whether tiles along rows take longer: they multiply columns beyond the image's W, and are low where rows are short; `by_rows` if they
+    can be kernels.row_tile's."""
     along = across = 0.0
     for phase in phases:
         columns, taps = max(phase.OW, BUSY_ROWS * -(-phase.OW // MAX_ROWS)), phase.OH * phase.KH * phase.KW
         along += taps * columns
         across += taps * phase.OW * inside(W, phase.OW, phase.KW, SW, 1, phase.PL)
-    return along > (1 + ALONG_GAINS) * across
+    return along > (1 + (ROW_GAINS if by_rows else ALONG_GAINS)) * across
 
 
 def enough_images(N, pairs):
@@ -153,11 +157,11 @@ def enough_images(N, pairs):
     return N >= IMAGES // 2 and -(-N // (IMAGES // 2)) * pairs >= IMAGE_JOBS
 
 
-def _by_images(shape, phases, SW, taps, pairs, itemsize):
+def _by_images(shape, phases, SW, taps, pairs, by_rows, itemsize):
     """Whether a convolution of images of `shape` (N, H, W, C) should take its tiles across them."""
     (N, H, W, C), (KH, KW, _, DW) = shape, taps
     small = max(phase.OH * phase.OW for phase in phases) <= SMALL_PIXELS and IMAGES // 2 * H * W * C * itemsize <= IMAGES_BYTES
-    return small and KH * KW > 1 and DW == 1 and enough_images(N, pairs) and _rows_lose(phases, W, SW)
+    return small and KH * KW > 1 and DW == 1 and enough_images(N, pairs) and _rows_lose(phases, W, SW, by_rows)
 
 
 def images_of_job(N, image_bytes, pairs):
@@ -194,7 +198,10 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize, 
     )
     window, taps = (OH, OW, *strides, PT, PL), (KH // dilation[0] + 1, KW // dilation[1] + 1, *dilation)
     pairs = -(-(OC // groups) // (2 * lanes))
-    across = _by_images(shape, phases, strides[1], taps, pairs, itemsize)
+    have_code = [row_tile.has_code.py_func(phase.KW, phase.OW, strides[1], dilation[1]) for phase in phases]
+    row_taps = {phase.KW for phase, has_code in zip(phases, have_code, strict=True) if has_code}
+    across = _by_images(shape, phases, strides[1], taps, pairs, by_rows and all(have_code), itemsize)
+    row_taps = tuple(row_taps) if by_rows and not across else ()
     channels = packed_channels(groups, OC // groups, C // groups, itemsize, BLOCK_BYTES)
     _, vectors, CB, BC = channels
     cut = blocks_of_job(N, H, C, window, taps, itemsize)
@@ -206,8 +213,6 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize, 
         window, taps = (phase.OH, phase.OW, *strides, phase.PT, phase.PL), (phase.KH, phase.KW, *dilation)
         return window, taps, (YSH, YSW, *phase.place), *_image_cut(shape, packed_shape, phase.OH, phase.OW, itemsize)
 
-    row_taps = {phase.KW for phase in phases if row_tile.has_code.py_func(phase.KW, phase.OW, strides[1], dilation[1])}
-    row_taps = tuple(row_taps) if by_rows and not across else ()
     return Plan(
         flops=sum(2 * N * phase.OH * phase.OW * phase.KH * phase.KW * C * OC // groups for phase in phases),
         outputs=sum(phase.OH * phase.OW for phase in phases),

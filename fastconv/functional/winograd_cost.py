@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from fastconv.functional import conv_few_inputs, conv_grouped, conv_lanes
 from fastconv.functional.arrays import whole
+from fastconv.functional.conv_tiles import forward_plan, input_plans
 from fastconv.functional.winograd_geometry import (
     backward_tiling,
     channels_of,
@@ -46,6 +47,8 @@ class Pass(NamedTuple):
     what direct's last vector costs, no more than half of it full, in terms of a full one.
 
     That may be more than 1: without a neighbour, it has tiles half as wide.
+
+    `rows` are direct's multiply-adds with stride 1 and with stride 2 where tiles are those of kernels.row_tile, in terms of the others'.
     """
 
     plain: Costs
@@ -54,6 +57,7 @@ class Pass(NamedTuple):
     few_strided: Costs
     grouped: float
     half: float
+    rows: tuple = (1.0, 1.0)
 
 
 if ADDERS:
@@ -63,10 +67,10 @@ if ADDERS:
 else:
     FEW_TILES = Costs(1.1, 0, 0, 270, 1_200_000)
     STRIDED, STRIDED_WEIGHT = Costs(1.1, 6200, 195, 45, 2_430_000), Costs(1.2, 365, 640, 250, 0)
-    FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), STRIDED, FEW_TILES, STRIDED, grouped=1.2, half=1.28)
+    FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), STRIDED, FEW_TILES, STRIDED, grouped=1.2, half=1.28, rows=(0.8, 1.0))
     INPUT = Pass(
         Costs(0.9, 340, 330, 1140, 6_700_000), Costs(1.55, 850, 350, 180, 34_000_000), FEW_TILES, Costs(1.17, 7180, 32, 56, 125_000),
-        grouped=1.1, half=1.56,
+        grouped=1.1, half=1.56, rows=(0.75, 0.95),
     )  # fmt: skip
     WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), STRIDED_WEIGHT, Costs(1.9, 0, 0, 290, 0), STRIDED_WEIGHT, grouped=0.76, half=0.47)
 
@@ -124,6 +128,11 @@ def _direct(g, of_pass, written):
     return g.flops // 2 / written * vectors * LANES
 
 
+def _by_rows(g, of_pass, plans):
+    """What direct's multiply-adds cost in the tiles of these plans."""
+    return of_pass.rows[stride_of(g) > 1] if any(plan.row_taps for plan in plans) else 1.0
+
+
 def _strided(g):
     """Whether the filters of 3 x 3 move by two, as they are."""
     return stride_of(g) == 2 and not deepened(g)
@@ -158,14 +167,14 @@ def _others(g, wanted):
     if wanted == "input":
         few = conv_few_inputs.cost(g, ITEMSIZE)
         if few is None:
-            return _direct(g, INPUT, g.IC // g.groups)
+            return _by_rows(g, INPUT, input_plans(g, ITEMSIZE)) * _direct(g, INPUT, g.IC // g.groups)
         return few / (FEW_INPUTS_STRIDED if _strided(g) else FEW_INPUTS)
     if wanted == "weight":
         cost = _direct(g, WEIGHT, g.OC // g.groups)
         return cost + min(cost, STRIDED_WEIGHT_CALL) if _strided(g) else cost
     if conv_lanes.fits_forward(g, ITEMSIZE):
         return IMAGES_AS_LANES * (g.flops // 2) / g.OC * max(conv_lanes.FEWEST_ROWS, g.OC)
-    return _direct(g, FORWARD, g.OC // g.groups)
+    return _by_rows(g, FORWARD, (forward_plan(g, ITEMSIZE),)) * _direct(g, FORWARD, g.OC // g.groups)
 
 
 @functools.lru_cache(maxsize=1024)
