@@ -1,6 +1,8 @@
 """Optimizers against their formulas in NumPy, groups, state, and what they refuse."""
 
 import copy
+import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -244,6 +246,72 @@ def test_momentum_that_comes_later(rng):
     for _ in range(2):
         optimizer.step()
     np.testing.assert_allclose(p.data, before - 0.1 * (1 + 1 + 1.5))
+
+
+def test_a_mean_that_comes_later(rng):
+    (p,) = parameters(rng, [(6,)])
+    optimizer = optim.RMSprop([p], lr=0.1)
+    p.grad = np.ones(6)
+    optimizer.step()
+    optimizer.param_groups[0]["centered"] = True
+    for _ in range(2):
+        optimizer.step()
+    np.testing.assert_allclose(optimizer.state[p]["grad_avg"], 0.01 + 0.99 * 0.01)
+    assert optimizer.state[p]["step"] == 3
+
+
+def test_the_first_step_after_one_that_failed_is_the_first(rng):
+    a, b = parameters(rng, [(6,), (7,)])
+    optimizer = optim.SGD([{"params": [a]}, {"params": [b]}], lr=0.5, momentum=0.9, dampening=0.5)
+    kept, a.grad, b.grad = a.data.copy(), np.ones(6), np.ones(6)
+    with pytest.raises(ArgumentError, match="grad must be float64 of shape"):
+        optimizer.step()
+    np.testing.assert_array_equal(a.data, kept)
+    b.grad = np.ones(7)
+    optimizer.step()
+    np.testing.assert_allclose(a.data, kept - 0.5)
+
+
+def test_an_optimizer_holds_no_arrays_of_groups_that_are_gone(rng):
+    a, b = parameters(rng, [(6,), (7,)])
+    optimizer = optim.Adam([{"params": [a]}, {"params": [b]}], lr=0.5)
+    a.grad, b.grad = np.ones(6), np.ones(7)
+    optimizer.step()
+    gone = [weakref.ref(b.data), weakref.ref(optimizer.state[b]["exp_avg"])]
+    optimizer.param_groups.pop()
+    del optimizer.state[b], b
+    optimizer.step()
+    assert [reference() for reference in gone] == [None, None]
+
+
+def test_a_gradient_whose_form_is_changed_in_place(rng):
+    (p,) = parameters(rng, [(2, 3)])
+    optimizer = optim.SGD([p], lr=0.1)
+    p.grad = np.ones((2, 3))
+    optimizer.step()
+    p.grad.dtype = np.int64
+    with pytest.raises(ArgumentTypeError, match="grad must be float32 or float64"):
+        optimizer.step()
+
+
+def test_data_that_is_read_only(rng):
+    (p,) = parameters(rng, [(3,)])
+    p.grad, p.data.flags.writeable = np.ones(3), False
+    with pytest.raises(ArgumentError, match="data must be writable"):
+        optim.SGD([p], lr=0.1).step()
+
+
+def test_an_optimizer_goes_on_from_a_pickle(rng):
+    (p,) = parameters(rng, [(3,)])
+    optimizer = optim.Adam([p], lr=0.1)
+    for _ in range(2):
+        p.grad = np.ones(3)
+        optimizer.step()
+    (other, q) = pickle.loads(pickle.dumps((optimizer, p)))
+    for parameter, own in ((p, optimizer), (q, other)):
+        parameter.grad = np.ones(3)
+        own.step()
+    np.testing.assert_array_equal(p.data, q.data)
 
 
 def test_nothing_is_changed_when_one_gradient_does_not_fit(rng):

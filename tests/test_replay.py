@@ -254,7 +254,7 @@ def test_a_layer_that_has_seen_something_else_is_replayed_again():
         assert same(gradients(model), gradients(plain))
         with pytest.raises(errors.FastconvError, match="needs a forward pass before it"):
             model[4].recall()
-    assert tape(model).placed
+    assert tape(model).last.placed
 
 
 def test_a_network_in_a_network_has_steps_of_its_own():
@@ -262,13 +262,13 @@ def test_a_network_in_a_network_has_steps_of_its_own():
     model, plain = replayed(make(), images(shape)), make()
     replayed(model[0], images(shape))
     model[0](images(shape, 1))
-    assert not tape(model).placed  # its modules remember what they have seen by themselves
+    assert not tape(model).last.placed  # its modules remember what they have seen by themselves
     for i in range(3):
         for network in (model, plain):
             network.zero_grad()
             step(network, images(shape, i), i)
         assert same(gradients(model), gradients(plain))
-    assert tape(model).placed
+    assert tape(model).last.placed
 
 
 def test_a_layer_remembers_outside_of_the_network_it_was_in():
@@ -542,6 +542,26 @@ def test_memory_of_gradients_is_used_again_when_nobody_has_them():
     assert same(views, [kept[0], kept.T])
     step(plain, images(INPUT, 1))
     assert same(gradients(model), gradients(plain))
+
+
+def test_memory_of_gradients_goes_back_when_it_is_asked_for():
+    model = replayed(small(), images(INPUT))
+    step(model, images(INPUT))
+    kept = [weakref.ref(parameter.grad) for parameter in model.parameters()]
+    model.zero_grad()
+    assert all(reference() is not None for reference in kept)
+    memory.release()
+    assert not any(reference() is not None for reference in kept)
+
+
+def test_a_layer_keeps_nothing_of_the_network_it_was_in():
+    model = replayed(small(), images(INPUT))
+    step(model, images(INPUT))
+    layer, others = model[0], [weakref.ref(array) for array in (model[4].weight.data, model[4].weight.grad)]
+    del model
+    gc.collect()
+    assert [reference() for reference in others] == [None, None]
+    assert layer.weight.grad is not None
 
 
 def test_memory_of_large_gradients_is_not_kept(monkeypatch):

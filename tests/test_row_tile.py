@@ -45,8 +45,8 @@ def test_which_convolutions_take_them():
 @pytest.mark.parametrize("taps", [2, 3, 5])
 def test_maxima_are_those_of_the_convolution(rng, taps):
     """Bit by bit, also where a last odd column of outputs is left out."""
-    for across in range(2, 20):
-        x = rng.standard_normal((3, 6, 8, across + taps - 1)).astype(np.float32)
+    for across in (*range(2, 20), 65282):  # the last are cut into jobs of columns
+        x = rng.standard_normal((3 if across < 20 else 1, 6, 4, across + taps - 1)).astype(np.float32)
         weight, bias = rng.standard_normal((20, 6, 3, taps)).astype(np.float32), rng.standard_normal(20).astype(np.float32)
         y, _, _ = F.conv.conv2d_relu_max_pool2d(x, weight, bias, 1, 0, 1, 1, "direct")
         expected = F.max_pool2d(F.relu(F.conv2d(x, weight, bias, algorithm="direct")), 2)

@@ -36,7 +36,6 @@ from fastconv.kernels import conv_direct, conv_direct_weight, conv_images, strid
 from fastconv.kernels.conv_direct import ROW
 from fastconv.kernels.dense import CROWDED
 from fastconv.kernels.processor import VECTOR_BYTES
-from fastconv.kernels.row_tile import NO_CODES
 from fastconv.memory import empty
 
 PART_BYTES = 1 << 23
@@ -171,8 +170,7 @@ def _relu_max(g, itemsize):
     images, rows, _ = blocks_of_job(g.N, g.H, g.IC, window, g.taps, itemsize)
     table = plan.table.copy()
     table[:, ROW.index("OH")], table[:, ROW.index("OW")] = OH, OW
-    codes = NO_CODES if conv_lanes.fits_forward(g, itemsize) else plan.codes  # sums in the order of `forward`
-    return conv_direct.convolve_relu_max, (table, plan.channels, window, g.taps, codes, images, rows + rows % 2), (plan.size,)
+    return conv_direct.convolve_relu_max, (table, plan.channels, window, g.taps, plan.codes, images, rows + rows % 2), (plan.size,)
 
 
 def backward_input(g, grad_output, weight):

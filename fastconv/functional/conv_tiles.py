@@ -81,7 +81,8 @@ class Plan(NamedTuple):
     """How kernels compute some phases, which give `outputs` numbers of an image for each channel.
 
     Arguments are those of kernels.conv_direct.convolve; packed weights of `shapes` are `size` numbers. Where conv_images computes the
-    phases, `across` has its arguments for each of them. `row_taps` are the lengths of rows of taps whose tiles are those of row_tile.
+    phases, `across` has its arguments for each of them. `row_taps` are the lengths of rows of taps whose tiles are those of row_tile, and
+    `codes` has the addresses of their code.
     """
 
     flops: int
@@ -107,7 +108,8 @@ def columns_of_job(OW):
 
 @functools.lru_cache(maxsize=4096)
 def blocks_of_job(N, H, C, window, taps, itemsize):
-    """(images, rows, columns) of a job: about PIXELS output pixels, in even parts; a whole image where that is small and there are many."""
+    """(images, rows, columns at most) of a job: about PIXELS output pixels, in even parts; a whole image where it is small and there are
+    many."""
     (OH, OW, _, SW, _, _), (_, KW, _, DW) = window, taps
     held = C * itemsize if DW == 1 else min(C * itemsize, BLOCK_BYTES)
     columns = columns_of_job(OW)
@@ -198,10 +200,10 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize, 
     )
     window, taps = (OH, OW, *strides, PT, PL), (KH // dilation[0] + 1, KW // dilation[1] + 1, *dilation)
     pairs = -(-(OC // groups) // (2 * lanes))
-    have_code = [row_tile.has_code.py_func(phase.KW, phase.OW, strides[1], dilation[1]) for phase in phases]
-    row_taps = {phase.KW for phase, has_code in zip(phases, have_code, strict=True) if has_code}
-    across = _by_images(shape, phases, strides[1], taps, pairs, by_rows and all(have_code), itemsize)
-    row_taps = tuple(row_taps) if by_rows and not across else ()
+    suited = [row_tile.suits_rows.py_func(phase.KW, phase.OW, strides[1], dilation[1]) for phase in phases]
+    taps_of_rows = {phase.KW for phase, suits in zip(phases, suited, strict=True) if suits}
+    across = _by_images(shape, phases, strides[1], taps, pairs, by_rows and all(suited), itemsize)
+    row_taps = tuple(taps_of_rows) if by_rows and not across else ()
     channels = packed_channels(groups, OC // groups, C // groups, itemsize, BLOCK_BYTES)
     _, vectors, CB, BC = channels
     cut = blocks_of_job(N, H, C, window, taps, itemsize)
@@ -236,7 +238,7 @@ def forward_plan(g, itemsize):
     """The plan of the forward pass. Its sums run in the order of those of the pass with ReLU and maxima."""
     phase = Phase(g.KH, g.KW, 0, g.KW, 1, g.OH, g.OW, g.PT, g.PL, (0, 0))
     target, shape = (g.OH, g.OW, g.OC, 1, 1), (g.N, g.H, g.W, g.IC)
-    by_rows = g.IC == 1 or not conv_lanes.fits_relu_max(g, itemsize)
+    by_rows = g.IC == 1 or not (conv_lanes.fits_relu_max(g, itemsize) or conv_lanes.fits_forward(g, itemsize))
     return _plan(shape, g.groups, target, (phase,), (g.SH, g.SW), (g.DH, g.DW), False, itemsize, by_rows)
 
 

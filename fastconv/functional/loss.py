@@ -1,6 +1,7 @@
 """Losses element by element, and what all losses share: how wrong a prediction is, and the gradient of that by the prediction."""
 
 import math
+from operator import is_
 
 import numpy as np
 
@@ -33,11 +34,19 @@ def upstream_scale(grad_output, reduction, count):
 
 
 class Checked:
-    """The checked arguments of a loss. Each has a `loss()`, what the function of its name returns, and a `gradient(grad_output)`."""
+    """The checked arguments of a loss. Each has a `loss()`, what the function of its name returns, and a `gradient(grad_output)`.
 
-    def again(self, input, target):
-        """The same for other arrays, where they are so like these that they need no checks, and there are no weights; else None."""
-        if not self._is_like(input, target):
+    Attributes
+    ----------
+    options : dict
+        The options as they were given, where a layer has given them.
+    """
+
+    options: dict
+
+    def again(self, input, target, options):
+        """The same for other arrays with the same options, where nothing needs to be checked and there are no weights; else None."""
+        if not (all(map(is_, options.values(), self.options.values())) and self._is_like(input, target)):
             return None
         other = object.__new__(type(self))
         vars(other).update(vars(self))

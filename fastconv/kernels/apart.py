@@ -14,6 +14,13 @@ from numba.extending import intrinsic
 from fastconv.kernels.jit import aparts, dispatcher_of, prepared
 
 
+def call_code(context, builder, callee, signature, values):
+    """Emit a call of compiled code that returns nothing, of arguments of the types `signature`."""
+    status, _ = context.call_conv.call_function(builder, callee, types.void, signature, values)
+    with cgutils.if_unlikely(builder, status.is_error):
+        context.call_conv.return_status_propagate(builder, status)
+
+
 class _Apart:
     """Code of a function that returns nothing, by symbol: a piece for each signature, the types that it is for."""
 
@@ -38,12 +45,9 @@ class _Apart:
 
     def emit(self, context, builder, signature, values):
         """Emit a call."""
-        convention = context.call_conv
-        function_type = convention.get_function_type(types.void, signature)
+        function_type = context.call_conv.get_function_type(types.void, signature)
         callee = cgutils.get_or_insert_function(builder.module, function_type, self.prepare(signature))
-        status, _ = convention.call_function(builder, callee, types.void, signature, values)
-        with cgutils.if_unlikely(builder, status.is_error):
-            convention.return_status_propagate(builder, status)
+        call_code(context, builder, callee, signature, values)
 
 
 def parameter_types(letters, dtype):

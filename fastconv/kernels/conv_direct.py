@@ -21,11 +21,12 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.apart import apart
+from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.prefetch import prefetch_to_write
-from fastconv.kernels.row_tile import has_code, row_tiles
+from fastconv.kernels.row_tile import row_tiles, suits_rows
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import OUTPUT_FIRST, tiles_ahead
 from fastconv.kernels.transpose import transpose
@@ -171,7 +172,7 @@ def convolve_block(
                     kh_size, filter_size = kernel_columns * BC * L, kernel_rows * kernel_columns * BC * L
                     filters, target = begin + ((group * vectors + v) * CB + block0) * filter_size, origin + place + channel
                     own, own_taps = (last, across, SH, SW, top, before - ow0 * SW), (kernel_rows, kernel_columns, DH, DW)
-                    code = codes[kernel_columns] if has_code(kernel_columns, across, SW, DW) else 0
+                    code = codes[kernel_columns] if suits_rows(kernel_columns, across, SW, DW) else 0
                     for n in range(n0, n1):
                         for oh in range(oh0, min(oh1, last)):
                             low, high = clip(oh * SH - top, DH, kernel_rows, H)
@@ -181,7 +182,7 @@ def convolve_block(
                             if code:
                                 over = (CB, block_size, filter_size, high - low, kh_row, kh_size, BC)
                                 row_tiles(code, across, panel, a, BC, w, f, CB * filter_size, BC * L, y, c, step, L, wide, cols, b, channel,
-                                          0, over)
+                                          over)
                                 continue
                             if DW == 1:
                                 over = (CB, block_size, filter_size, high - low, kh_row, kh_size, kernel_columns * BC, 1, L)
@@ -202,8 +203,8 @@ def convolve(X, weight, Y, bias, phases, channels, window, taps, codes, steps, i
     """Reads X (N, H, W, C), the packed weight of each phase, bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
     Number place + (oh*YSH*YW + ow*YSW) * OC of image n of Y = bias + sum of X[n, oh*SH + kh*DH - PT, ow*SW + kw*DW - PL] * weight over the
-    taps inside the image; `steps` = (YSH, YSW). Parallel over blocks of `images` images, `rows` output rows and `columns` output columns,
-    and `share` vectors of output channels, an even number.
+    taps inside the image; `steps` = (YSH, YSW). Parallel over blocks of `images` images, `rows` output rows and, in even parts, up to
+    `columns` output columns, and `share` vectors of output channels, an even number.
     """
     N, (OH, OW, SH, SW, PT, PL) = X.shape[0], window
     YH, YW, OC = Y.shape[1:]
@@ -213,9 +214,9 @@ def convolve(X, weight, Y, bias, phases, channels, window, taps, codes, steps, i
     for job in prange((N + images - 1) // images * row_blocks * column_blocks * shares):
         block, v0 = job // shares, job % shares * share
         n0, oh0 = block // (row_blocks * column_blocks) * images, block // column_blocks % row_blocks * rows
-        ow0 = block % column_blocks * columns
+        ow0, ow1 = part(block % column_blocks, column_blocks, OW)
         n1, oh1 = min(N, n0 + images), min(OH, oh0 + rows)
-        own = OH, min(columns, OW - ow0), SH, SW, PT, PL - ow0 * SW
+        own = OH, ow1 - ow0, SH, SW, PT, PL - ow0 * SW
         convolve_block(X, weight, y, ow0 * YSW * OC, YH * YW * OC, YSH * YW * OC, YSW * OC, bias, phases, channels, own, taps, codes,
                        n0, n1, oh0, oh1, ow0, v0, min(channels[1], v0 + share))
 

@@ -9,6 +9,7 @@ The code for each number of taps is compiled when a convolution first needs it: 
 """
 
 import functools
+import threading
 
 import numpy as np
 from llvmlite import ir
@@ -16,7 +17,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
-from fastconv.kernels.apart import Apart, parameter_types
+from fastconv.kernels.apart import Apart, call_code, parameter_types
 from fastconv.kernels.host import Host
 from fastconv.kernels.jit import device
 from fastconv.kernels.processor import LATE_MEMORY, VECTOR_BYTES, VECTOR_REGISTERS
@@ -36,11 +37,11 @@ LEAST_ROWS = tuple((most + 1) // 2 for most in MOST_ROWS)
 class _RowTile:
     """Emits the body of `row_tile` for one number of rows."""
 
-    def __init__(self, builder, v, vectors, taps, pointers, strides, cols, accumulate, over):
+    def __init__(self, builder, v, vectors, taps, pointers, strides, cols, over):
         self.builder, self.v, self.vectors, self.taps = builder, v, vectors, taps
         self.pa, self.pb, self.pc, self.pi = pointers
         self.am, self.bn, self.bt, self.cm, self.cn = strides
-        self.count, self.accumulate, self.over = cols, accumulate, over
+        self.count, self.over = cols, over
 
     def at(self, pointer, *terms):
         """The pointer moved by a sum of stride * index."""
@@ -54,14 +55,9 @@ class _RowTile:
         cells = [(m, n) for m in range(rows) for n in range(self.vectors)]
         sums = {cell: cgutils.alloca_once(builder, v.type) for cell in cells}  # LLVM promotes these to registers
         results = [self.at(self.pc, (self.cm, m), (self.cn, n)) for m, n in cells]
-        with builder.if_else(builder.icmp_signed("!=", self.accumulate, ir.Constant(I64, 0))) as (then, otherwise):
-            with then:
-                for cell, place in zip(cells, results, strict=True):
-                    builder.store(v.load(place, self.count), sums[cell])
-            with otherwise:
-                starts = [v.load(builder.gep(self.pi, [ir.Constant(I64, n * v.lanes)]), self.count) for n in range(self.vectors)]
-                for m, n in cells:
-                    builder.store(starts[n], sums[m, n])
+        starts = [v.load(builder.gep(self.pi, [ir.Constant(I64, n * v.lanes)]), self.count) for n in range(self.vectors)]
+        for m, n in cells:
+            builder.store(starts[n], sums[m, n])
         S, a_s, b_s, T, a_t, b_t, K = self.over
         with rolled_loop(builder, S) as s, rolled_loop(builder, T) as t:
             a, b = self.at(self.pa, (a_s, s), (a_t, t)), self.at(self.pb, (b_s, s), (b_t, t))
@@ -93,24 +89,24 @@ class _RowTile:
 
 
 @intrinsic(prefer_literal=True)
-def row_tile(typingctx, rows, NV, TAPS, A, a, am, B, b, bn, bt, C, c, cm, cn, cols, init, i, accumulate, over):
+def row_tile(typingctx, rows, NV, TAPS, A, a, am, B, b, bn, bt, C, c, cm, cn, cols, init, i, over):
     """C[m, v] = start[m, v] + sum over (s, t, k) and taps of A[m + tap; s, t, k] * B[v; s, t, k, tap], for `rows` m and NV vectors v.
 
     `over` = (S, as, bs, T, at, bt, K): element (m; s, t, k) of A is a scalar at A[a + m*am + s*as + t*at + k], vector (v; s, t, k, tap) of
     B starts at B[b + v*bn + s*bs + t*bt + k*lanes + tap*bt], vector (m, v) of C at C[c + m*cm + v*cn]. `start` is the vector v from init[i]
-    on for every row, or C itself where `accumulate` is not 0. NV and TAPS are integer literals, arrays are pointers; of a single vector
-    the lanes from `cols` on are neither read nor written. LEAST_ROWS[TAPS] <= rows <= MOST_ROWS[TAPS].
+    on for every row. NV and TAPS are integer literals, arrays are pointers; of a single vector the lanes from `cols` on are neither read
+    nor written. LEAST_ROWS[TAPS] <= rows <= MOST_ROWS[TAPS].
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, TAPS)):
         return None
     vectors, taps, n = NV.literal_value, TAPS.literal_value, types.intp
-    signature = types.void(n, NV, TAPS, A, n, n, B, n, n, n, C, n, n, n, n, init, n, n, types.UniTuple(n, 7))
+    signature = types.void(n, NV, TAPS, A, n, n, B, n, n, n, C, n, n, n, n, init, n, types.UniTuple(n, 7))
 
     def codegen(context, builder, signature, args):
-        rows, _, _, pa, a, am, pb, b, bn, bt, pc, c, cm, cn, cols, pi, i, accumulate, over = args
+        rows, _, _, pa, a, am, pb, b, bn, bt, pc, c, cm, cn, cols, pi, i, over = args
         pointers = [builder.gep(pointer, [index]) for pointer, index in ((pa, a), (pb, b), (pc, c), (pi, i))]
         v, over = Vector(builder, A.dtype), cgutils.unpack_tuple(builder, over, 7)
-        body = _RowTile(builder, v, vectors, taps, pointers, (am, bn, bt, cm, cn), cols if vectors == 1 else None, accumulate, over)
+        body = _RowTile(builder, v, vectors, taps, pointers, (am, bn, bt, cm, cn), cols if vectors == 1 else None, over)
         done = builder.append_basic_block("tile.done")
         jump = builder.switch(rows, done)
         for count in range(LEAST_ROWS[taps], MOST_ROWS[taps] + 1):
@@ -125,7 +121,7 @@ def row_tile(typingctx, rows, NV, TAPS, A, a, am, B, b, bn, bt, C, c, cm, cn, co
     return signature, codegen
 
 
-PARAMETERS = "ipipiipiiiipi" + "i" * 7
+PARAMETERS = "ipipiipiiiip" + "i" * 7
 """Of the code for a number of taps, as `Apart` has them."""
 
 
@@ -133,7 +129,7 @@ PARAMETERS = "ipipiipiiiipi" + "i" * 7
 def _code(TAPS):
     """The code for so many taps."""
 
-    def row_tiles(M, A, am, B, bn, bt, C, cm, cn, vectors, cols, init, accumulate, S, a_s, b_s, T, a_t, b_t, K):
+    def row_tiles(M, A, am, B, bn, bt, C, cm, cn, vectors, cols, init, S, a_s, b_s, T, a_t, b_t, K):
         lanes, over, v = VECTOR_BYTES // itemsize(A), (S, a_s, b_s, T, a_t, b_t, K), 0
         parts = (M + MOST_ROWS[TAPS] - 1) // MOST_ROWS[TAPS]
         while v < vectors:
@@ -142,12 +138,12 @@ def _code(TAPS):
                 rows = (M - m) // (parts - part)
                 if wide == 2:
                     row_tile(
-                        rows, 2, TAPS, A, m * am, am, B, v * bn, bn, bt, C, m * cm + v * cn, cm, cn, cols, init, v * lanes, accumulate, over
+                        rows, 2, TAPS, A, m * am, am, B, v * bn, bn, bt, C, m * cm + v * cn, cm, cn, cols, init, v * lanes, over
                     )
                 else:
                     rest = cols - v * lanes
                     row_tile(
-                        rows, 1, TAPS, A, m * am, am, B, v * bn, bn, bt, C, m * cm + v * cn, cm, cn, rest, init, v * lanes, accumulate, over
+                        rows, 1, TAPS, A, m * am, am, B, v * bn, bn, bt, C, m * cm + v * cn, cm, cn, rest, init, v * lanes, over
                     )
                 m += rows
             v += max(1, wide)
@@ -164,35 +160,36 @@ NO_CODES = np.zeros(MOST_TAPS + 1, np.int64)
 """For convolutions that leave these tiles alone."""
 
 
+_providing = threading.Lock()
+
+
 @Host
 def provide(codes, taps, dtype):
-    """Let there be code for so many taps. As kernels, it is not called while these are only listed, to be compiled elsewhere."""
-    codes[taps] = _code(taps).address(from_dtype(dtype))
+    """Let there be code for so many taps. Called as a kernel is, for nothing is to be compiled where kernels are only listed."""
+    with _providing:
+        codes[taps] = _code(taps).address(from_dtype(dtype))
 
 
 @device
-def has_code(taps, across, stride, dilation):
-    """Whether there is code for rows of so many taps, moved by `stride`, and `across` outputs, also without an odd last one of these."""
+def suits_rows(taps, across, stride, dilation):
+    """Whether these tiles do for rows of so many taps, moved by `stride`, and `across` outputs, also without an odd last one of these."""
     return stride == 1 and dilation == 1 and 2 <= taps <= MOST_TAPS and across // 2 * 2 >= LEAST_ROWS[taps]
 
 
 @intrinsic
-def row_tiles(typingctx, address, M, A, a, am, B, b, bn, bt, C, c, cm, cn, vectors, cols, init, i, accumulate, over):
+def row_tiles(typingctx, address, M, A, a, am, B, b, bn, bt, C, c, cm, cn, vectors, cols, init, i, over):
     """A block of M >= LEAST_ROWS rows and `vectors` vectors of columns, `cols` columns in all, by the code at `address`.
 
     Arguments are those of `row_tile`; the last vector is cut off at `cols`.
     """
     n = types.intp
-    signature = types.void(n, n, A, n, n, B, n, n, n, C, n, n, n, n, n, init, n, n, types.UniTuple(n, 7))
+    signature = types.void(n, n, A, n, n, B, n, n, n, C, n, n, n, n, n, init, n, types.UniTuple(n, 7))
     parameters = parameter_types(PARAMETERS, A.dtype)
 
     def codegen(context, builder, signature, args):
-        convention = context.call_conv
-        function = convention.get_function_type(types.void, parameters).as_pointer()
-        arguments = flat_arguments(context, builder, signature, args)
-        status, _ = convention.call_function(builder, builder.inttoptr(arguments[0], function), types.void, parameters, arguments[1:])
-        with cgutils.if_unlikely(builder, status.is_error):
-            convention.return_status_propagate(builder, status)
+        function = context.call_conv.get_function_type(types.void, parameters).as_pointer()
+        address, *arguments = flat_arguments(context, builder, signature, args)
+        call_code(context, builder, builder.inttoptr(address, function), parameters, arguments)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -1,11 +1,10 @@
 """Losses: a number that says how wrong a prediction is, and its gradient."""
 
-from operator import is_
 from typing import Any
 
 from fastconv.functional.arrays import plain
 from fastconv.functional.cross_entropy import CrossEntropy
-from fastconv.functional.loss import BinaryCrossEntropy, BinaryCrossEntropyWithLogits, SquaredError
+from fastconv.functional.loss import BinaryCrossEntropy, BinaryCrossEntropyWithLogits, Checked, SquaredError
 from fastconv.functional.options import choice, number
 from fastconv.nn.module import Module
 from fastconv.nn.recording import recording
@@ -29,19 +28,20 @@ class Loss(Module):
 
     def forward(self, prediction, target):
         options, saved, checked = self._options(), self._saved, None
-        if saved and all(map(is_, options.values(), saved[1].values())):
-            checked = saved[0].again(prediction, target)
+        if saved and isinstance(saved[0], Checked):
+            checked = saved[0].again(prediction, target, options)
         if checked is None:
             checked = self._checked(prediction, target, **options)
+            checked.options = options
         loss = self._value(checked)
-        self.remember(checked, options)
+        self.remember(checked)
         return loss
 
     def _value(self, checked):
         return checked.loss()
 
     def backward(self, grad_output=None):
-        checked, _ = self.recall()
+        (checked,) = self.recall()
         return checked.gradient(grad_output)
 
     def extra_repr(self):

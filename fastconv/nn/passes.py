@@ -152,7 +152,7 @@ class Passes:
         self.trained = [i for i, gradient in enumerate(gradients) if gradient is not None]
         self.output_shape, self.output_dtype, self.channels_last = output.shape, output.dtype, memory_of(output) is not output
         roots = tuple(map(memory_of, (twin.input, output, twin.grad_output, *(gradients[i] for i in self.trained))))
-        if any(root is None for root in roots):
+        if any(root is None for root in roots) or any(memory_of(gradients[i]) is not gradients[i] for i in self.trained):
             raise Unfit("a result is not in the order of memory")
         self.makers = [_maker(root) for root in (roots[1], *roots[3:])]
         roots, fixed = noted(roots), noted((*twin.weights, *twin.buffers))

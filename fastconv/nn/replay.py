@@ -49,6 +49,11 @@ def forward(model, input):
         return None
     steps = vars(model).get("_steps")
     if steps is None or steps.are_outdated(model):
+        if steps is not None and steps.lock.acquire(blocking=False):
+            try:
+                steps.settle(model)
+            finally:
+                steps.lock.release()
         steps = vars(model)["_steps"] = Steps(model)
     if not steps.lock.acquire(blocking=False):
         return None  # another thread is in here, or a signal has come
@@ -121,12 +126,12 @@ class Steps:
         if known.tape is None:
             return None
         if not known.tape.is_ready():
-            known.tape.settle((model, *self.modules))
+            self.settle(model)
             if known.tape.misses > MISSES or known.tape.passes.lost:
                 known.steps, known.tape = 0, None
                 self.patience *= 2
             return None
-        if not known.tape.placed:
+        if not known.tape.last.placed:
             known.tape.place((model, *self.modules))
         return known.tape.forward(array)
 
@@ -134,14 +139,18 @@ class Steps:
         """An input of another form has come, or modes may have changed."""
         key = None if form is None else (*form, model.training, *map(_training, self.modules))
         if key != self.key:
-            if self.last is not None and self.last.tape is not None:
-                self.last.tape.settle((model, *self.modules))
+            self.settle(model)
             if key is not None and key not in self.known:
                 if len(self.known) >= FORMS:
                     del self.known[next(iter(self.known))]
                 self.known[key] = Known(form[-1])
             self.key, self.last = key, None if key is None else self.known[key]
         self.form = form
+
+    def settle(self, model):
+        """Leave what layers remember of the last step to them."""
+        if self.last is not None and self.last.tape is not None:
+            self.last.tape.settle((model, *self.modules))
 
     def _make_tape(self, model, input):
         try:
@@ -160,21 +169,47 @@ class Steps:
             return False
         if known.winograd == get_winograd() and not self.are_outdated(model) and known.tape.backward(grad_output):
             return True
-        known.tape.settle((model, *self.modules))
+        self.settle(model)
         return False
 
 
-class Seen(Later):
-    """What the module of that number remembers of the last step of a tape, which does not refer to this."""
+class Last:
+    """The last forward pass of a tape, as long as a module may ask what it remembers of it. Modules refer to this, not to the tape.
 
-    def __init__(self, tape, number):
-        self.tape, self.number = tape, number
+    Attributes
+    ----------
+    placed : bool
+        Whether in all modules that remember something there stands a `Seen` of this.
+    """
+
+    def __init__(self):
+        self.placed, self.passes, self.roots, self.remembered = False, None, None, None
+
+    def begin(self):
+        """Nobody shall ask while a pass is under way, nor after one that was interrupted."""
+        self.passes = self.roots = self.remembered = None
+
+    def end(self, passes, roots):
+        self.passes, self.roots = passes, roots
+
+    def values(self, number):
+        """What a module, of that number among those `remembering`, remembers; None after the backward pass."""
+        if self.remembered is None and self.roots is not None:
+            self.remembered = self.passes.values(self.roots)
+        return None if self.remembered is None else self.remembered[number]
+
+
+class Seen(Later):
+    """What the module of that number remembers of a `Last` pass."""
+
+    def __init__(self, last, number):
+        self.last, self.number = last, number
 
     def values(self):
-        return self.tape.values(self.number)
+        return self.last.values(self.number)
 
     def leave(self):
-        self.tape.placed = False
+        self.last.placed = False
 
 
 class Tape:
@@ -187,7 +222,8 @@ class Tape:
         self.passes, self.lock = Passes(model, input), lock
         self.parameters, self.buffers = tuple(model.parameters()), tuple(model.buffers())
         self.trained = [self.parameters[i] for i in self.passes.trained]
-        self.placed, self.misses, self.bound_at, self.gradients = False, 0, None, []
+        self.last, self.misses, self.bound_at, self.gradients = Last(), 0, None, []
+        self.keeps_gradients = sum(parameter.data.nbytes for parameter in self.trained) <= KEPT_GRADIENTS
         self.leave()
         if not self.is_ready():
             raise Unfit("its arrays are not in the order of memory")
@@ -214,53 +250,50 @@ class Tape:
 
     def leave(self):
         """A step is over, with both passes or without."""
-        self.roots = self.remembered = None
+        self.last.begin()
         self.passes.leave()
 
     def release(self):
         """Give up what can be given back to the system, when nobody is in the middle of a step."""
         if self.lock.acquire(blocking=False):
             try:
+                self.gradients = []
                 self.passes.lose()
             finally:
                 self.lock.release()
 
-    def values(self, number):
-        """What a module, of that number among those `remembering`, remembers of the last forward pass; None after the backward pass."""
-        if self.remembered is None and self.roots is not None:
-            self.remembered = self.passes.values(self.roots)
-        return None if self.remembered is None else self.remembered[number]
-
     def place(self, modules):
         """Let each module that remembers something refer to here for it; `modules` are all of the network's."""
-        for number, i in enumerate(self.passes.remembering):
-            modules[i].keep(Seen(self, number))
-        self.placed = True
+        seen = [Seen(self.last, number) for number in range(len(self.passes.remembering))]
+        own = [modules[i] for i in self.passes.remembering]
+        for module, its in zip(own, seen, strict=True):
+            module.keep(its)
+        self.last.placed = all(vars(module).get("_saved") is its for module, its in zip(own, seen, strict=True))
 
     def settle(self, modules):
         """Leave a step to the layers' own Python: what they remember, they shall hold themselves."""
         for i in self.passes.remembering:
             seen = vars(modules[i]).get("_saved")
-            if type(seen) is Seen and seen.tape is self:
+            if type(seen) is Seen and seen.last is self.last:
                 modules[i].keep(seen.values())
         self.leave()
 
     def forward(self, array):
         """The output for an input in the order of its memory."""
-        passes, self.roots, self.remembered = self.passes, None, None  # also for whoever asks for them after an interruption
+        passes = self.passes
+        self.last.begin()
         roots = [array, passes.makers[0]()]
         passes.forward(roots)
-        self.roots = roots if passes.needs_output else [array, None]
+        self.last.end(passes, roots if passes.needs_output else [array, None])
         return passes.output(roots[1])
 
     def _gradients(self):
         """New arrays for the gradients of parameters; of a small network those of the step before which nobody has, nor a view of them."""
         makers = self.passes.makers[1:]
+        if not self.keeps_gradients:
+            return [make() for make in makers]
         if not self.gradients:
-            gradients = [make() for make in makers]
-            if sum(gradient.nbytes for gradient in gradients) <= KEPT_GRADIENTS:
-                self.gradients = gradients
-            return gradients
+            self.gradients = [make() for make in makers]
         for i, count in enumerate(map(getrefcount, self.gradients)):
             if count > FREE:
                 self.gradients[i] = makers[i]()
@@ -268,8 +301,8 @@ class Tape:
 
     def backward(self, grad_output):
         """Whether the gradients of the parameters could be added up."""
-        passes, roots = self.passes, self.roots
-        if roots is None or not self.placed:  # where one layer has seen something else since
+        passes, roots = self.passes, self.last.roots
+        if roots is None or not self.last.placed:  # where one layer has seen something else since
             return False
         if type(grad_output) is not np.ndarray or grad_output.shape != passes.output_shape or grad_output.dtype != passes.output_dtype:
             return False
@@ -278,7 +311,7 @@ class Tape:
             return False
         gradient = contiguous(grad_output.transpose(0, 2, 3, 1) if passes.channels_last else grad_output)
         gradients = self._gradients()
-        self.roots = self.remembered = None  # also for whoever tries again after an interruption
+        self.last.begin()
         passes.backward([*roots, gradient, *gradients])
         for parameter, gradient in zip(self.trained, gradients, strict=True):
             if parameter.grad is None:

@@ -39,6 +39,7 @@ class Adam(Optimizer):
     """
 
     decoupled = False
+    _counts = True
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
@@ -58,9 +59,9 @@ class Adam(Optimizer):
         return "exp_avg", "exp_avg_sq"
 
     def _numbers(self, group, row):
-        row.state["step"] = step = row.state.get("step", 0) + 1
-        beta1, beta2 = group["betas"]
-        return group["lr"] / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+        step = row.state.get("step", 0) + 1
+        beta1, beta2 = (float(beta) for beta in group["betas"])
+        return float(group["lr"]) / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
 
     def _launch(self, group, size, *arguments):
         lr, eps, decay = float(group["lr"]), float(group["eps"]), float(group["weight_decay"])

@@ -1,7 +1,7 @@
 """Where the arrays of many parameters lie, so that one call of a kernel changes them all.
 
-NumPy takes a microsecond to tell an address, as long as the call of a kernel, so it is asked only when an array is another one than at the
-step before: parameters and an optimizer's state stay, and so do the gradients of small networks (`nn.replay`).
+NumPy takes a microsecond to tell an address, half as long as the call of a kernel takes, so it is asked only when an array is another one
+than at the step before: parameters and an optimizer's state stay, and so do the gradients of small networks (`nn.replay`).
 """
 
 import functools
@@ -9,7 +9,17 @@ import weakref
 
 import numpy as np
 
+from fastconv.errors import ArgumentError
+from fastconv.functional.arrays import contiguous, plain
 from fastconv.kernels.vector import BLOCK
+
+
+def _address(array):
+    return array.__array_interface__["data"][0]
+
+
+def _nobody():
+    """A reference to no gradient."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -20,24 +30,56 @@ def _jobs(sizes):
 
 
 class Row:
-    """A parameter's arrays, all C-contiguous and of one dtype. Its gradient is not held, so that others can see whether anybody has it.
+    """A parameter's arrays, all C-contiguous and of one dtype.
+
+    Its gradient is not held: the network that has made it looks whether anybody has it, before it writes the next one there.
 
     Attributes
     ----------
+    state : dict
+        The parameter's, which gets new arrays `named` only when a step is done.
     new : bool
-        Whether it had no state before this step.
+        Whether the parameter had no state before this step.
+    places : ndarray of shape (2 + arrays of the state,), int64
+        Addresses of gradient, data and state; a row of a `Table`.
     """
 
-    __slots__ = ("data", "gradient", "named", "new", "state")
+    __slots__ = ("data", "dtype", "gradient", "named", "new", "places", "shape", "state")
 
-    def __init__(self, data, gradient, state, names, new):
-        self.data, self.gradient, self.state, self.new = data, weakref.ref(gradient), state, new
-        self.named = [(name, state[name]) for name in names]
+    def __init__(self, data, state, names):
+        if not data.flags.writeable:
+            raise ArgumentError(f"a parameter's data must be writable, got a read-only array of shape {data.shape}")
+        self.data, self.shape, self.dtype, self.gradient, self.places = data, data.shape, data.dtype, _nobody, None
+        self.state, self.new = {} if state is None else state, not state
+        self.named = {name: _buffer(self.state, name, data) for name in names}
 
-    def addresses(self):
-        """Of gradient, data and state."""
-        arrays = [self.gradient(), self.data, *[array for _, array in self.named]]
-        return [array.__array_interface__["data"][0] for array in arrays]
+    def addresses(self, names):
+        return [0, _address(self.data), *[_address(self.named[name]) for name in names]]
+
+    def point_to(self, gradient):
+        """Let the first address be that of the gradient, if it fits. Returns it, or a copy that a kernel can take."""
+        gradient = plain("grad", gradient)
+        if gradient.shape != self.shape or gradient.dtype != self.dtype:
+            raise ArgumentError(f"grad must be {self.dtype} of shape {self.shape}, got {gradient.dtype} of shape {gradient.shape}")
+        gradient = contiguous(gradient)
+        self.gradient = _nobody  # whatever interrupts
+        self.places[0] = _address(gradient)
+        self.gradient = weakref.ref(gradient)
+        return gradient
+
+
+def _buffer(state, name, data):
+    """The flat array `name` of a parameter's state, or zeros."""
+    buffer = state.get(name)
+    if buffer is None:
+        return np.zeros(data.size, data.dtype)
+    if plain(name, buffer).size != data.size or buffer.dtype != data.dtype:
+        raise ArgumentError(
+            f"a parameter changed from {buffer.size} numbers of {buffer.dtype} to {data.size} of {data.dtype}: make a new optimizer"
+        )
+    if not buffer.flags.carray:
+        raise ArgumentError(f"the state's {name} must be C-contiguous and writable, got strides {buffer.strides}")
+    return buffer
 
 
 class Table:
@@ -54,9 +96,11 @@ class Table:
         Elements of all rows.
     """
 
-    def __init__(self, rows):
+    def __init__(self, names, rows):
         self.rows, self.like = rows, np.empty(0, rows[0].data.dtype)
-        self.places = np.array([row.addresses() for row in rows], np.int64)
+        self.places = np.array([row.addresses(names) for row in rows], np.int64)
+        for row, places in zip(rows, self.places, strict=True):
+            row.places = places
         sizes = tuple([row.data.size for row in rows])
         self.jobs, self.size = _jobs(sizes), sum(sizes)
         self._given, self._numbers = None, None
@@ -71,24 +115,32 @@ class Table:
 
 
 class Layout:
-    """Rows of some parameters, in order, and the tables of each dtype among them; `names` are those of the state's arrays."""
+    """Rows of some parameters, in order, and the tables of each dtype among them; `names` are those of the state's arrays that the kernel
+    takes, and may come twice. It `is_fresh` until a step is done, and all arrays of its rows are in the state."""
 
-    def __init__(self, names, rows):
-        self.names, self.rows = names, rows
-        self.tables = [Table([row for row in rows if row.data.dtype == dtype]) for dtype in {row.data.dtype for row in rows}]
+    def __init__(self, names, parameters, states):
+        self.is_fresh, self.names, self.rows = True, names, [Row(parameter.data, states.get(parameter), names) for parameter in parameters]
+        dtypes = {row.data.dtype for row in self.rows}
+        self.tables = [Table(names, [row for row in self.rows if row.data.dtype == dtype]) for dtype in dtypes]
 
-    def __reduce__(self):
-        return Layout, ((), ())  # a copy's arrays lie elsewhere
-
-    def is_of(self, names, parameters, gradients, states):
+    def is_of(self, names, parameters, states):
         """Whether it is of those parameters still; `states` has a dict for each that has one."""
         if self.names != names or len(self.rows) != len(parameters):
             return False
-        for row, parameter, gradient in zip(self.rows, parameters, gradients, strict=True):
+        for row, parameter in zip(self.rows, parameters, strict=True):
             state = row.state
-            if row.gradient() is not gradient or row.data is not parameter.data or states.get(parameter) is not state:
+            if row.data is not parameter.data or states.get(parameter) is not state:
                 return False
-            for name, array in row.named:
+            for name, array in row.named.items():
                 if state.get(name) is not array:
                     return False
         return True
+
+    def take(self, gradients):
+        """Find out where the gradients lie. Returns those that kernels read, which must be held until they have."""
+        taken = []
+        for row, gradient in zip(self.rows, gradients, strict=True):
+            if row.gradient() is not gradient or gradient.shape != row.shape or gradient.dtype is not row.dtype:
+                gradient = row.point_to(gradient)
+            taken.append(gradient)
+        return taken

@@ -5,18 +5,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from fastconv.errors import ArgumentError, ArgumentTypeError
-from fastconv.functional.arrays import contiguous, plain
 from fastconv.nn.module import Module
 from fastconv.nn.parameter import Parameter
-from fastconv.optim.layout import Layout, Row
+from fastconv.optim.layout import Layout
 
 
 class Optimizer:
     """Base class of the optimizers.
 
-    A subclass writes `_check(options)`, which normalises the options of a group, `_arrays(group)`, the names of the arrays that a parameter
-    of the group has as its state, `_numbers(group, row)`, the kernel's row of numbers for this step of one parameter, as a tuple, and
-    `_launch(group, size, *arguments)`, which calls the kernel for parameters of `size` numbers in all.
+    A subclass writes `_check(options)`, which normalises the options of a group, `_arrays(group)`, the names of the arrays of a parameter's
+    state in the order in which the kernel takes them, `_numbers(group, row)`, the kernel's numbers for one parameter, a `Row`, as a tuple,
+    and `_launch(group, size, *arguments)`, which calls the kernel for parameters of `size` numbers in all. Where it `_counts`, "step" in
+    the state is the number of steps before this one.
 
     Parameters
     ----------
@@ -31,11 +31,13 @@ class Optimizer:
         Flat arrays and the number of steps.
     """
 
+    _counts = False
+
     def __init__(self, params, defaults):
         self.defaults = self._check(dict(defaults))
         self.param_groups = []
         self.state = {}
-        self._layouts = {}  # by number of group
+        self._layouts = []  # of each group, at the last step
         if isinstance(params, (Parameter, Module, Mapping, np.ndarray, str)):
             raise ArgumentTypeError(f"params must be an iterable of Parameters or of dicts, got {type(params).__name__}")
         params = list(params)
@@ -98,24 +100,37 @@ class Optimizer:
         ValueError, TypeError
             When a gradient or the optimizer's state does not fit its parameter.
         """
-        for number, group in enumerate(self.param_groups):
+        layouts, taken = [], []
+        for number, group in enumerate(self.param_groups):  # all is checked before anything is changed
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            gradients = [parameter.grad for parameter in parameters]  # held until kernels are done with them
-            names, layout = self._arrays(group), self._layouts.get(number)
-            if layout is None or not layout.is_of(names, parameters, gradients, self.state):
-                gradients = list(map(_gradient, parameters))  # all are checked before anything is changed
-                layout = Layout(names, [self._row(names, *given) for given in zip(parameters, gradients, strict=True)])
-                self._layouts[number] = layout
+            names, layout = self._arrays(group), self._layouts[number] if number < len(self._layouts) else None
+            if layout is None or not layout.is_of(names, parameters, self.state):
+                layout = Layout(names, parameters, self.state)
+            layouts.append((layout, parameters))
+            taken.append(layout.take([parameter.grad for parameter in parameters]))  # held until kernels are done with them
+        for group, (layout, parameters) in zip(self.param_groups, layouts, strict=True):
             for table in layout.tables:
                 numbers = table.numbers([self._numbers(group, row) for row in table.rows])
                 self._launch(group, table.size, table.like, table.places, numbers, table.jobs)
+            self._note(layout, parameters)
+        self._layouts = [layout for layout, _ in layouts]
 
-    def _row(self, names, parameter, gradient):
-        state = self.state.setdefault(parameter, {})
-        new = not state
-        for name in names:
-            _provide(state, name, parameter.data)
-        return Row(parameter.data, gradient, state, names, new)
+    def _note(self, layout, parameters):
+        """Let the state be that after a step."""
+        if layout.is_fresh:
+            for parameter, row in zip(parameters, layout.rows, strict=True):
+                row.state.update(row.named)
+                self.state[parameter], row.new = row.state, False
+            layout.is_fresh = False
+        if self._counts:
+            for row in layout.rows:
+                row.state["step"] = row.state.get("step", 0) + 1
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_layouts"}
+
+    def __setstate__(self, state):
+        vars(self).update(state, _layouts=[])  # a copy's arrays lie elsewhere
 
     def state_dict(self):
         """Return everything that `load_state_dict` needs to go on from here, in PyTorch's form.
@@ -172,27 +187,6 @@ class Optimizer:
             for group in self.param_groups
         )
         return f"{type(self).__name__}({'; '.join(groups)})"
-
-
-def _gradient(parameter):
-    """The gradient of a parameter as an array that fits its data, and that a kernel can take."""
-    grad, data = plain("grad", parameter.grad), parameter.data
-    if grad.shape != data.shape or grad.dtype != data.dtype:
-        raise ArgumentError(f"grad must be {data.dtype} of shape {data.shape}, got {grad.dtype} of shape {grad.shape}")
-    return contiguous(grad)
-
-
-def _provide(state, name, data):
-    """Let a parameter's state have a flat array `name`, zeros at first."""
-    array = state.setdefault(name, None)
-    if array is None:
-        state[name] = np.zeros(data.size, data.dtype)
-    elif plain(name, array).size != data.size or array.dtype != data.dtype:
-        raise ArgumentError(
-            f"a parameter changed from {array.size} numbers of {array.dtype} to {data.size} of {data.dtype}: make a new optimizer"
-        )
-    elif not array.flags.carray:
-        raise ArgumentError(f"the state's {name} must be C-contiguous and writable, got strides {array.strides}")
 
 
 def _restored(name, value, parameter):

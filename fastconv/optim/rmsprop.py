@@ -38,6 +38,8 @@ class RMSprop(Optimizer):
     T. Tieleman, G. Hinton, "Neural networks for machine learning", lecture 6.5, 2012; centered: A. Graves, arXiv 1308.0850, section 4.1.
     """
 
+    _counts = True
+
     def __init__(self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False):
         super().__init__(
             params, {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay, "momentum": momentum, "centered": centered}
@@ -54,7 +56,6 @@ class RMSprop(Optimizer):
         return "square_avg", "grad_avg" if group["centered"] else "square_avg", "momentum_buffer" if group["momentum"] else "square_avg"
 
     def _numbers(self, group, row):
-        row.state["step"] = row.state.get("step", 0) + 1
         return ()
 
     def _launch(self, group, size, *arguments):

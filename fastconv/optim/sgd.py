@@ -55,8 +55,7 @@ class SGD(Optimizer):
         return ("momentum_buffer",) if group["momentum"] else ()
 
     def _numbers(self, group, row):
-        new, row.new = row.new, False
-        return (1.0 if new else 1.0 - group["dampening"],)
+        return (1.0 if row.new else 1.0 - group["dampening"],)
 
     def _launch(self, group, size, *arguments):
         lr, decay, momentum = float(group["lr"]), float(group["weight_decay"]), float(group["momentum"])
