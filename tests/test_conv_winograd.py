@@ -523,6 +523,7 @@ def test_the_rule_counts_what_is_left(rng):
     assert not pays(64, 6, 28, 5)
     assert pays(8, 128, 28, groups=4)
     assert not pays(8, 128, 28, groups=32)
+    assert winograd_cost.pays(shapes.conv2d((64, 96, 27, 27), (256, 48, 5, 5), 1, 2, 1, 2), "forward")
     assert pays(16, 128, 56, stride=2)
     assert not pays(16, 64, 28, stride=2)  # tiles beyond the border
     assert not pays(64, 16, 32, stride=2)
