@@ -70,7 +70,7 @@ else:
     FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), STRIDED, FEW_TILES, STRIDED, grouped=1.2, half=1.28, rows=(0.8, 1.0))
     INPUT = Pass(
         Costs(0.9, 340, 330, 1140, 6_700_000), Costs(1.55, 850, 350, 180, 34_000_000), FEW_TILES, Costs(1.17, 7180, 32, 56, 125_000),
-        grouped=1.1, half=1.56, rows=(0.75, 0.95),
+        grouped=1.1, half=1.56, rows=(0.75, 0.96),
     )  # fmt: skip
     WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), STRIDED_WEIGHT, Costs(1.9, 0, 0, 290, 0), STRIDED_WEIGHT, grouped=0.76, half=0.47)
 
