@@ -21,11 +21,10 @@ from fastconv.kernels.apart import Apart, call_code, parameter_types
 from fastconv.kernels.host import Host
 from fastconv.kernels.jit import device
 from fastconv.kernels.processor import LATE_MEMORY, VECTOR_BYTES, VECTOR_REGISTERS
-from fastconv.kernels.simd import GROUP, I64, Vector, flat_arguments, itemsize, opaque, rolled_loop
+from fastconv.kernels.simd import GROUP, I64, Vector, flat_arguments, itemsize, moved, opaque, rolled_loop, switch
 
 MOST_TAPS = 9 if LATE_MEMORY else 0
 """Taps of a row, at most. Where arithmetic is slower than reading, as on a Zen 4 or with AVX2, nothing is lost by reading again."""
-
 
 MOST_ROWS = tuple((VECTOR_REGISTERS - 2) // 2 - taps for taps in range(MOST_TAPS + 1))
 """Rows of the tallest tile of so many taps: sums and filters, two vectors wide, and two numbers of the input just fit into registers."""
@@ -44,11 +43,7 @@ class _RowTile:
         self.count, self.over = cols, over
 
     def at(self, pointer, *terms):
-        """The pointer moved by a sum of stride * index."""
-        for stride, index in terms:
-            offset = self.builder.mul(stride, index if isinstance(index, ir.Value) else ir.Constant(I64, index))
-            pointer = self.builder.gep(pointer, [offset])
-        return pointer
+        return moved(self.builder, pointer, *terms)
 
     def emit(self, rows):
         builder, v = self.builder, self.v
@@ -107,15 +102,7 @@ def row_tile(typingctx, rows, NV, TAPS, A, a, am, B, b, bn, bt, C, c, cm, cn, co
         pointers = [builder.gep(pointer, [index]) for pointer, index in ((pa, a), (pb, b), (pc, c), (pi, i))]
         v, over = Vector(builder, A.dtype), cgutils.unpack_tuple(builder, over, 7)
         body = _RowTile(builder, v, vectors, taps, pointers, (am, bn, bt, cm, cn), cols if vectors == 1 else None, over)
-        done = builder.append_basic_block("tile.done")
-        jump = builder.switch(rows, done)
-        for count in range(LEAST_ROWS[taps], MOST_ROWS[taps] + 1):
-            block = builder.append_basic_block(f"tile.{count}")
-            jump.add_case(ir.Constant(I64, count), block)
-            builder.position_at_end(block)
-            body.emit(count)
-            builder.branch(done)
-        builder.position_at_end(done)
+        switch(builder, rows, MOST_ROWS[taps], body.emit, LEAST_ROWS[taps])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -155,10 +142,8 @@ def _code(TAPS):
 CODES = {size: np.zeros(MOST_TAPS + 1, np.int64) for size in (4, 8)}
 """For each size of a number, and number of taps, the address of the code, 0 while it is not there."""
 
-
 NO_CODES = np.zeros(MOST_TAPS + 1, np.int64)
 """For convolutions that leave these tiles alone."""
-
 
 _providing = threading.Lock()
 

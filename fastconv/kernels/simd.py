@@ -95,11 +95,19 @@ def rolled_loop(builder, count):
     builder.position_at_end(done)
 
 
-def switch(builder, rows, most, emit):
-    """Code for every number of rows, 1 to `most`, each emitted by `emit`, and a jump to that of `rows`."""
+def moved(builder, pointer, *terms):
+    """The pointer moved by a sum of stride * index."""
+    for stride, index in terms:
+        offset = builder.mul(stride, index if isinstance(index, ir.Value) else ir.Constant(I64, index))
+        pointer = builder.gep(pointer, [offset])
+    return pointer
+
+
+def switch(builder, rows, most, emit, least=1):
+    """Code for every number of rows, `least` to `most`, each emitted by `emit`, and a jump to that of `rows`."""
     done = builder.append_basic_block("tile.done")
     jump = builder.switch(rows, done)
-    for count in range(1, most + 1):
+    for count in range(least, most + 1):
         block = builder.append_basic_block(f"tile.{count}")
         jump.add_case(ir.Constant(I64, count), block)
         builder.position_at_end(block)
@@ -171,11 +179,7 @@ class _Tile:
         self.count = cols if masked else None
 
     def at(self, pointer, *terms):
-        """The pointer moved by a sum of stride * index."""
-        for stride, index in terms:
-            offset = self.builder.mul(stride, index if isinstance(index, ir.Value) else ir.Constant(I64, index))
-            pointer = self.builder.gep(pointer, [offset])
-        return pointer
+        return moved(self.builder, pointer, *terms)
 
     def anew(self, value):
         """The same integer, from which addresses are computed anew wherever they are needed.
