@@ -10,8 +10,9 @@ from checks import assert_same_bits, small_integers
 from fastconv import functional as F
 from fastconv import reference, set_num_threads, set_winograd, shapes
 from fastconv.errors import ArgumentError
-from fastconv.functional import conv_direct, conv_few, conv_few_inputs, conv_im2col, conv_lanes, conv_pooled, conv_tiles
+from fastconv.functional import conv_direct, conv_few, conv_few_inputs, conv_im2col, conv_lanes, conv_pooled, conv_rows_weight, conv_tiles
 from fastconv.functional.conv import conv2d_relu_max_pool2d, conv2d_relu_max_pool2d_backward
+from fastconv.functional.linear import PARTS
 from fastconv.kernels import simd, strided, tiles
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.kernels.row_tile import MOST_TAPS
@@ -21,6 +22,7 @@ from fastconv.memory import empty
 IMAGES, ROWS, LANES = "conv_images.convolve", "conv_direct.convolve", "conv_lanes.convolve"
 FOUR, DEPTHWISE, DEPTHWISE_WEIGHT = "conv_depthwise.convolve_by_four", "conv_depthwise.convolve", "conv_depthwise_weight.backward_weight"
 FEW_INPUT, FEW_WEIGHT, WEIGHT = "conv_few.backward_input", "conv_few.backward_weight", "conv_direct_weight.backward_weight"
+WEIGHT_ROWS = "conv_rows_weight.backward_weight" if MOST_TAPS else WEIGHT
 LANES_WEIGHT, CLEARED = "conv_lanes_weight.backward_weight", "strided.clear_unseen"
 PATCHES, PATCHES_INPUT, PRODUCT, PRODUCT_WEIGHT = (
     "conv_im2col.im2col",
@@ -30,21 +32,21 @@ PATCHES, PATCHES_INPUT, PRODUCT, PRODUCT_WEIGHT = (
 )
 CASES = {
     "small images": ((27, 5, 5, 5), (17, 5, 3, 3), {"padding": 1}, (IMAGES, "", FEW_WEIGHT)),
-    "8 small images": ((8, 33, 5, 5), (100, 33, 3, 3), {"padding": 1}, (IMAGES, ROWS, WEIGHT)),
+    "8 small images": ((8, 33, 5, 5), (100, 33, 3, 3), {"padding": 1}, (IMAGES, ROWS, WEIGHT_ROWS)),
     "few small images": ((8, 5, 8, 8), (9, 5, 3, 3), {"padding": 1}, (ROWS, "", FEW_WEIGHT)),
-    "7 small images": ((7, 33, 7, 7), (40, 33, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
-    "small images without a border": ((27, 34, 7, 7), (40, 34, 3, 3), {}, (ROWS, IMAGES, WEIGHT)),
+    "7 small images": ((7, 33, 7, 7), (40, 33, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT_ROWS)),
+    "small images without a border": ((27, 34, 7, 7), (40, 34, 3, 3), {}, (ROWS, IMAGES, WEIGHT_ROWS)),
     "small images in groups": ((27, 12, 6, 4), (21, 4, 3, 2), {"padding": 1, "groups": 3}, (IMAGES, ROWS, WEIGHT)),
     "small images in groups, rows": ((27, 12, 6, 7), (21, 4, 3, 2), {"padding": (1, 0), "groups": 3}, (ROWS, IMAGES, WEIGHT)),
     "small images strided": ((27, 6, 9, 11), (18, 6, 3, 3), {"stride": (2, 3), "padding": 2}, (IMAGES, "", FEW_WEIGHT)),
     "small images asymmetric": ((27, 6, 9, 5), (18, 6, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, "", FEW_WEIGHT)),
-    "small images asymmetric, more channels": ((27, 17, 9, 5), (18, 17, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, ROWS, WEIGHT)),
+    "small images asymmetric, more channels": ((27, 17, 9, 5), (18, 17, 2, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, ROWS, WEIGHT_ROWS)),
     "small images with rows dilated": ((27, 6, 9, 9), (18, 6, 3, 3), {"dilation": (2, 1), "padding": 2}, (IMAGES, "", FEW_WEIGHT)),
     "small images dilated": ((27, 6, 9, 9), (18, 6, 3, 3), {"dilation": 2, "padding": 2}, (ROWS, ROWS, WEIGHT)),
     "filter larger than the image": ((27, 6, 3, 2), (18, 6, 5, 5), {"padding": 2}, (IMAGES, "", FEW_WEIGHT)),
     "filter larger than the image, more channels": ((27, 17, 3, 2), (18, 17, 5, 5), {"padding": 2}, (IMAGES, IMAGES, WEIGHT)),
     "padding beyond the filter": ((27, 6, 4, 4), (18, 6, 2, 2), {"padding": 4}, (IMAGES, "", FEW_WEIGHT)),
-    "padding beyond the filter, more channels": ((27, 17, 4, 4), (18, 17, 2, 2), {"padding": 4}, (IMAGES, ROWS, WEIGHT)),
+    "padding beyond the filter, more channels": ((27, 17, 4, 4), (18, 17, 2, 2), {"padding": 4}, (IMAGES, ROWS, WEIGHT_ROWS)),
     "one channel": ((3, 1, 20, 21), (6, 1, 5, 5), {"padding": 2}, (ROWS, "", FEW_WEIGHT)),
     "first layer of whole vectors": ((3, 3, 19, 18), (32, 3, 3, 3), {"padding": 1}, (ROWS, "", WEIGHT)),
     "first layer in groups": ((2, 6, 19, 23), (64, 3, 3, 3), {"stride": 2, "groups": 2}, (ROWS, "", WEIGHT)),
@@ -67,8 +69,8 @@ CASES = {
     "1x1 strided, crowded gradient": ((2, 20, 8, 14), (1024, 20, 1, 1), {"stride": 2}, (PRODUCT, CLEARED, PRODUCT_WEIGHT)),
     "1x1 strided, one image": ((1, 20, 25, 29), (33, 20, 1, 1), {"stride": (2, 3)}, (PRODUCT, CLEARED, WEIGHT)),
     "strided far": ((2, 20, 30, 31), (20, 20, 3, 2), {"stride": (5, 4), "padding": (1, 3)}, (ROWS, ROWS, WEIGHT)),
-    "small images strided, many channels": ((27, 40, 9, 7), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (IMAGES, IMAGES, WEIGHT)),
-    "small images strided, wider": ((27, 40, 9, 18), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (ROWS, ROWS, WEIGHT)),
+    "small images strided, many channels": ((27, 40, 9, 7), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (IMAGES, IMAGES, WEIGHT_ROWS)),
+    "small images strided, wider": ((27, 40, 9, 18), (50, 40, 3, 3), {"stride": 2, "padding": 1}, (ROWS, ROWS, WEIGHT_ROWS)),
     "few channels strided": ((3, 2, 39, 35), (8, 2, 7, 7), {"stride": 2, "padding": 3}, (ROWS, "", "")),
     "few channels in bands of rows": ((9, 3, 61, 30), (8, 3, 7, 7), {"stride": (2, 3), "padding": 3}, ("", "", "")),
     "images as lanes": ((35, 3, 11, 6), (67, 3, 3, 4), {"padding": ((1, 0), (3, 2))}, (IMAGES, "", WEIGHT)),
@@ -89,17 +91,17 @@ CASES = {
     ),
     "images as lanes, rows dilated": ((9, 40, 7, 23), (5, 40, 3, 3), {"padding": 2, "dilation": (3, 1)}, (LANES, ROWS, FEW_WEIGHT)),
     "images as lanes, filter larger": ((17, 2, 3, 2), (7, 2, 5, 4), {"padding": 3}, (LANES, "", FEW_WEIGHT)),
-    "weight gradient cut by both channels": ((2, 130, 9, 9), (147, 130, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
-    "weight gradient cut by images": ((37, 17, 18, 18), (19, 17, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
-    "weight gradient of one image": ((1, 48, 40, 19), (50, 48, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT)),
-    "weight gradient in groups": ((3, 66, 18, 18), (98, 33, 3, 3), {"groups": 2}, (ROWS, ROWS, WEIGHT)),
+    "weight gradient cut by both channels": ((2, 130, 9, 9), (147, 130, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT_ROWS)),
+    "weight gradient cut by images": ((37, 17, 18, 18), (19, 17, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT_ROWS)),
+    "weight gradient of one image": ((1, 48, 40, 19), (50, 48, 3, 3), {"padding": 1}, (ROWS, ROWS, WEIGHT_ROWS)),
+    "weight gradient in groups": ((3, 66, 18, 18), (98, 33, 3, 3), {"groups": 2}, (ROWS, ROWS, WEIGHT_ROWS)),
     "dilated far": ((2, 70, 17, 19), (40, 70, 3, 3), {"dilation": 12, "padding": 12}, (ROWS, ROWS, WEIGHT)),
     "dilated far, strided": ((2, 9, 40, 43), (35, 9, 3, 4), {"dilation": (9, 5), "stride": (1, 2), "padding": (8, 7)}, (ROWS, "", WEIGHT)),
     "dilated far, in groups": ((1, 40, 33, 20), (68, 20, 4, 3), {"dilation": (6, 7), "padding": (9, 3), "groups": 2}, (ROWS, ROWS, WEIGHT)),
     "dilated beyond the image": ((2, 5, 9, 8), (18, 5, 3, 3), {"dilation": 9, "padding": 10}, (ROWS, ROWS, WEIGHT)),
     "long rows": ((1, 18, 3, 1100), (35, 18, 2, 5), {"stride": (1, 2), "padding": (0, 2)}, (ROWS, ROWS, WEIGHT)),
     "one long row dilated": ((2, 33, 1, 700), (20, 33, 1, 3), {"dilation": 5, "padding": (0, 5)}, (ROWS, ROWS, WEIGHT)),
-    "one column": ((5, 20, 50, 1), (35, 20, 9, 1), {"padding": (4, 0)}, (ROWS, ROWS, WEIGHT)),
+    "one column": ((5, 20, 50, 1), (35, 20, 9, 1), {"padding": (4, 0)}, (ROWS, ROWS, WEIGHT_ROWS)),
     "one column, strided": ((4, 4, 61, 1), (9, 4, 6, 1), {"stride": (2, 3), "dilation": (3, 2), "padding": (5, 0)}, (ROWS, "", "")),
     "one column, in groups": ((2, 6, 40, 1), (9, 2, 5, 1), {"padding": (2, 0), "groups": 3}, ("", "", "")),
     "one column, depthwise": ((2, 19, 40, 1), (19, 1, 5, 1), {"padding": (2, 0), "groups": 19}, (DEPTHWISE, DEPTHWISE, DEPTHWISE_WEIGHT)),
@@ -161,6 +163,18 @@ def test_against_the_reference(name, dtype, rng, kernels_called):
         set_num_threads(1)
         assert_same_bits(compute(), result)
         set_num_threads(2)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[3][2] == WEIGHT_ROWS])
+def test_weight_gradients_that_read_each_tap(name, rng, kernels_called, monkeypatch):
+    """As processors that read faster do it, and all do with few channels."""
+    monkeypatch.setattr(conv_rows_weight, "fits_weight", lambda *arguments: False)
+    input_shape, weight_shape, options, _ = CASES[name]
+    x, w = small_integers(rng, input_shape, np.float32), np.zeros(weight_shape, np.float32)
+    grad_output = small_integers(rng, reference.conv2d(x, w, None, **options).shape, np.float32)
+    result = F.conv2d_backward(grad_output, x, w, **options, algorithm="direct", output_mask=(False, True, False))[1]
+    assert np.array_equal(result, reference.conv2d_backward_weight(grad_output, x, w.shape, **options))
+    assert WEIGHT in kernels_called
 
 
 FEW = [name for name, (input, weight, options, _) in CASES.items() if input[1] * 4 <= conv_few_inputs.LINE and "groups" not in options]
@@ -272,7 +286,30 @@ def test_every_cut_of_the_weight_gradient(cut, monkeypatch, rng):
     grad_output = small_integers(rng, (37, 65, 18, 18), np.float32)
     expected = reference.conv2d_backward_weight(grad_output, x, w.shape, padding=1)
     monkeypatch.setattr(conv_direct, "_weight_jobs", lambda *arguments: cut)
+    monkeypatch.setattr(conv_rows_weight, "fits_weight", lambda *arguments: False)
     result = F.conv2d_backward(grad_output, x, w, padding=1, algorithm="direct", output_mask=(False, True, False))[1]
+    assert np.array_equal(result, expected)
+
+
+@pytest.mark.skipif(MOST_TAPS == 0, reason="this processor reads the input again for each tap")
+@pytest.mark.parametrize(
+    "cut", [(1, 1, 18, 1, 6, 3), (2, 1, 4, 1, 4, 2), (3, 2, 18, 1, 4, 1), (5, 3, 18, 1, 2, 3), (37, 1, 7, 1, 2, 3), (5, 1, 1, 3, 2, 2)]
+)
+@pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2}, {"dilation": 2, "padding": ((2, 0), (3, 1))}], ids=str)
+def test_every_cut_of_the_weight_gradient_by_rows(cut, options, monkeypatch, rng, kernels_called):
+    """(splits, images, rows, parts of the columns, share, own)."""
+    x, w = small_integers(rng, (37, 33, 18, 18), np.float32), np.zeros((65, 33, 3, 3), np.float32)
+    grad_output = small_integers(rng, reference.conv2d(x, w, None, **options).shape, np.float32)
+    expected = reference.conv2d_backward_weight(grad_output, x, w.shape, **options)
+    own_cut = conv_rows_weight._cut
+
+    def changed(g, itemsize):
+        shape, _, (*_, together) = own_cut(g, itemsize)
+        return shape, cut[0], (*cut[1:], together)
+
+    monkeypatch.setattr(conv_rows_weight, "_cut", changed)
+    result = F.conv2d_backward(grad_output, x, w, **options, algorithm="direct", output_mask=(False, True, False))[1]
+    assert "conv_rows_weight.backward_weight" in kernels_called
     assert np.array_equal(result, expected)
 
 
@@ -344,8 +381,8 @@ def test_jobs_of_the_weight_gradient_fit(N, channels, size):
     assert 1 <= own <= CB
     jobs = splits * -(-vectors // share) * -(-CB // own)
     most = N * -(-vectors // 2) * CB  # of whole images
-    assert jobs >= min(conv_direct.PARTS, most) // 2
-    assert splits == 1 or splits * np.prod(packed) * 4 <= conv_direct.PART_BYTES
+    assert jobs >= min(PARTS, most) // 2
+    assert splits == 1 or splits * np.prod(packed) * 4 <= conv_rows_weight.PART_BYTES
 
 
 # input, output channels, kernel, padding

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fastconv import functional as F
-from fastconv.functional import conv_tiles
-from fastconv.kernels import row_tile
+from fastconv.functional import conv_rows_weight, conv_tiles
+from fastconv.kernels import row_tile, row_tile_weight
 from fastconv.shapes import conv2d
 
 TAPS = range(2, max(10, row_tile.MOST_TAPS + 2))
@@ -51,3 +51,36 @@ def test_maxima_are_those_of_the_convolution(rng, taps):
         y, _, _ = F.conv.conv2d_relu_max_pool2d(x, weight, bias, 1, 0, 1, 1, "direct")
         expected = F.max_pool2d(F.relu(F.conv2d(x, weight, bias, algorithm="direct")), 2)
         np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("taps", TAPS)
+def test_weight_gradients_of_every_length(rng, taps, stride, dilation, dtype):
+    """Parts of many numbers of channels, two vectors of output channels, one, and a part of one, and rows that end at every turn."""
+    lanes = row_tile.VECTOR_BYTES // np.dtype(dtype).itemsize
+    for across in range(1, 2 * taps + 9):
+        channels, out = lanes + across % (lanes + 1), (lanes, 2 * lanes, 3, 3 * lanes + 1, 2 * lanes - 1)[across % 5]
+        groups, rows = 2 if across % 3 == 0 else 1, 1 + across % 3
+        width = (across - 1) * stride + (taps - 1) * dilation + 1
+        left = min(2, width - 1)
+        x = rng.standard_normal((2, groups * channels, rows + 4, width - left)).astype(dtype)
+        weight = np.zeros((groups * out, channels, rows, taps), dtype)
+        options = {"padding": ((1, 0), (left, 0)), "groups": groups, "stride": (1, stride), "dilation": (1, dilation)}
+        grad_output = rng.standard_normal((2, groups * out, 6, across)).astype(dtype)
+        options["output_mask"] = (False, True, False)
+        gradient = F.conv2d_backward(grad_output, x, weight, algorithm="direct", **options)[1]
+        exact = (a.astype(np.float64) for a in (grad_output, x, weight))
+        expected = F.conv2d_backward(*exact, algorithm="loops", **options)[1]
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=np.finfo(dtype).eps * 64 * abs(expected).max())
+
+
+@pytest.mark.skipif(row_tile.MOST_TAPS == 0, reason="this processor takes simd.tile for all")
+def test_which_weight_gradients_take_them():
+    def fits(width, taps, stride=1, dilation=1, channels=32):
+        return conv_rows_weight.fits_weight(conv2d((1, channels, 20, width), (40, channels, 3, taps), (1, stride), 0, (1, dilation), 1), 4)
+
+    assert fits(40, 3) and fits(4, 3) and fits(40, 3, 2) and fits(40, 3, 1, 2) and fits(40, row_tile.MOST_TAPS)
+    assert not any([fits(3, 3), fits(40, 1), fits(40, 2, 2), fits(40, row_tile.MOST_TAPS + 1), fits(40, 3, 3), fits(40, 3, 2, 2)])
+    assert fits(40, 3, channels=16) and not fits(40, 3, channels=15) and not fits(40, 3, 2, channels=16)
+    assert [row_tile_weight.most_channels.py_func(taps, 1, 2) for taps in (2, 3, 5, 7)] == [6, 4, 2, 1]

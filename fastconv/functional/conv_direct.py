@@ -2,11 +2,10 @@
 
 import dataclasses
 import functools
-import math
 
 import numpy as np
 
-from fastconv.functional import conv_depthwise, conv_few, conv_few_inputs, conv_grouped, conv_im2col, conv_lanes
+from fastconv.functional import conv_depthwise, conv_few, conv_few_inputs, conv_grouped, conv_im2col, conv_lanes, conv_rows_weight
 from fastconv.functional.arrays import swapped, zeros
 from fastconv.functional.conv_tiles import (
     LOW_TILES,
@@ -23,7 +22,6 @@ from fastconv.functional.conv_tiles import (
     packed_channels,
 )
 from fastconv.functional.linear import (
-    PARTS,
     pixels_times_transposed,
     times,
     times_into_pixels,
@@ -37,9 +35,6 @@ from fastconv.kernels.conv_direct import ROW
 from fastconv.kernels.dense import CROWDED
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty
-
-PART_BYTES = 1 << 23
-"""All private copies of a weight's gradient together."""
 
 WEIGHT_BLOCK_BYTES = VECTOR_BYTES if LOW_TILES else 256
 """Channels of a panel's block for weight gradients: where registers are 16, blocks of 128 bytes take 4 to 8 % longer than one vector."""
@@ -218,6 +213,8 @@ def backward_weight(g, x, grad_output):
         return conv_lanes.backward_weight(g, x, grad_output)
     if conv_few.fits_weight(g, x.itemsize):
         return conv_few.backward_weight(g, x, grad_output)
+    if conv_rows_weight.fits_weight(g, x.itemsize):
+        return conv_rows_weight.backward_weight(g, x, grad_output)
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
     *blocks, BC = packed_channels(g.groups, OCG, ICG, x.itemsize, WEIGHT_BLOCK_BYTES)
     shape = *blocks, g.KH, g.KW, BC, VECTOR_BYTES // x.itemsize
@@ -231,34 +228,14 @@ def backward_weight(g, x, grad_output):
 
 @functools.lru_cache(maxsize=1024)
 def _weight_jobs(g, packed_shape, itemsize):
-    """How the weight gradient is cut into PARTS jobs or more: splits, and (images, rows, columns, share, own) of the kernel.
-
-    Every job copies the input of its channels and the gradient of its vectors, every split has a weight's gradient of its own: the cut
-    that moves the fewest bytes is the best.
-    """
-    groups, vectors, CB = packed_shape[:3]
-    part = math.prod(packed_shape) * itemsize
-    input_bytes, gradient_bytes = (g.N * pixels * itemsize for pixels in (g.IC * g.H * g.W, g.OC * g.OH * g.OW))
-    units = g.N * -(-g.OH * g.OW // (4 * PIXELS))  # an image, or some rows of a large one
-    cuts = [
-        (shares * input_bytes + owners * gradient_bytes + 4 * splits * part, splits, -(-vectors // shares), -(-CB // owners))
-        for shares in _halvings(vectors // 2)
-        for owners in _halvings(CB)
-        for splits in _halvings(min(units, PART_BYTES // part))
-        if splits * groups * shares * owners >= PARTS
-    ]
-    _, splits, share, own = min(cuts, default=(0, max(1, min(units, PART_BYTES // part)), 2, 1))
+    """How the weight gradient is cut into jobs: splits, and (images, rows, columns, share, own) of the kernel."""
+    splits, share, own = conv_rows_weight.shares(g, packed_shape, itemsize)
     columns = columns_of_job(g.OW)
     row_bytes = ((columns - 1) * g.SW + (g.KW - 1) * g.DW + 1) * own * packed_shape[5] * itemsize
     if columns < g.OW:
-        return splits, 1, 1, columns, share + share % 2, own
+        return splits, 1, 1, columns, share, own
     rows = max(1, min(g.OH, -(-2 * PIXELS // g.OW), (PANEL_BYTES // row_bytes - (g.KH - 1) * g.DH - 1) // g.SH + 1))
     rows = -(-g.OH // -(-g.OH // rows))
     image_bytes = ((rows - 1) * g.SH + (g.KH - 1) * g.DH + 1) * row_bytes
     images = max(1, min(-(-g.N // splits), PIXELS // (rows * g.OW), PANEL_BYTES // image_bytes)) if rows == g.OH else 1
-    return splits, images, rows, columns, share + share % 2, own
-
-
-def _halvings(n):
-    """1, 2, 4, ... up to n, at least 1."""
-    return [1 << i for i in range(max(1, n).bit_length())]
+    return splits, images, rows, columns, share, own

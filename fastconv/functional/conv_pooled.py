@@ -4,7 +4,8 @@ import functools
 import math
 
 from fastconv.functional import conv_direct
-from fastconv.functional.conv_direct import PART_BYTES, PARTS
+from fastconv.functional.conv_rows_weight import PART_BYTES
+from fastconv.functional.linear import PARTS
 from fastconv.kernels import conv_pooled
 from fastconv.kernels.processor import VECTOR_BYTES
 from fastconv.memory import empty

@@ -225,7 +225,7 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize, 
         by_input=by_input,
         window=window,
         taps=taps,
-        codes=row_tile.CODES[itemsize] if row_taps else row_tile.NO_CODES,
+        codes=row_tile.CODES.addresses[itemsize] if row_taps else row_tile.NO_CODES,
         row_taps=row_taps,
         steps=(YSH, YSW),
         cut=(*cut, _share(N, OH, OW, cut, vectors)),
@@ -262,8 +262,7 @@ def input_plans(g, itemsize):
 def packed(plan, weight):
     """The weight in the order in which kernels read it, phase after phase; the code that reads it is there from now on."""
     for taps in plan.row_taps:
-        if not plan.codes[taps]:
-            row_tile.provide(0, plan.codes, taps, weight.dtype)
+        row_tile.CODES.provide(taps, weight.dtype)
     result = empty((plan.size,), weight.dtype)
     conv_direct.pack(plan.size, weight, result, plan.table, plan.channels, plan.by_input)
     return result

@@ -29,13 +29,13 @@ LOW = 7
 
 
 @device
-def _pack_gradient(packed, p, g, source, pixels, OC, cols, wide, size):
-    """`cols` channels of each pixel into `wide` vectors: vector v of pixel q at packed[p + v*size + q*lanes], zeros in the tail."""
+def pack_gradient(packed, p, g, source, pixels, OC, cols, wide, vector, pixel):
+    """`cols` channels of each pixel into `wide` vectors: vector v of pixel q at packed[p + v*vector + q*pixel], zeros in the tail."""
     L = lanes(g)
     for v in range(wide):
         own = min(L, cols - v * L)
         for q in range(pixels):
-            store(packed, p + v * size + q * L, load(g, source + q * OC + v * L, own), L)
+            store(packed, p + v * vector + q * pixel, load(g, source + q * OC + v * L, own), L)
 
 
 @device
@@ -100,8 +100,8 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, columns, share, ow
             source = ((n0 * OH + oh0) * OW + ow0) * OC + group * OCG + v * L
             if not plain:
                 for n in range(n0, n1):
-                    _pack_gradient(packed, (n - n0) * pixels * L, g, source + (n - n0) * OH * OW * OC, pixels, OC,
-                                  min(wide * L, OCG - v * L), wide, (n1 - n0) * pixels * L)
+                    pack_gradient(packed, (n - n0) * pixels * L, g, source + (n - n0) * OH * OW * OC, pixels, OC,
+                                  min(wide * L, OCG - v * L), wide, (n1 - n0) * pixels * L, L)
             for kh in range(KH):
                 top = oh0 * SH + kh * DH - PT
                 low, high = clip(top, SH, oh1 - oh0, H)

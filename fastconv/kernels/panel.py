@@ -6,7 +6,8 @@ from numba.extending import intrinsic
 from fastconv.kernels.apart import Apart
 from fastconv.kernels.jit import device
 from fastconv.kernels.tiles import call_apart
-from fastconv.kernels.vector_memory import copy, zero
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import copy, load, store, zero
 
 
 @device
@@ -38,7 +39,29 @@ def _fill_panel(panel, x, n, ih0, rows, H, W, C, c0, channels, BC, left, width):
         p += width * BC
 
 
+def _fill_panels(panel, size, x, n, ih0, rows, H, W, C, c0, channels, BC, left, width):
+    first, last, L = min(width, max(0, left)), max(0, min(width, W + left)), lanes(x)
+    whole, panels = channels // L if BC == L else 0, (channels + BC - 1) // BC
+    for ih in range(ih0, ih0 + rows):
+        p = (ih - ih0) * width * BC
+        if ih < 0 or ih >= H:
+            for k in range(panels):
+                zero(panel, p + k * size, width * BC)
+            continue
+        for k in range(panels):
+            zero(panel, p + k * size, first * BC)
+            zero(panel, p + k * size + max(first, last) * BC, (width - max(first, last)) * BC)
+        source = ((n * H + ih) * W + first - left) * C + c0
+        for column in range(first, last):
+            i, q = source + (column - first) * C, p + column * BC
+            for k in range(whole):
+                store(panel, q + k * size, load(x, i + k * L, L), L)
+            for k in range(whole, panels):
+                store(panel, q + k * size, load(x, i + k * BC, min(BC, channels - k * BC)), BC)
+
+
 PANEL = Apart(_fill_panel, "pp" + "i" * 11)
+PANELS = Apart(_fill_panels, "pip" + "i" * 11)
 
 
 @intrinsic
@@ -48,3 +71,9 @@ def fill_panel(typingctx, panel, p, x, i, n, ih0, rows, H, W, C, c0, channels, B
     Column 0 of the panel is column -left of the image; what lies outside the image or beyond the channels becomes 0.
     """
     return call_apart(PANEL, (panel, types.intp, x, *[types.intp] * 12), x)
+
+
+@intrinsic
+def fill_panels(typingctx, panel, p, size, x, i, n, ih0, rows, H, W, C, c0, channels, BC, left, width):
+    """As `fill_panel`, for blocks of BC channels, at most a vector, each into a panel of its own, `size` numbers after the one before."""
+    return call_apart(PANELS, (panel, types.intp, types.intp, x, *[types.intp] * 12), x)

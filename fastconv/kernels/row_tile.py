@@ -8,20 +8,16 @@ output channels and from 165 to 185 with two; between registers it does 204 (til
 The code for each number of taps is compiled when a convolution first needs it: kernels get its address.
 """
 
-import functools
-import threading
-
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
-from numba.np.numpy_support import from_dtype
 
-from fastconv.kernels.apart import Apart, call_code, parameter_types
-from fastconv.kernels.host import Host
+from fastconv.kernels.apart import Apart
+from fastconv.kernels.by_need import ByNeed, call_address
 from fastconv.kernels.jit import device
 from fastconv.kernels.processor import LATE_MEMORY, VECTOR_BYTES, VECTOR_REGISTERS
-from fastconv.kernels.simd import GROUP, I64, Vector, flat_arguments, itemsize, moved, opaque, rolled_loop, switch
+from fastconv.kernels.simd import GROUP, I64, Vector, itemsize, moved, opaque, rolled_loop, switch
 
 MOST_TAPS = 9 if LATE_MEMORY else 0
 """Taps of a row, at most. Where arithmetic is slower than reading, as on a Zen 4 or with AVX2, nothing is lost by reading again."""
@@ -112,8 +108,7 @@ PARAMETERS = "ipipiipiiiip" + "i" * 7
 """Of the code for a number of taps, as `Apart` has them."""
 
 
-@functools.cache
-def _code(TAPS):
+def _make(TAPS):
     """The code for so many taps."""
 
     def row_tiles(M, A, am, B, bn, bt, C, cm, cn, vectors, cols, init, S, a_s, b_s, T, a_t, b_t, K):
@@ -139,20 +134,11 @@ def _code(TAPS):
     return Apart(row_tiles, PARAMETERS)
 
 
-CODES = {size: np.zeros(MOST_TAPS + 1, np.int64) for size in (4, 8)}
-"""For each size of a number, and number of taps, the address of the code, 0 while it is not there."""
+CODES = ByNeed(_make, MOST_TAPS + 1)
+"""The code for each number of taps."""
 
 NO_CODES = np.zeros(MOST_TAPS + 1, np.int64)
 """For convolutions that leave these tiles alone."""
-
-_providing = threading.Lock()
-
-
-@Host
-def provide(codes, taps, dtype):
-    """Let there be code for so many taps. Called as a kernel is, for nothing is to be compiled where kernels are only listed."""
-    with _providing:
-        codes[taps] = _code(taps).address(from_dtype(dtype))
 
 
 @device
@@ -168,13 +154,4 @@ def row_tiles(typingctx, address, M, A, a, am, B, b, bn, bt, C, c, cm, cn, vecto
     Arguments are those of `row_tile`; the last vector is cut off at `cols`.
     """
     n = types.intp
-    signature = types.void(n, n, A, n, n, B, n, n, n, C, n, n, n, n, n, init, n, types.UniTuple(n, 7))
-    parameters = parameter_types(PARAMETERS, A.dtype)
-
-    def codegen(context, builder, signature, args):
-        function = context.call_conv.get_function_type(types.void, parameters).as_pointer()
-        address, *arguments = flat_arguments(context, builder, signature, args)
-        call_code(context, builder, builder.inttoptr(address, function), parameters, arguments)
-        return context.get_dummy_value()
-
-    return signature, codegen
+    return call_address(PARAMETERS, A, (n, A, n, n, B, n, n, n, C, n, n, n, n, n, init, n, types.UniTuple(n, 7)))

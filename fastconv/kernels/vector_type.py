@@ -142,8 +142,9 @@ for _op in {**_FLOAT_OPERATORS, **_INT_OPERATORS, **_COMPARISONS}:
     _register(_op)
 
 
-def prefetch_line(builder, pointer, to_write=0):
-    """Emit a request for the line of memory at the pointer, with `to_write` 1 one that takes it from all other processors."""
+def prefetch_line(builder, pointer, to_write=0, into=3):
+    """Emit a request for the line of memory at the pointer, with `to_write` 1 one that takes it from all other processors; `into` 3 brings
+    it into all caches, 2 into all but the first."""
     pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
-    intent, all_caches, data = ir.Constant(I32, to_write), ir.Constant(I32, 3), ir.Constant(I32, 1)
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, intent, all_caches, data])
+    intent, caches, data = ir.Constant(I32, to_write), ir.Constant(I32, into), ir.Constant(I32, 1)
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, intent, caches, data])
