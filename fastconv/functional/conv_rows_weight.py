@@ -13,6 +13,10 @@ from fastconv.memory import empty
 PART_BYTES = 1 << 23
 """All private copies of a weight's gradient together."""
 
+JOB_FLOPS = 1 << 24
+"""Floating-point operations of a job, at least, where the work is more than two of them. With 16 jobs for any work 2 to 60 million
+operations took 3 to 40 % longer."""
+
 UNIT = 4 * conv_tiles.PIXELS
 """Pixels of the output of which one split's part of the sum has some, at least."""
 
@@ -59,7 +63,8 @@ def _cut(g, itemsize):
 
 
 def shares(g, packed_shape, itemsize):
-    """How a weight gradient of `packed_shape` is cut into PARTS jobs or more: splits, vectors of a job, an even number, and its blocks.
+    """How a weight gradient of `packed_shape` is cut into PARTS jobs or more, a small one into as many as it is worth: splits, vectors of a
+    job, an even number, and its blocks.
 
     Every job copies the input of its channels and the gradient of its vectors, every split has a weight's gradient of its own: the cut
     that moves the fewest bytes is the best.
@@ -68,12 +73,13 @@ def shares(g, packed_shape, itemsize):
     part = math.prod(packed_shape) * itemsize
     input_bytes, gradient_bytes = (g.N * pixels * itemsize for pixels in (g.IC * g.H * g.W, g.OC * g.OH * g.OW))
     units = g.N * -(-g.OH * g.OW // UNIT)  # an image, or some rows of a large one
+    jobs = max(2, min(PARTS, g.flops // JOB_FLOPS))
     cuts = [
         (shares * input_bytes + owners * gradient_bytes + 4 * splits * part, splits, -(-vectors // shares), -(-CB // owners))
         for shares in _halvings(vectors // 2)
         for owners in _halvings(CB)
         for splits in _halvings(min(units, PART_BYTES // part))
-        if splits * groups * shares * owners >= PARTS
+        if splits * groups * shares * owners >= jobs
     ]
     _, splits, share, own = min(cuts, default=(0, max(1, min(units, PART_BYTES // part)), 2, 1))
     return splits, share + share % 2, own

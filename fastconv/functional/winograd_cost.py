@@ -9,7 +9,7 @@ one, on the average of 1,300 geometries. The numbers for processors with ADDERS 
 import functools
 from typing import NamedTuple
 
-from fastconv.functional import conv_few_inputs, conv_grouped, conv_lanes
+from fastconv.functional import conv_few_inputs, conv_grouped, conv_lanes, conv_rows_weight
 from fastconv.functional.arrays import whole
 from fastconv.functional.conv_tiles import forward_plan, input_plans
 from fastconv.functional.winograd_geometry import (
@@ -24,6 +24,7 @@ from fastconv.functional.winograd_geometry import (
     stride_of,
 )
 from fastconv.kernels.processor import ADDERS, VECTOR_BYTES
+from fastconv.kernels.row_tile import MOST_TAPS
 
 ITEMSIZE = 4
 """Of float32: `auto` takes this algorithm for nothing else."""
@@ -48,7 +49,8 @@ class Pass(NamedTuple):
 
     That may be more than 1: without a neighbour, it has tiles half as wide.
 
-    `rows` are direct's multiply-adds with stride 1 and with stride 2 where tiles are those of kernels.row_tile, in terms of the others'.
+    `rows` are direct's multiply-adds with stride 1 and with stride 2 where tiles are those of kernels.row_tile, or of row_tile_weight, in
+    terms of the others'.
     """
 
     plain: Costs
@@ -72,7 +74,8 @@ else:
         Costs(0.9, 340, 330, 1140, 6_700_000), Costs(1.55, 850, 350, 180, 34_000_000), FEW_TILES, Costs(1.17, 7180, 32, 56, 125_000),
         grouped=1.1, half=1.56, rows=(0.75, 0.96),
     )  # fmt: skip
-    WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), STRIDED_WEIGHT, Costs(1.9, 0, 0, 290, 0), STRIDED_WEIGHT, grouped=0.76, half=0.47)
+    FEW_FOR_WEIGHT = Costs(1.9, 0, 0, 290, 0)
+    WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), STRIDED_WEIGHT, FEW_FOR_WEIGHT, STRIDED_WEIGHT, grouped=0.76, half=0.47, rows=(1.0, 0.8))
 
 WEIGHT_TILES, WEIGHT_CHANNELS = 128, 16 * LANES
 """Up to so many tiles, and from so many input and output channels on, a weight gradient costs as one of few tiles."""
@@ -86,8 +89,9 @@ IMAGES_AS_LANES = 1.1
 FEW_INPUTS, FEW_INPUTS_STRIDED = 1.25, 0.86
 """Multiply-adds as conv_few_inputs counts them in one of these; with 3 x 3 at stride 2 its ways take longer than it counts."""
 
-STRIDED_WEIGHT_CALL = 0 if ADDERS else 2_700_000
-"""What a call of direct's weight gradient costs more than one of this algorithm with stride 2, but no more than its multiply-adds."""
+STRIDED_WEIGHT_CALL, STRIDED_ROWS_CALL = 0 if ADDERS or MOST_TAPS else 2_700_000, 3_500_000
+"""What a call of direct's weight gradient costs more than one of this algorithm with stride 2, but no more than its multiply-adds; and
+with the tiles of kernels.row_tile_weight, but no more than twice these."""
 
 FEWEST_CHANNELS = 8
 """Channels of a group from which on it may pay: all are read with the pixels of a tile, so these lie far apart."""
@@ -136,6 +140,13 @@ def _by_rows(g, of_pass, plans):
     return of_pass.rows[stride_of(g) > 1]
 
 
+def _direct_weight(g):
+    """What the weight gradient costs with direct's tiles."""
+    cost, by_rows = _direct(g, WEIGHT, g.OC // g.groups), conv_rows_weight.fits_weight(g, ITEMSIZE)
+    call, most = (STRIDED_ROWS_CALL, 2 * cost) if by_rows else (STRIDED_WEIGHT_CALL, cost)
+    return cost * (WEIGHT.rows[stride_of(g) > 1] if by_rows else 1.0) + (min(most, call) if _strided(g) else 0)
+
+
 def _strided(g):
     """Whether the filters of 3 x 3 move by two, as they are."""
     return stride_of(g) == 2 and not deepened(g)
@@ -173,8 +184,7 @@ def _others(g, wanted):
             return _by_rows(g, INPUT, input_plans(g, ITEMSIZE)) * _direct(g, INPUT, g.IC // g.groups)
         return few / (FEW_INPUTS_STRIDED if _strided(g) else FEW_INPUTS)
     if wanted == "weight":
-        cost = _direct(g, WEIGHT, g.OC // g.groups)
-        return cost + min(cost, STRIDED_WEIGHT_CALL) if _strided(g) else cost
+        return _direct_weight(g)
     if conv_lanes.fits_forward(g, ITEMSIZE):
         return IMAGES_AS_LANES * (g.flops // 2) / g.OC * max(conv_lanes.FEWEST_ROWS, g.OC)
     return _by_rows(g, FORWARD, (forward_plan(g, ITEMSIZE),)) * _direct(g, FORWARD, g.OC // g.groups)
