@@ -7,7 +7,7 @@ from fastconv.functional import conv_tiles
 from fastconv.functional.linear import PARTS
 from fastconv.kernels import conv_direct_weight, conv_rows_weight, row_tile_weight
 from fastconv.kernels.processor import VECTOR_BYTES
-from fastconv.kernels.row_tile import MOST_TAPS
+from fastconv.kernels.row_tile import code_of
 from fastconv.memory import empty
 
 PART_BYTES = 1 << 23
@@ -37,7 +37,7 @@ def fits_weight(g, itemsize):
 
 def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
-    row_tile_weight.CODES.provide(g.SW * (MOST_TAPS + 1) + g.KW, x.dtype)
+    row_tile_weight.CODES.provide(code_of.py_func(g.KW, g.SW), x.dtype)
     shape, splits, cut = _cut(g, x.itemsize)
     parts = empty((splits, *shape), x.dtype)
     codes = row_tile_weight.CODES.addresses[x.itemsize]

@@ -43,7 +43,7 @@ ALONG_GAINS = 1 / 16
 copy."""
 
 ROW_GAINS = 1 / 5
-"""The same of tiles of kernels.row_tile."""
+"""The same of tiles of kernels.row_tile with stride 1."""
 
 BUSY_ROWS = 4
 """Rows of the lowest tile whose sums, two vectors wide, keep a processor busy that begins two multiply-adds a cycle and ends them four
@@ -202,7 +202,7 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input, itemsize, 
     pairs = -(-(OC // groups) // (2 * lanes))
     suited = [row_tile.suits_rows.py_func(phase.KW, phase.OW, strides[1], dilation[1]) for phase in phases]
     taps_of_rows = {phase.KW for phase, suits in zip(phases, suited, strict=True) if suits}
-    across = _by_images(shape, phases, strides[1], taps, pairs, by_rows and all(suited), itemsize)
+    across = _by_images(shape, phases, strides[1], taps, pairs, by_rows and all(suited) and strides[1] == 1, itemsize)
     row_taps = tuple(taps_of_rows) if by_rows and not across else ()
     channels = packed_channels(groups, OC // groups, C // groups, itemsize, BLOCK_BYTES)
     _, vectors, CB, BC = channels
@@ -262,7 +262,7 @@ def input_plans(g, itemsize):
 def packed(plan, weight):
     """The weight in the order in which kernels read it, phase after phase; the code that reads it is there from now on."""
     for taps in plan.row_taps:
-        row_tile.CODES.provide(taps, weight.dtype)
+        row_tile.CODES.provide(row_tile.code_of.py_func(taps, plan.window[3]), weight.dtype)
     result = empty((plan.size,), weight.dtype)
     conv_direct.pack(plan.size, weight, result, plan.table, plan.channels, plan.by_input)
     return result

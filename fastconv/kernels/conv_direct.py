@@ -26,7 +26,7 @@ from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip, fill_panel
 from fastconv.kernels.pool import relu_max_row_2x2
 from fastconv.kernels.prefetch import prefetch_to_write
-from fastconv.kernels.row_tile import row_tiles, suits_rows
+from fastconv.kernels.row_tile import code_of, row_tiles, suits_rows
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.tiles import OUTPUT_FIRST, tiles_ahead
 from fastconv.kernels.transpose import transpose
@@ -172,7 +172,7 @@ def convolve_block(
                     kh_size, filter_size = kernel_columns * BC * L, kernel_rows * kernel_columns * BC * L
                     filters, target = begin + ((group * vectors + v) * CB + block0) * filter_size, origin + place + channel
                     own, own_taps = (last, across, SH, SW, top, before - ow0 * SW), (kernel_rows, kernel_columns, DH, DW)
-                    code = codes[kernel_columns] if suits_rows(kernel_columns, across, SW, DW) else 0
+                    code = codes[code_of(kernel_columns, SW)] if suits_rows(kernel_columns, across, SW, DW) else 0
                     for n in range(n0, n1):
                         for oh in range(oh0, min(oh1, last)):
                             low, high = clip(oh * SH - top, DH, kernel_rows, H)

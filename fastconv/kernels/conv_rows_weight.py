@@ -14,7 +14,7 @@ from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip, fill_panels
 from fastconv.kernels.prefetch import elements_between
-from fastconv.kernels.row_tile import MOST_TAPS
+from fastconv.kernels.row_tile import code_of
 from fastconv.kernels.row_tile_weight import most_channels, row_tiles_weight
 from fastconv.kernels.scratch import LINE_BYTES, scratch
 from fastconv.kernels.simd import itemsize
@@ -56,7 +56,7 @@ def _job(job, X, G, parts, window, taps, codes, images, rows, column_blocks, sha
     v1, b1 = min(vectors, v0 + share), min(CB, b0 + own)
     d0 = (s * groups + group) * vectors * CB * filter_size
     x_channel, g_channel = group * CG + b0 * BC, group * OCG + v0 * L
-    image_size, code = (b1 - b0) * block_size, codes[SW * (MOST_TAPS + 1) + KW]
+    image_size, code = (b1 - b0) * block_size, codes[code_of(KW, SW)]
     panel = scratch(images * image_size, x.dtype)
     packed = scratch(together * images * rows * columns * L, x.dtype)
     line, ages, height = LINE_BYTES // itemsize(x), (KW + SW - 1) // SW, most_channels(KW, SW, together)

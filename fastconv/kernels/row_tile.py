@@ -22,6 +22,12 @@ from fastconv.kernels.simd import GROUP, I64, Vector, itemsize, moved, opaque, r
 MOST_TAPS = 9 if LATE_MEMORY else 0
 """Taps of a row, at most. Where arithmetic is slower than reading, as on a Zen 4 or with AVX2, nothing is lost by reading again."""
 
+MOST_STRIDE = 2
+"""Pixels by which the filter moves, at most."""
+
+GROUP_OF_PIXELS = {1: GROUP, 2: 5}
+"""Pixels that share a pointer, for each stride: with stride 2 a tile meets twice as many, and pointers would not fit into registers."""
+
 MOST_ROWS = tuple((VECTOR_REGISTERS - 2) // 2 - taps for taps in range(MOST_TAPS + 1))
 """Rows of the tallest tile of so many taps: sums and filters, two vectors wide, and two numbers of the input just fit into registers."""
 
@@ -32,14 +38,18 @@ LEAST_ROWS = tuple((most + 1) // 2 for most in MOST_ROWS)
 class _RowTile:
     """Emits the body of `row_tile` for one number of rows."""
 
-    def __init__(self, builder, v, vectors, taps, pointers, strides, cols, over):
-        self.builder, self.v, self.vectors, self.taps = builder, v, vectors, taps
+    def __init__(self, builder, v, vectors, taps, stride, pointers, strides, cols, over):
+        self.builder, self.v, self.vectors, self.taps, self.stride = builder, v, vectors, taps, stride
         self.pa, self.pb, self.pc, self.pi = pointers
         self.am, self.bn, self.bt, self.cm, self.cn = strides
         self.count, self.over = cols, over
 
     def at(self, pointer, *terms):
         return moved(self.builder, pointer, *terms)
+
+    def pixels(self, rows):
+        """How many pixels of the input so many rows meet."""
+        return (rows - 1) * self.stride + self.taps
 
     def emit(self, rows):
         builder, v = self.builder, self.v
@@ -52,7 +62,7 @@ class _RowTile:
         S, a_s, b_s, T, a_t, b_t, K = self.over
         with rolled_loop(builder, S) as s, rolled_loop(builder, T) as t:
             a, b = self.at(self.pa, (a_s, s), (a_t, t)), self.at(self.pb, (b_s, s), (b_t, t))
-            pixels = [self.at(a, (self.am, p)) for p in range(0, rows + self.taps - 1, GROUP)]
+            pixels = [self.at(a, (self.am, p)) for p in range(0, self.pixels(rows), GROUP_OF_PIXELS[self.stride])]
             filters = [self.at(b, (self.bn, n), (self.bt, tap)) for n in range(self.vectors) for tap in range(0, self.taps, GROUP)]
             pixels, filters = ([cgutils.alloca_once_value(builder, pointer) for pointer in some] for some in (pixels, filters))
             with rolled_loop(builder, K):
@@ -69,35 +79,39 @@ class _RowTile:
             for tap in range(self.taps)
             for n in range(self.vectors)
         }
-        for p in range(rows + self.taps - 1):
-            x = v.broadcast(self.at(x_groups[p // GROUP], (self.am, p % GROUP)))
-            for tap in range(max(0, p - rows + 1), min(self.taps, p + 1)):
+        group = GROUP_OF_PIXELS[self.stride]
+        for p in range(self.pixels(rows)):
+            met = [((p - tap) // self.stride, tap) for tap in range(p % self.stride, self.taps, self.stride)]
+            met = [(m, tap) for m, tap in met if 0 <= m < rows]
+            x = v.broadcast(self.at(x_groups[p // group], (self.am, p % group))) if met else None
+            for m, tap in met:
                 for n in range(self.vectors):
-                    builder.store(v.fma(x, w[tap, n], builder.load(sums[p - tap, n])), sums[p - tap, n])
+                    builder.store(v.fma(x, w[tap, n], builder.load(sums[m, n])), sums[m, n])
         for groups, pointers, step in ((x_groups, pixels, 1), (w_groups, filters, v.lanes)):
             for group, pointer in zip(groups, pointers, strict=True):
                 builder.store(builder.gep(group, [ir.Constant(I64, step)]), pointer)
 
 
 @intrinsic(prefer_literal=True)
-def row_tile(typingctx, rows, NV, TAPS, A, a, am, B, b, bn, bt, C, c, cm, cn, cols, init, i, over):
-    """C[m, v] = start[m, v] + sum over (s, t, k) and taps of A[m + tap; s, t, k] * B[v; s, t, k, tap], for `rows` m and NV vectors v.
+def row_tile(typingctx, rows, NV, TAPS, STRIDE, A, a, am, B, b, bn, bt, C, c, cm, cn, cols, init, i, over):
+    """C[m, v] = start[m, v] + sum over (s, t, k) and taps of A[m * STRIDE + tap; s, t, k] * B[v; s, t, k, tap], for `rows` m and NV vectors
+    v.
 
-    `over` = (S, as, bs, T, at, bt, K): element (m; s, t, k) of A is a scalar at A[a + m*am + s*as + t*at + k], vector (v; s, t, k, tap) of
+    `over` = (S, as, bs, T, at, bt, K): element (p; s, t, k) of A is a scalar at A[a + p*am + s*as + t*at + k], vector (v; s, t, k, tap) of
     B starts at B[b + v*bn + s*bs + t*bt + k*lanes + tap*bt], vector (m, v) of C at C[c + m*cm + v*cn]. `start` is the vector v from init[i]
-    on for every row. NV and TAPS are integer literals, arrays are pointers; of a single vector the lanes from `cols` on are neither read
-    nor written. LEAST_ROWS[TAPS] <= rows <= MOST_ROWS[TAPS].
+    on for every row. NV, TAPS and STRIDE are integer literals, arrays are pointers; of a single vector the lanes from `cols` on are neither
+    read nor written. LEAST_ROWS[TAPS] <= rows <= MOST_ROWS[TAPS].
     """
-    if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, TAPS)):
+    if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, TAPS, STRIDE)):
         return None
-    vectors, taps, n = NV.literal_value, TAPS.literal_value, types.intp
-    signature = types.void(n, NV, TAPS, A, n, n, B, n, n, n, C, n, n, n, n, init, n, types.UniTuple(n, 7))
+    vectors, taps, stride, n = NV.literal_value, TAPS.literal_value, STRIDE.literal_value, types.intp
+    signature = types.void(n, NV, TAPS, STRIDE, A, n, n, B, n, n, n, C, n, n, n, n, init, n, types.UniTuple(n, 7))
 
     def codegen(context, builder, signature, args):
-        rows, _, _, pa, a, am, pb, b, bn, bt, pc, c, cm, cn, cols, pi, i, over = args
+        rows, _, _, _, pa, a, am, pb, b, bn, bt, pc, c, cm, cn, cols, pi, i, over = args
         pointers = [builder.gep(pointer, [index]) for pointer, index in ((pa, a), (pb, b), (pc, c), (pi, i))]
         v, over = Vector(builder, A.dtype), cgutils.unpack_tuple(builder, over, 7)
-        body = _RowTile(builder, v, vectors, taps, pointers, (am, bn, bt, cm, cn), cols if vectors == 1 else None, over)
+        body = _RowTile(builder, v, vectors, taps, stride, pointers, (am, bn, bt, cm, cn), cols if vectors == 1 else None, over)
         switch(builder, rows, MOST_ROWS[taps], body.emit, LEAST_ROWS[taps])
         return context.get_dummy_value()
 
@@ -108,8 +122,9 @@ PARAMETERS = "ipipiipiiiip" + "i" * 7
 """Of the code for a number of taps, as `Apart` has them."""
 
 
-def _make(TAPS):
-    """The code for so many taps."""
+def _make(index):
+    """The code for so many taps and a stride."""
+    TAPS, STRIDE = index % (MOST_TAPS + 1), index // (MOST_TAPS + 1)
 
     def row_tiles(M, A, am, B, bn, bt, C, cm, cn, vectors, cols, init, S, a_s, b_s, T, a_t, b_t, K):
         lanes, over, v = VECTOR_BYTES // itemsize(A), (S, a_s, b_s, T, a_t, b_t, K), 0
@@ -117,34 +132,36 @@ def _make(TAPS):
         while v < vectors:
             wide, m = min(2, (cols - v * lanes) // lanes), 0
             for part in range(parts):
-                rows = (M - m) // (parts - part)
+                rows, a, c = (M - m) // (parts - part), m * STRIDE * am, m * cm + v * cn
                 if wide == 2:
-                    row_tile(
-                        rows, 2, TAPS, A, m * am, am, B, v * bn, bn, bt, C, m * cm + v * cn, cm, cn, cols, init, v * lanes, over
-                    )
+                    row_tile(rows, 2, TAPS, STRIDE, A, a, am, B, v * bn, bn, bt, C, c, cm, cn, cols, init, v * lanes, over)
                 else:
                     rest = cols - v * lanes
-                    row_tile(
-                        rows, 1, TAPS, A, m * am, am, B, v * bn, bn, bt, C, m * cm + v * cn, cm, cn, rest, init, v * lanes, over
-                    )
+                    row_tile(rows, 1, TAPS, STRIDE, A, a, am, B, v * bn, bn, bt, C, c, cm, cn, rest, init, v * lanes, over)
                 m += rows
             v += max(1, wide)
 
-    row_tiles.__name__ = row_tiles.__qualname__ = f"row_tiles_{TAPS}"  # each has a place of its own in the cache
+    row_tiles.__name__ = row_tiles.__qualname__ = f"row_tiles_{TAPS}_{STRIDE}"  # each has a place of its own in the cache
     return Apart(row_tiles, PARAMETERS)
 
 
-CODES = ByNeed(_make, MOST_TAPS + 1)
-"""The code for each number of taps."""
+CODES = ByNeed(_make, (MOST_STRIDE + 1) * (MOST_TAPS + 1))
+"""The code for each number of taps and stride, at the place that `code_of` says."""
 
-NO_CODES = np.zeros(MOST_TAPS + 1, np.int64)
+NO_CODES = np.zeros((MOST_STRIDE + 1) * (MOST_TAPS + 1), np.int64)
 """For convolutions that leave these tiles alone."""
+
+
+@device
+def code_of(taps, stride):
+    """Where the code for so many taps and a stride is among all."""
+    return stride * (MOST_TAPS + 1) + taps
 
 
 @device
 def suits_rows(taps, across, stride, dilation):
     """Whether these tiles do for rows of so many taps, moved by `stride`, and `across` outputs, also without an odd last one of these."""
-    return stride == 1 and dilation == 1 and 2 <= taps <= MOST_TAPS and across // 2 * 2 >= LEAST_ROWS[taps]
+    return stride <= min(MOST_STRIDE, taps - 1) and dilation == 1 and 2 <= taps <= MOST_TAPS and across // 2 * 2 >= LEAST_ROWS[taps]
 
 
 @intrinsic

@@ -12,12 +12,9 @@ from fastconv.kernels.apart import Apart
 from fastconv.kernels.by_need import ByNeed, call_address
 from fastconv.kernels.jit import device
 from fastconv.kernels.processor import VECTOR_REGISTERS
-from fastconv.kernels.row_tile import MOST_TAPS
+from fastconv.kernels.row_tile import MOST_STRIDE, MOST_TAPS
 from fastconv.kernels.simd import I64, Vector, moved, opaque, rolled_loop, switch
 from fastconv.kernels.vector_type import prefetch_line
-
-MOST_STRIDE = 2
-"""Steps of the filter, or between its taps, at most."""
 
 
 @device
@@ -149,7 +146,7 @@ def _make(index):
 
 
 CODES = ByNeed(_make, (MOST_STRIDE + 1) * (MOST_TAPS + 1))
-"""The code for each number of taps and stride, at stride * (MOST_TAPS + 1) + taps."""
+"""The code for each number of taps and stride, at the place that row_tile.code_of says."""
 
 
 @device
