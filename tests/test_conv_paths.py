@@ -174,7 +174,7 @@ def test_weight_gradients_that_read_each_tap(name, rng, kernels_called, monkeypa
     grad_output = small_integers(rng, reference.conv2d(x, w, None, **options).shape, np.float32)
     result = F.conv2d_backward(grad_output, x, w, **options, algorithm="direct", output_mask=(False, True, False))[1]
     assert np.array_equal(result, reference.conv2d_backward_weight(grad_output, x, w.shape, **options))
-    assert WEIGHT in kernels_called
+    assert WEIGHT in kernels_called or VECTOR_BYTES < 64  # the table is for vectors of 16 numbers
 
 
 FEW = [name for name, (input, weight, options, _) in CASES.items() if input[1] * 4 <= conv_few_inputs.LINE and "groups" not in options]
@@ -381,10 +381,9 @@ def test_jobs_of_the_weight_gradient_fit(N, channels, size):
     assert 1 <= own <= CB
     jobs = splits * -(-vectors // share) * -(-CB // own)
     most = N * -(-vectors // 2) * CB  # of whole images
-    wanted = max(2, min(PARTS, g.flops // conv_rows_weight.JOB_FLOPS))
+    wanted = max(2, min(PARTS, g.flops // conv_tiles.JOB_FLOPS))
     assert jobs >= min(wanted, most) // 2
-    assert wanted == PARTS or g.flops < 1 << 28
-    assert splits == 1 or splits * np.prod(packed) * 4 <= conv_rows_weight.PART_BYTES
+    assert splits == 1 or splits * np.prod(packed) * 4 <= conv_tiles.PART_BYTES
 
 
 # input, output channels, kernel, padding

@@ -80,10 +80,21 @@ def test_weight_gradients_of_every_length(rng, taps, stride, dilation, dtype):
 
 @pytest.mark.skipif(row_tile.MOST_TAPS == 0, reason="this processor takes simd.tile for all")
 def test_which_weight_gradients_take_them():
-    def fits(width, taps, stride=1, dilation=1, channels=32):
-        return conv_rows_weight.fits_weight(conv2d((1, channels, 20, width), (40, channels, 3, taps), (1, stride), 0, (1, dilation), 1), 4)
+    def fits(width, taps, stride=1, dilation=1, channels=32, rows=1):
+        g = conv2d((1, channels, 20, width), (40, channels, 3, taps), (1, stride), 0, (rows, dilation), 1)
+        return conv_rows_weight.fits_weight(g, 4)
 
     assert fits(40, 3) and fits(4, 3) and fits(40, 3, 2) and fits(40, 3, 1, 2) and fits(40, row_tile.MOST_TAPS)
     assert not any([fits(3, 3), fits(40, 1), fits(40, 2, 2), fits(40, row_tile.MOST_TAPS + 1), fits(40, 3, 3), fits(40, 3, 2, 2)])
+    assert fits(40, 3, rows=3) and not fits(40, 3, rows=4)
     assert fits(40, 3, channels=16) and not fits(40, 3, channels=15) and not fits(40, 3, 2, channels=16)
     assert [row_tile_weight.most_channels.py_func(taps, 1, 2) for taps in (2, 3, 5, 7)] == [6, 4, 2, 1]
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 300, 300), (2, 512, 40, 600), (64, 64, 801, 6), (256, 32, 65, 10)])
+@pytest.mark.parametrize("rows", [2, 9])
+def test_what_weight_gradients_copy_is_bounded(shape, rows):
+    g = conv2d(shape, (64, shape[1], rows, 3), 1, (rows // 2, 1), 1, 1)
+    packed, _, (images, height, parts, _, own, _) = conv_rows_weight._cut(g, 4)
+    row = (-(-g.OW // parts) + 2) * own * packed[5] * 4
+    assert images * (height + rows - 1) * row <= conv_rows_weight.UNIT_BYTES or (images, height) == (1, 1)

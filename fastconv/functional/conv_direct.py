@@ -20,6 +20,7 @@ from fastconv.functional.conv_tiles import (
     input_plans,
     packed,
     packed_channels,
+    weight_jobs,
 )
 from fastconv.functional.linear import (
     pixels_times_transposed,
@@ -229,7 +230,7 @@ def backward_weight(g, x, grad_output):
 @functools.lru_cache(maxsize=1024)
 def _weight_jobs(g, packed_shape, itemsize):
     """How the weight gradient is cut into jobs: splits, and (images, rows, columns, share, own) of the kernel."""
-    splits, share, own = conv_rows_weight.shares(g, packed_shape, itemsize)
+    splits, share, own = weight_jobs(g, packed_shape, itemsize)
     columns = columns_of_job(g.OW)
     row_bytes = ((columns - 1) * g.SW + (g.KW - 1) * g.DW + 1) * own * packed_shape[5] * itemsize
     if columns < g.OW:

@@ -4,7 +4,7 @@ import functools
 import math
 
 from fastconv.functional import conv_direct
-from fastconv.functional.conv_rows_weight import PART_BYTES
+from fastconv.functional.conv_tiles import PART_BYTES
 from fastconv.functional.linear import PARTS
 from fastconv.kernels import conv_pooled
 from fastconv.kernels.processor import VECTOR_BYTES

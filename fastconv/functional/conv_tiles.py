@@ -61,6 +61,13 @@ bytes, 4 with strides, and these gained 2 to 10 % against one vector.
 """
 
 
+PART_BYTES = 1 << 23
+"""All private copies of a weight's gradient together."""
+
+JOB_FLOPS = 1 << 24
+"""Floating-point operations of a weight gradient's job, at least, where the work is more than two of them."""
+
+
 class Phase(NamedTuple):
     """One convolution, whose tap (kh, kw) is number first + kh*kh_step + kw*kw_step of the weight's; `place` is (row, column) of its first
     output."""
@@ -82,7 +89,7 @@ class Plan(NamedTuple):
 
     Arguments are those of kernels.conv_direct.convolve; packed weights of `shapes` are `size` numbers. Where conv_images computes the
     phases, `across` has its arguments for each of them. `row_taps` are the lengths of rows of taps whose tiles are those of row_tile, and
-    `codes` has the addresses of their code.
+    `codes` has the addresses of its code.
     """
 
     flops: int
@@ -144,7 +151,7 @@ def inside(size, outputs, taps, stride, dilation, padding):
 
 def _rows_lose(phases, W, SW, by_rows):
     """Whether tiles along rows take longer: they multiply columns beyond the image's W, and are low where rows are short; `by_rows` if they
-    can be kernels.row_tile's."""
+    can be kernels.row_tile's with stride 1."""
     along = across = 0.0
     for phase in phases:
         columns, taps = max(phase.OW, BUSY_ROWS * -(-phase.OW // MAX_ROWS)), phase.OH * phase.KH * phase.KW
@@ -281,3 +288,32 @@ def convolve(plan, x, weight, y, bias):
         own = weight[start : start + math.prod(shape)].reshape(shape)
         conv_images.convolve(plan.flops // len(plan.across), x, own, y, bias, *arguments)
         start += own.size
+
+
+@functools.lru_cache(maxsize=1024)
+def weight_jobs(g, packed_shape, itemsize):
+    """How a weight gradient of `packed_shape` is cut into PARTS jobs or more, a small one into as many as it is worth: splits, vectors of a
+    job, an even number, and its blocks.
+
+    Every job copies the input of its channels and the gradient of its vectors, every split has a weight's gradient of its own: the cut
+    that moves the fewest bytes is the best.
+    """
+    groups, vectors, CB = packed_shape[:3]
+    part = math.prod(packed_shape) * itemsize
+    input_bytes, gradient_bytes = (g.N * pixels * itemsize for pixels in (g.IC * g.H * g.W, g.OC * g.OH * g.OW))
+    most = min(g.N * -(-g.OH * g.OW // (4 * PIXELS)), PART_BYTES // part)  # an image, or some rows of a large one
+    jobs = max(2, min(PARTS, g.flops // JOB_FLOPS))
+    cuts = [
+        (shares * input_bytes + owners * gradient_bytes + 4 * splits * part, splits, -(-vectors // shares), -(-CB // owners))
+        for shares in _halvings(vectors // 2)
+        for owners in _halvings(CB)
+        for splits in _halvings(most)
+        if splits * groups * shares * owners >= jobs
+    ]
+    _, splits, share, own = min(cuts, default=(0, max(1, most), 2, 1))
+    return splits, share + share % 2, own
+
+
+def _halvings(n):
+    """1, 2, 4, ... up to n, at least 1."""
+    return [1 << i for i in range(max(1, n).bit_length())]

@@ -9,7 +9,7 @@ one, on the average of 1,300 geometries. The numbers for processors with ADDERS 
 import functools
 from typing import NamedTuple
 
-from fastconv.functional import conv_few_inputs, conv_grouped, conv_lanes, conv_rows_weight
+from fastconv.functional import conv_few, conv_few_inputs, conv_grouped, conv_lanes, conv_rows_weight
 from fastconv.functional.arrays import whole
 from fastconv.functional.conv_tiles import forward_plan, input_plans
 from fastconv.functional.winograd_geometry import (
@@ -89,9 +89,11 @@ IMAGES_AS_LANES = 1.1
 FEW_INPUTS, FEW_INPUTS_STRIDED = 1.25, 0.86
 """Multiply-adds as conv_few_inputs counts them in one of these; with 3 x 3 at stride 2 its ways take longer than it counts."""
 
-STRIDED_WEIGHT_CALL, STRIDED_ROWS_CALL = 0 if ADDERS or MOST_TAPS else 2_700_000, 3_500_000
-"""What a call of direct's weight gradient costs more than one of this algorithm with stride 2, but no more than its multiply-adds; and
-with the tiles of kernels.row_tile_weight, but no more than twice these."""
+STRIDED_WEIGHT_CALL = 0 if ADDERS or MOST_TAPS else 2_700_000
+"""What a call of direct's weight gradient costs more than one of this algorithm with stride 2, but no more than its multiply-adds."""
+
+STRIDED_ROWS_CALL = 3_500_000
+"""The same with the tiles of kernels.row_tile_weight, but no more than twice its multiply-adds."""
 
 FEWEST_CHANNELS = 8
 """Channels of a group from which on it may pay: all are read with the pixels of a tile, so these lie far apart."""
@@ -142,7 +144,9 @@ def _by_rows(g, of_pass, plans):
 
 def _direct_weight(g):
     """What the weight gradient costs with direct's tiles."""
-    cost, by_rows = _direct(g, WEIGHT, g.OC // g.groups), conv_rows_weight.fits_weight(g, ITEMSIZE)
+    cost = _direct(g, WEIGHT, g.OC // g.groups)
+    others = conv_lanes.fits_weight(g, ITEMSIZE) or conv_few.fits_weight(g, ITEMSIZE)
+    by_rows = not others and conv_rows_weight.fits_weight(g, ITEMSIZE)
     call, most = (STRIDED_ROWS_CALL, 2 * cost) if by_rows else (STRIDED_WEIGHT_CALL, cost)
     return cost * (WEIGHT.rows[stride_of(g) > 1] if by_rows else 1.0) + (min(most, call) if _strided(g) else 0)
 

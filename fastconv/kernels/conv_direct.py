@@ -14,7 +14,7 @@ strided convolution (functional.phases). A row of it says in the order of ROW wh
 weight's taps are in it, the extents of its outputs and its padding, and which number of an output image is its first. Then `window` and
 `taps` are those of one convolution that sees all that the phases see.
 
-Where the filter moves by one pixel, tiles are those of `row_tile`; `codes` has the addresses of these.
+Where the filter moves by one pixel or two, tiles are those of `row_tile`; `codes` has the addresses of these.
 """
 
 import numpy as np

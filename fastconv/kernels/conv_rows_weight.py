@@ -59,7 +59,7 @@ def _job(job, X, G, parts, window, taps, codes, images, rows, column_blocks, sha
     image_size, code = (b1 - b0) * block_size, codes[code_of(KW, SW)]
     panel = scratch(images * image_size, x.dtype)
     packed = scratch(together * images * rows * columns * L, x.dtype)
-    line, ages, height = LINE_BYTES // itemsize(x), (KW + SW - 1) // SW, most_channels(KW, SW, together)
+    line, ages, most = LINE_BYTES // itemsize(x), (KW + SW - 1) // SW, most_channels(KW, SW, together)
     x_lines, g_lines = ((b1 - b0) * BC + line - 1) // line, ((v1 - v0) * L + line - 1) // line
     for v in range(v0, v1):
         zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
@@ -75,7 +75,7 @@ def _job(job, X, G, parts, window, taps, codes, images, rows, column_blocks, sha
         n2, oh2, ow2, _ = _place(unit + 1, images, rows, column_blocks, OH, OW)
         x_next = ((n2 * H + max(0, oh2 * SH - PT)) * W + max(0, ow2 * SW - PL)) * C + x_channel
         g_next = ((n2 * OH + oh2) * OW + ow2) * OC + g_channel
-        requests = (n1 - n0) * (oh1 - oh0) * max(1, (across // DW + 1) // ages - 1) * ((BC + height - 1) // height)  # of a pass
+        requests = (n1 - n0) * (oh1 - oh0) * max(1, (across // DW + 1) // ages - 1) * ((BC + most - 1) // most)  # of a pass, as tiles ask
         x_turns, g_turns = (n1 - n0) * pixels * SH * SW // requests + 1, (n1 - n0) * pixels // requests + 1
         for v in range(v0, v1, together):
             wide = min(together, v1 - v)
@@ -101,7 +101,7 @@ def _job(job, X, G, parts, window, taps, codes, images, rows, column_blocks, sha
                         b, own_columns = (low * across + first) * pixel, (across - first + DW - 1) // DW
                         over = (n1 - n0, image_size, pixels * pixel, high - low, SH * row_size, across * pixel, own_columns)
                         row_tiles_weight(code, min(BC, CG - block * BC), panel, a + first * BC, DW * BC, packed, b, DW * pixel, d, c, L,
-                                         BC * L, CB * filter_size, wide, over, (asked, move))
+                                         BC * L, CB * filter_size, wide, over, (asked, move if first == 0 else 0))
 
 
 @kernel

@@ -5,7 +5,7 @@
 Intel Xeon with AVX-512, which reads two vectors and begins two multiply-adds a cycle, so comes from 145 to 180 GFLOP/s with one vector of
 output channels and from 165 to 185 with two; between registers it does 204 (tiles in assembly, timed by hand).
 
-The code for each number of taps is compiled when a convolution first needs it: kernels get its address.
+The code for each number of taps and stride is compiled when a convolution first needs it: kernels get its address.
 """
 
 import numpy as np
@@ -119,7 +119,7 @@ def row_tile(typingctx, rows, NV, TAPS, STRIDE, A, a, am, B, b, bn, bt, C, c, cm
 
 
 PARAMETERS = "ipipiipiiiip" + "i" * 7
-"""Of the code for a number of taps, as `Apart` has them."""
+"""Of the code for a number of taps and a stride, as `Apart` has them."""
 
 
 def _make(index):

@@ -100,6 +100,9 @@ def row_tile_weight(typingctx, channels, NV, TAPS, STRIDE, A, a, ap, B, b, bp, C
     `over` = (S, as, bs, R, ar, br, Q): element (m; s, r, p) of A is a scalar at A[a + m + s*as + r*ar + p*ap], vector (v; s, r, q) of B
     starts at B[b + v*lanes + s*bs + r*br + q*bp], vector (m, t, v) of C at C[c + m*cm + t*ct + v*cn]. NV, TAPS and STRIDE are integer
     literals, arrays are pointers; 1 <= channels <= most_channels(TAPS, STRIDE, NV), Q >= (TAPS - 1) // STRIDE.
+
+    `ahead` = (distance, step): a tile asks for memory that will be read later, into all caches but the first, in every whole turn of the
+    gradients' ages; the n-th time, of all s and r, for the line of A[a + distance + n*step].
     """
     if not all(isinstance(literal, types.IntegerLiteral) for literal in (NV, TAPS, STRIDE)):
         return None
@@ -158,6 +161,6 @@ def suits_rows(taps, across, stride, dilation):
 
 @intrinsic
 def row_tiles_weight(typingctx, address, M, A, a, ap, B, b, bp, C, c, cm, ct, cn, wide, over, ahead):
-    """`row_tile_weight` for M channels and `wide` vectors, one or two, by the code at `address`."""
+    """`row_tile_weight` for M channels and `wide` vectors, one or two, by the code at `address`; tiles go on asking in turn."""
     n = types.intp
     return call_address(PARAMETERS, A, (n, A, n, n, B, n, n, C, n, n, n, n, n, types.UniTuple(n, 7), types.UniTuple(n, 2)))
