@@ -46,6 +46,15 @@ def _place(unit, images, rows, columns, OH, OW):
     return unit // (row_blocks * column_blocks) * images, block // column_blocks * rows, block % column_blocks * columns
 
 
+@device
+def part_of_job(job, groups, vectors, CB, share, own):
+    """The split, the group, the first vector and the one after the last, and the first block and the one after the last of a job."""
+    shares, owners = (vectors + share - 1) // share, (CB + own - 1) // own
+    v0, b0 = job // owners % shares * share, job % owners * own
+    s, group = job // (groups * shares * owners), job // (shares * owners) % groups
+    return s, group, v0, min(vectors, v0 + share), b0, min(CB, b0 + own)
+
+
 @apart
 def _weight_job(job, X, G, parts, window, taps, images, rows, columns, share, own):
     """Job `job` of `backward_weight`."""
@@ -55,15 +64,13 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, columns, share, ow
     KH, KW, DH, DW = taps
     splits, groups, vectors, CB, _, _, BC, _ = parts.shape
     x, g, d, L = flat(X), flat(G), flat(parts), lanes(X)
-    CG, OCG, shares, owners = C // groups, OC // groups, (vectors + share - 1) // share, (CB + own - 1) // own
+    CG, OCG = C // groups, OC // groups
     width, height = (columns - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
     row_size, block_size, filter_size = width * BC, height * width * BC, KH * KW * BC * L
     M, T = (KW * BC, 1) if DW == 1 else (BC, KW)
     row_blocks, column_blocks = (OH + rows - 1) // rows, (OW + columns - 1) // columns
     units = (N + images - 1) // images * row_blocks * column_blocks
-    s, group = job // (groups * shares * owners), job // (shares * owners) % groups
-    v0, b0 = job // owners % shares * share, job % owners * own
-    v1, b1 = min(vectors, v0 + share), min(CB, b0 + own)
+    s, group, v0, v1, b0, b1 = part_of_job(job, groups, vectors, CB, share, own)
     d0 = (s * groups + group) * vectors * CB * filter_size
     image_size = (b1 - b0) * block_size
     panel = scratch(images * image_size, x.dtype)

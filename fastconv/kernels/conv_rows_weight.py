@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.apart import apart
-from fastconv.kernels.conv_direct_weight import pack_gradient
+from fastconv.kernels.conv_direct_weight import pack_gradient, part_of_job
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.panel import clip, fill_panels
@@ -46,14 +46,12 @@ def _job(job, X, G, parts, window, taps, codes, images, rows, column_blocks, sha
     KH, KW, DH, DW = taps
     splits, groups, vectors, CB, _, _, BC, _ = parts.shape
     x, g, d, L = flat(X), flat(G), flat(parts), lanes(X)
-    CG, OCG, shares, owners = C // groups, OC // groups, (vectors + share - 1) // share, (CB + own - 1) // own
+    CG, OCG = C // groups, OC // groups
     columns = (OW + column_blocks - 1) // column_blocks
     width, height = (columns - 1) * SW + (KW - 1) * DW + 1, min(H, (rows - 1) * SH + (KH - 1) * DH + 1)
     row_size, block_size, filter_size = width * BC, height * width * BC, KH * KW * BC * L
     units = (N + images - 1) // images * ((OH + rows - 1) // rows) * column_blocks
-    s, group = job // (groups * shares * owners), job // (shares * owners) % groups
-    v0, b0 = job // owners % shares * share, job % owners * own
-    v1, b1 = min(vectors, v0 + share), min(CB, b0 + own)
+    s, group, v0, v1, b0, b1 = part_of_job(job, groups, vectors, CB, share, own)
     d0 = (s * groups + group) * vectors * CB * filter_size
     x_channel, g_channel = group * CG + b0 * BC, group * OCG + v0 * L
     image_size, code = (b1 - b0) * block_size, codes[code_of(KW, SW)]
