@@ -18,11 +18,11 @@ def configure(threads):
 def taken(conv, direction):
     """The algorithm that "auto" takes for a pass of a convolution."""
     from fastconv import shapes
-    from fastconv.functional.conv import ALGORITHMS, get_winograd, module_of
+    from fastconv.functional.conv import ALGORITHMS, get_allowed, module_of
 
     geometry = shapes.conv2d(conv.input, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
     wanted = {"forward": "forward", "backward_input": "input", "backward_weight": "weight"}[direction]
-    module = module_of("auto", geometry, np.dtype(np.float32), get_winograd(), wanted)
+    module = module_of("auto", geometry, np.dtype(np.float32), get_allowed(), wanted)
     return next(algorithm for algorithm, candidate in ALGORITHMS.items() if candidate is module)
 
 

@@ -4,6 +4,7 @@ from fastconv import datasets, functional, models, nn, optim
 from fastconv import functional as F
 from fastconv.errors import FastconvError
 from fastconv.functional.conv import get_winograd, set_winograd
+from fastconv.functional.conv_amx import get_amx, set_amx
 from fastconv.gradcheck import gradcheck
 from fastconv.kernels.jit import get_num_threads, set_num_threads
 from fastconv.nn.init import manual_seed
@@ -20,6 +21,7 @@ __all__ = [
     "Trainer",
     "datasets",
     "functional",
+    "get_amx",
     "get_num_threads",
     "get_winograd",
     "gradcheck",
@@ -30,6 +32,7 @@ __all__ = [
     "nn",
     "optim",
     "save",
+    "set_amx",
     "set_num_threads",
     "set_winograd",
     "warm_up",

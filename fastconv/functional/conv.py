@@ -7,7 +7,7 @@ import numpy as np
 
 from fastconv import shapes
 from fastconv.errors import ArgumentError, ArgumentTypeError
-from fastconv.functional import conv_direct, conv_im2col, conv_loops, conv_pooled, conv_winograd, winograd_cost
+from fastconv.functional import conv_amx, conv_direct, conv_im2col, conv_loops, conv_pooled, conv_winograd, winograd_cost
 from fastconv.functional.activation import relu_in_place
 from fastconv.functional.arrays import FLOAT32, channels_last, check_shape, nchw, same_dtype
 from fastconv.functional.linear import sum_rows, zeros_bias
@@ -49,12 +49,22 @@ def get_winograd():
     return _winograd_allowed
 
 
+def get_allowed():
+    """(whether algorithm="auto" may take Winograd's algorithm, whether there may be matrix registers)."""
+    return _winograd_allowed, conv_amx.get_amx()
+
+
 @functools.lru_cache(maxsize=4096)
-def module_of(name, geometry, dtype, winograd_allowed, wanted="forward"):
-    """The module that computes, for an algorithm's name: the output ("forward"), or the gradient of the "input" or the "weight"."""
+def module_of(name, geometry, dtype, allowed, wanted="forward"):
+    """The module that computes, for an algorithm's name: the output ("forward"), or the gradient of the "input" or the "weight".
+
+    `allowed` is what `get_allowed` says.
+    """
     if name == "auto":
-        if winograd_allowed and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and winograd_cost.pays(geometry, wanted):
-            return conv_winograd
+        winograd, amx = allowed
+        if winograd and dtype == FLOAT32 and not conv_winograd.unfit(geometry) and not (amx and conv_amx.beats_winograd(geometry, wanted)):
+            if winograd_cost.pays(geometry, wanted):
+                return conv_winograd
         return conv_loops if conv_direct.unfit(geometry) else conv_direct
     if name not in ALGORITHMS:
         known = ", ".join(f'"{a}"' for a in ("auto", *ALGORITHMS))
@@ -74,7 +84,7 @@ def _convolution(input, weight, stride, padding, dilation, groups):
 
 def _module(algorithm, g, dtype, wanted):
     """The module that computes what is `wanted`, see `module_of`."""
-    return module_of(algorithm, g, dtype, _winograd_allowed, wanted)
+    return module_of(algorithm, g, dtype, get_allowed(), wanted)
 
 
 def _gradient_modules(algorithm, g, dtype):

@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from fastconv.functional import conv_depthwise, conv_few, conv_few_inputs, conv_grouped, conv_im2col, conv_lanes, conv_rows_weight
+from fastconv.functional import conv_amx, conv_depthwise, conv_few, conv_few_inputs, conv_grouped, conv_im2col, conv_lanes, conv_rows_weight
 from fastconv.functional.arrays import swapped, zeros
 from fastconv.functional.conv_tiles import (
     LOW_TILES,
@@ -112,6 +112,8 @@ def _strided_product_input(g, grad_output, weight):
 
 def forward(g, x, weight, bias):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
+    if conv_amx.takes(g, x.dtype, "forward"):
+        return conv_amx.forward(g, x, weight, bias)
     if _is_product(g):
         return times_transposed(x.reshape(-1, g.IC), weight.reshape(g.OC, g.IC), bias).reshape(g.N, g.OH, g.OW, g.OC)
     if lying := _lying(g):
@@ -131,6 +133,8 @@ def forward(g, x, weight, bias):
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
+    if conv_amx.takes(g, x.dtype, "forward"):
+        return _forward_then_relu_max(g, x, weight, bias, argmax)
     return _relu_max_way(g, x.itemsize)(g, x, weight, bias, argmax)
 
 
@@ -171,6 +175,8 @@ def _relu_max(g, itemsize):
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
+    if conv_amx.takes(g, weight.dtype, "input"):
+        return conv_amx.backward_input(g, grad_output, weight)
     if _is_product(g):
         return times(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC)).reshape(g.N, g.H, g.W, g.IC)
     if lying := _lying(g):
@@ -195,6 +201,8 @@ def backward_input(g, grad_output, weight):
 
 def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
+    if conv_amx.takes(g, x.dtype, "weight"):
+        return conv_amx.backward_weight(g, x, grad_output)
     if _is_product(g):
         return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
     if lying := _lying(g):

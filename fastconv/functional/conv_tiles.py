@@ -249,10 +249,9 @@ def forward_plan(g, itemsize):
     return _plan(shape, g.groups, target, (phase,), (g.SH, g.SW), (g.DH, g.DW), False, itemsize, by_rows)
 
 
-@functools.lru_cache(maxsize=1024)
-def input_plans(g, itemsize):
-    """The plans of the input gradient: one for all phases, or one for each where taps stay dilated. Together they may leave out inputs that
-    no window reads."""
+def input_phases(g):
+    """(those phases of the input gradient that are computed together, for all of these; their dilation). They may leave out inputs that no
+    window reads."""
     rows, columns = phases(g.H, g.KH, g.SH, g.DH, g.PT), phases(g.W, g.KW, g.SW, g.DW, g.PL)
     own = [
         Phase(row.taps, column.taps, row.last * g.KW + column.last, -row.step * g.KW, -column.step,
@@ -261,7 +260,13 @@ def input_plans(g, itemsize):
         if row.taps and column.taps
     ]  # fmt: skip
     dilation = rows[0].dilation, columns[0].dilation
-    together = [own] if own and dilation == (1, 1) else [[phase] for phase in own]
+    return ([own] if own and dilation == (1, 1) else [[phase] for phase in own]), dilation
+
+
+@functools.lru_cache(maxsize=1024)
+def input_plans(g, itemsize):
+    """The plans of the input gradient: one for all phases, or one for each where taps stay dilated."""
+    together, dilation = input_phases(g)
     target, shape = (g.H, g.W, g.IC, g.SH, g.SW), (g.N, g.OH, g.OW, g.OC)
     return tuple(_plan(shape, g.groups, target, some, (1, 1), dilation, True, itemsize) for some in together)
 

@@ -51,8 +51,8 @@ class _Apart:
 
 
 def parameter_types(letters, dtype):
-    """The types of parameters: "p" a pointer to elements, "n" a pointer to int32, "i" an integer."""
-    kinds = {"p": types.CPointer(dtype), "n": types.CPointer(types.int32), "i": types.intp}
+    """The types of parameters: "p" a pointer to elements, "n" a pointer to int32, "l" one to integers, "i" an integer."""
+    kinds = {"p": types.CPointer(dtype), "n": types.CPointer(types.int32), "l": types.CPointer(types.intp), "i": types.intp}
     return tuple(kinds[letter] for letter in letters)
 
 

@@ -39,7 +39,7 @@ def pack_gradient(packed, p, g, source, pixels, OC, cols, wide, vector, pixel):
 
 
 @device
-def _place(unit, images, rows, columns, OH, OW):
+def place(unit, images, rows, columns, OH, OW):
     """The first image, output row and output column of a unit."""
     row_blocks, column_blocks = (OH + rows - 1) // rows, (OW + columns - 1) // columns
     block = unit % (row_blocks * column_blocks)
@@ -87,8 +87,8 @@ def _weight_job(job, X, G, parts, window, taps, images, rows, columns, share, ow
     for v in range(v0, v1):
         zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
     for unit in range(s * units // splits, (s + 1) * units // splits):
-        n0, oh0, ow0 = _place(unit, images, rows, columns, OH, OW)
-        n2, oh2, ow2 = _place(unit + 1, images, rows, columns, OH, OW)
+        n0, oh0, ow0 = place(unit, images, rows, columns, OH, OW)
+        n2, oh2, ow2 = place(unit + 1, images, rows, columns, OH, OW)
         x_next = ((n2 * H + max(0, oh2 * SH - PT)) * W + max(0, ow2 * SW - PL)) * C + group * CG
         g_next = ((n2 * OH + oh2) * OW + ow2) * OC + group * OCG + v0 * L
         n1 = min(N, n0 + images)

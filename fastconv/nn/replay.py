@@ -1,8 +1,9 @@
 """Training steps, replayed: a network's kernels are called again as they were, without the layers' Python between them.
 
 After some steps with inputs of one form, the next ones are replayed, until something changes: an attribute of a module, a mode, whether
-Winograd's algorithm is allowed. `nn.passes` finds out how, and whether that gives the same bits. Layers remember what they would have
-remembered, and every result is a new array, as ever. Whatever is in the way of a replay, the step is done as it always was.
+Winograd's algorithm and matrix registers are allowed. `nn.passes` finds out how, and whether that gives the same bits. Layers remember
+what they would have remembered, and every result is a new array, as ever. Whatever is in the way of a replay, the step is done as it
+always was.
 """
 
 import logging
@@ -15,7 +16,7 @@ from sys import getrefcount
 import numpy as np
 
 from fastconv.functional.arrays import contiguous
-from fastconv.functional.conv import get_winograd
+from fastconv.functional.conv import get_allowed
 from fastconv.kernels.jit import Busy
 from fastconv.kernels.replay import Unfit
 from fastconv.memory import holders
@@ -84,8 +85,8 @@ def count(model):
 class Known:
     """What is known of steps with inputs of one form: how many there were, and how they are replayed."""
 
-    def __init__(self, winograd):
-        self.winograd = winograd
+    def __init__(self, allowed):
+        self.allowed = allowed
         self.steps, self.tape = 0, None  # steps may be -inf: these cannot be replayed
 
 
@@ -115,7 +116,7 @@ class Steps:
     def forward(self, model, input):
         """The output, or None."""
         array = memory_of(input)
-        form = None if array is None or not array.size else (array.shape, array is input, array.dtype, get_winograd())
+        form = None if array is None or not array.size else (array.shape, array is input, array.dtype, get_allowed())
         if form is None or form != self.form:
             self._turn_to(model, form)
         known = self.last
@@ -167,7 +168,7 @@ class Steps:
         known = self.last
         if known is None or known.tape is None:
             return False
-        if known.winograd == get_winograd() and not self.are_outdated(model) and known.tape.backward(grad_output):
+        if known.allowed == get_allowed() and not self.are_outdated(model) and known.tape.backward(grad_output):
             return True
         self.settle(model)
         return False

@@ -1,0 +1,293 @@
+"""The algorithm "direct" on matrix registers, for float32 where the processor has them: see kernels.conv_amx.
+
+Each float32 is the sum of three bfloat16, and a product the sum of six of theirs: errors are those of float32, or smaller.
+"""
+
+import dataclasses
+import functools
+import itertools
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from fastconv.errors import ArgumentTypeError
+from fastconv.functional.arrays import FLOAT32, swapped, zeros
+from fastconv.functional.conv_tiles import Phase, input_phases, weight_jobs
+from fastconv.kernels import conv_amx, conv_amx_weight, conv_direct, conv_direct_weight, strided
+from fastconv.kernels.amx import AVAILABLE, COLUMNS, DEPTH, STEP, TALL
+from fastconv.memory import empty
+
+WORK, CHANNELS = 3 << 26, 48
+"""Floating-point operations, and channels of a group, from which on matrix registers gain: what is less waits for memory."""
+
+RUN_CHANNELS = 96
+"""Channels of a group up to which a row of taps is one run of numbers, where these are no whole steps."""
+
+PANEL_BYTES, UNIT_BYTES = 3 << 18, 3 << 18
+"""Of a job's input, in thirds, and of what a job of a weight gradient reads at once: filters that all tiles read are in L2 beside it."""
+
+FEWEST_JOBS, FEWEST_OUTPUTS = 8, 256
+"""Jobs are as many as this if each has so many outputs."""
+
+
+_allowed = AVAILABLE and os.environ.get("FASTCONV_AMX", "1") != "0"
+
+
+def set_amx(allowed):
+    """Let convolutions use the matrix registers of Intel's AMX, or not, in the whole process.
+
+    They are allowed at first where the processor has them, unless the environment has ``FASTCONV_AMX=0``; elsewhere this changes nothing.
+    Each float32 is multiplied as three bfloat16, with errors no larger than those of float32; but infinities become NaN, and numbers below
+    1e-33 lose digits, see docs/algorithms.md.
+
+    Parameters
+    ----------
+    allowed : bool
+
+    Raises
+    ------
+    TypeError
+        When `allowed` is no bool.
+    """
+    global _allowed
+    if not isinstance(allowed, (bool, np.bool_)):
+        raise ArgumentTypeError(f"allowed must be True or False, got {allowed!r}")
+    _allowed = AVAILABLE and bool(allowed)
+
+
+def get_amx():
+    """Return whether convolutions may use matrix registers (bool): False where there are none."""
+    return _allowed
+
+
+def takes(g, dtype, wanted):
+    """Whether the algorithm "direct" computes the "forward" pass or the gradient of the "input" or the "weight" here."""
+    return _allowed and dtype == FLOAT32 and pays(g, wanted)
+
+
+@functools.lru_cache(maxsize=4096)
+def pays(g, wanted):
+    """Whether matrix registers, where there are some, take less time than vectors."""
+    if g.flops < WORK or min(g.IC, g.OC) // g.groups < CHANNELS:
+        return False
+    return wanted != "weight" or g.KH * g.KW * g.groups == 1
+
+
+def beats_winograd(g, wanted):
+    """Whether they also take less time than Winograd's algorithm."""
+    return g.SH * g.SW > 1 and pays(g, wanted)
+
+
+class Plan(NamedTuple):
+    """How kernels compute some phases, which give `outputs` numbers of an image for each channel: arguments of conv_direct.pack, of
+    conv_amx.split_filters and of conv_amx.convolve. Weights are `plain_size` numbers, and `size` in thirds."""
+
+    flops: int
+    outputs: int
+    plain_size: int
+    plain_table: np.ndarray
+    blocks: tuple
+    by_input: bool
+    size: int
+    runs: np.ndarray
+    table: np.ndarray
+    offsets: np.ndarray
+    channels: tuple
+    window: tuple
+    taps: tuple
+    layout: tuple
+    Q: int
+    steps: tuple
+    cut: tuple
+
+
+def _plan(shape, groups, target, phases, strides, dilation, by_input):
+    """The plan for images of `shape` (N, H, W, C) and outputs `target` (YH, YW, OC, YSH, YSW)."""
+    (N, H, W, C), (_, YW, OC, YSH, YSW), (SH, SW), (DH, DW) = shape, target, strides, dilation
+    OH, OW, PT, PL = (max(getattr(phase, name) for phase in phases) for name in ("OH", "OW", "PT", "PL"))
+    KH = (max((phase.KH - 1) * DH - phase.PT for phase in phases) + PT) // DH + 1
+    KW = (max((phase.KW - 1) * DW - phase.PL for phase in phases) + PL) // DW + 1
+    window, taps, CG, vectors = (OH, OW, SH, SW, PT, PL), (KH, KW, DH, DW), C // groups, -(-OC // groups // COLUMNS)
+    run = DW == 1 and CG <= RUN_CHANNELS and CG % 2 == 0 < CG % DEPTH
+    CB, half, column_classes = (1, CG // 2, 1) if run else (-(-CG // DEPTH), DEPTH // 2, SW)
+    images, rows, columns = _cut(N, window, taps, 3 * 4 * half * CB)
+    Q, RC = _grid(window, taps, (H, W), rows, columns)
+    pitch, span = Q * SW // column_classes, -(-((rows - 1) * SH + (KH - 1) * DH + 1) // SH)
+    after = (-(-PL // column_classes) + SW) * half + DEPTH  # zeros after the last row of a class
+    region = ((images - 1) * RC + span) * pitch * half + after
+    third = SH * column_classes * region + TALL * half * SW // column_classes  # the last tile reads beyond the last output
+    plain, runs, table, offsets = [], [], [], []
+    plain_size = size = 0
+    for phase in phases:
+        count, length = (CB * phase.KH, phase.KW * 2 * half) if run else (CB * phase.KH * phase.KW, DEPTH)
+        steps, place = -(-length // DEPTH), (phase.place[0] * YW + phase.place[1]) * OC
+        plain.append([plain_size, *phase[:-1], place])
+        runs.append([plain_size, size, count, length])
+        table.append([size, count * steps, len(offsets), 0, phase.OH, phase.OW, place])
+        for block, kh, kw in itertools.product(range(CB), range(phase.KH), range(1 if run else phase.KW)):
+            i, j = kh * DH + PT - phase.PT, kw * DW + PL - phase.PL
+            line = (i % SH * column_classes + j % column_classes) * region + i // SH * pitch * half
+            first = 3 * block * third + line + j // column_classes * half
+            offsets += [first + step * (DEPTH // 2) for step in range(steps)]
+        plain_size += groups * vectors * count * length * COLUMNS
+        size += groups * vectors * count * steps * STEP
+    jobs = -(-N // images) * -(-OH // rows) * -(-OW // columns)
+    return Plan(
+        flops=sum(2 * N * phase.OH * phase.OW * phase.KH * phase.KW * C * OC // groups for phase in phases),
+        outputs=sum(phase.OH * phase.OW for phase in phases),
+        plain_size=plain_size,
+        plain_table=np.array(plain, np.int64),
+        blocks=(groups, vectors, CB, 2 * half),
+        by_input=by_input,
+        size=size,
+        runs=np.array(runs, np.int64),
+        table=np.array(table, np.int64),
+        offsets=np.array(offsets, np.int64),
+        channels=(groups, vectors),
+        window=window,
+        taps=taps,
+        layout=(CB, half, SH, column_classes, RC, pitch, region, third, after),
+        Q=Q,
+        steps=(YSH, YSW),
+        cut=(images, rows, columns, 2 * -(-vectors // (2 * max(1, FEWEST_JOBS // jobs)))),
+    )
+
+
+def _grid(window, taps, size, rows, columns):
+    """(Q, RC): outputs from row to row of a job, and rows from image to image, with no more between them than padding needs."""
+
+    def apart(outputs, own, stride, taps, dilation, before, size):
+        seen = (own - 1) * stride + (taps - 1) * dilation + 1
+        if own == outputs:  # what lies behind one lies before the next
+            inside = min(size, seen - before)
+            seen = inside + max(before, seen - before - inside)
+        return max(own, -(-seen // stride))
+
+    (OH, OW, SH, SW, PT, PL), (KH, KW, DH, DW), (H, W) = window, taps, size
+    return apart(OW, columns, SW, KW, DW, PL, W), apart(OH, rows, SH, KH, DH, PT, H)
+
+
+def _part(size, fits):
+    """The largest of even parts of `size` that fits, or 1."""
+    return next(part for parts in range(1, size + 1) for part in [-(-size // parts)] if part == 1 or fits(part))
+
+
+def _cut(N, window, taps, pixel_bytes):
+    """(images, rows, columns) of a job, in even parts: a panel of PANEL_BYTES at most, and outputs for FEWEST_JOBS."""
+    (OH, OW, SH, SW, _, _), (KH, KW, DH, DW) = window, taps
+    outputs = max(FEWEST_OUTPUTS, -(-N * OH * OW // FEWEST_JOBS))
+
+    def fits(images, rows, columns):
+        pixels = ((rows - 1) * SH + (KH - 1) * DH + 1) * ((columns - 1) * SW + (KW - 1) * DW + 1)
+        return images * pixels * pixel_bytes <= PANEL_BYTES and images * rows * columns <= outputs
+
+    columns = _part(OW, lambda columns: columns <= TALL or fits(1, 1, columns))
+    rows = _part(OH, lambda rows: fits(1, rows, OW)) if columns == OW else 1
+    return _part(N, lambda images: fits(images, OH, OW)) if rows == OH and columns == OW else 1, rows, columns
+
+
+@functools.lru_cache(maxsize=1024)
+def _flat(g):
+    """A product of pixels and a matrix as a convolution of a single row; the same geometry for others."""
+    if (g.KH, g.KW, g.SH, g.SW) == (1, 1, 1, 1) and not _padded(g):
+        return dataclasses.replace(g, N=1, H=1, W=g.N * g.H * g.W, OH=1, OW=g.N * g.H * g.W)
+    return g
+
+
+def _padded(g):
+    return g.PT or g.PB or g.PL or g.PR
+
+
+@functools.lru_cache(maxsize=1024)
+def forward_plan(g):
+    """The plan of the forward pass."""
+    phase = Phase(g.KH, g.KW, 0, g.KW, 1, g.OH, g.OW, g.PT, g.PL, (0, 0))
+    return _plan((g.N, g.H, g.W, g.IC), g.groups, (g.OH, g.OW, g.OC, 1, 1), (phase,), (g.SH, g.SW), (g.DH, g.DW), False)
+
+
+@functools.lru_cache(maxsize=1024)
+def input_plans(g):
+    """The plans of the input gradient: one for all phases, or one for each where taps stay dilated."""
+    together, dilation = input_phases(g)
+    target, shape = (g.H, g.W, g.IC, g.SH, g.SW), (g.N, g.OH, g.OW, g.OC)
+    return tuple(_plan(shape, g.groups, target, some, (1, 1), dilation, True) for some in together)
+
+
+def _convolve(plan, x, weight, y, bias):
+    """Computes what is planned of x (N, H, W, C) into y (N, YH, YW, OC)."""
+    plain, packed = empty((plan.plain_size,), weight.dtype), empty((plan.size,), weight.dtype)
+    conv_direct.pack(plan.plain_size, weight, plain, plan.plain_table, plan.blocks, plan.by_input)
+    conv_amx.split_filters(plan.size, plain, packed, plan.runs, plan.channels[0] * plan.channels[1])
+    conv_amx.convolve(plan.flops, x, packed, y, bias, plan.table, plan.offsets, plan.channels, plan.window, plan.taps, plan.layout,
+                      plan.Q, plan.steps, *plan.cut)  # fmt: skip
+
+
+def forward(g, x, weight, bias):
+    """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
+    f = _flat(g)
+    y = empty((f.N, f.OH, f.OW, f.OC), x.dtype)
+    _convolve(forward_plan(f), x.reshape(f.N, f.H, f.W, f.IC), weight, y, bias)
+    return y.reshape(g.N, g.OH, g.OW, g.OC)
+
+
+def backward_input(g, grad_output, weight):
+    """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
+    f = _flat(g)
+    plans = input_plans(f)
+    all_seen = sum(plan.outputs for plan in plans) == f.H * f.W
+    apart = f.KH * f.KW == 1 and not _padded(f)
+    grad_input = (empty if all_seen or apart else zeros)((f.N, f.H, f.W, f.IC), grad_output.dtype)  # no window reads the others
+    if apart and not all_seen:
+        strided.clear_unseen(grad_input.size, grad_input, (f.OH, f.OW, f.SH, f.SW))
+    grad_output, bias = grad_output.reshape(f.N, f.OH, f.OW, f.OC), np.zeros(f.IC, grad_output.dtype)
+    for plan in plans:
+        _convolve(plan, grad_output, weight, grad_input, bias)
+    return grad_input.reshape(g.N, g.H, g.W, g.IC)
+
+
+def backward_weight(g, x, grad_output):
+    """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
+    f = _flat(g)
+    x, grad_output = x.reshape(f.N, f.H, f.W, f.IC), grad_output.reshape(f.N, f.OH, f.OW, f.OC)
+    x_apart, g_apart = (f.H * f.W * f.IC, f.W * f.IC, f.IC), (f.OH * f.OW * f.OC, f.OW * f.OC, f.OC)
+    if f.KH * f.KW * f.groups > 1 or _padded(f):
+        return _weight_gradient(f, x, grad_output, x_apart, g_apart)
+    seen = dataclasses.replace(f, H=f.OH, W=f.OW, SH=1, SW=1)
+    x_apart = f.H * f.W * f.IC, f.SH * f.W * f.IC, f.SW * f.IC
+    if f.OC >= f.IC:
+        return _weight_gradient(seen, x, grad_output, x_apart, g_apart)
+    turned = dataclasses.replace(seen, IC=f.OC, OC=f.IC)  # the side by side pixels of fewer channels
+    return swapped(_weight_gradient(turned, grad_output, x, g_apart, x_apart), (1, f.IC, f.OC), g.weight_shape)
+
+
+def _weight_gradient(g, x, grad_output, x_apart, g_apart):
+    """The weight gradient of g; an image, a row and a pixel of x and of grad_output are so many numbers from the next."""
+    splits, shape, offsets, *rest = _weight_plan(g)
+    parts, grad_weight = empty((splits, *shape), x.dtype), empty(g.weight_shape, x.dtype)
+    size = g.N, g.H, g.W, g.IC, g.OC
+    conv_amx_weight.backward_weight(g.flops, x, grad_output, parts, offsets, size, x_apart, g_apart, g.window, g.taps, *rest)
+    conv_direct_weight.unpack(parts.size, parts, grad_weight)
+    return grad_weight
+
+
+@functools.lru_cache(maxsize=1024)
+def _weight_plan(g):
+    """Splits, the shape of each one's part, and the last arguments of conv_amx_weight.backward_weight."""
+    (OH, OW, SH, SW, _, _), (KH, KW, DH, DW) = g.window, g.taps
+    shape = g.groups, -(-g.OC // g.groups // COLUMNS), -(-g.IC // g.groups // TALL), KH, KW, TALL, COLUMNS
+    splits, share, own = weight_jobs(g, shape, 4)
+    most = max(DEPTH, UNIT_BYTES // (3 * 2 * (own * TALL + share * COLUMNS)))
+
+    def grid(rows, columns):
+        return _grid(g.window, g.taps, (g.H, g.W), rows, columns)
+
+    columns = _part(OW, lambda columns: columns <= most)
+    rows = _part(OH, lambda rows: rows * grid(rows, OW)[0] <= most) if columns == OW else 1
+    Q, RC = grid(rows, columns)
+    images = max(1, min(-(-g.N // splits), most // (RC * Q))) if rows == OH and columns == OW else 1
+    steps = -(-(((images - 1) * RC + rows - 1) * Q + columns) // DEPTH)
+    span, reach = -(-((rows - 1) * SH + (KH - 1) * DH + 1) // SH), (KH - 1) * DH // SH * Q + (KW - 1) * DW // SW
+    regions = -(-max(((images - 1) * RC + span) * Q, steps * DEPTH + reach) // DEPTH)
+    layout = SH, SW, RC, Q, (regions + (regions + 1) % 2) * DEPTH, steps  # odd: a register's rows lie on different lines of the first cache
+    return splits, shape, np.arange(steps) * (DEPTH // 2), layout, images, rows, columns, share, own

@@ -1,0 +1,265 @@
+"""Convolution on the matrix registers, channels-last memory: of float32 as three bfloat16 each.
+
+A tile is TALL output pixels times two vectors of output channels. What it reads of the input are registers of 16 pixels and 32 numbers
+of the sum, from a panel: the rows that a job needs, in thirds. The sum goes through a list of such registers' places, `offsets`, which
+is the same for all tiles of a job: blocks of channels, taps, strides and dilation are all in it.
+
+The panel is (CB, 3, row classes, column classes, images, RC, pitch, half): `half` float32 hold the 2 * half channels of a block, rows and
+columns of the image are sorted by their remainders of the strides, so that those that neighbouring outputs see lie side by side. Between
+two rows there is no more padding than one of them needs: pixels right of a row are those left of the next. Tiles go on from row to row
+and from image to image; what they compute between two rows is dropped.
+
+`layout` = (CB, half, row classes, column classes, RC, pitch, region, third, after): numbers of a class, of which `after` zeros follow its
+last row, and of one third of a block; RC rows from image to image.
+"""
+
+import numpy as np
+from numba import prange
+
+from fastconv.kernels.amx import ASKED, DEPTH, ROWS, STEP, TALL, THIRD, begin_matrices, end_matrices, matrix_tile
+from fastconv.kernels.apart import apart
+from fastconv.kernels.dense import part
+from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.scratch import scratch
+from fastconv.kernels.thirds import in_pairs, joined, thirds
+from fastconv.kernels.vector import lanes
+from fastconv.kernels.vector_memory import copy, flat, load, pointer, store, zero
+
+FEW_STEPS, FILTER_NUMBERS = 6, 1 << 17
+"""See `_at_once`."""
+
+ROW = ("packed", "steps", "offsets", "first", "OH", "OW", "place")
+"""A row of the table of phases: where its packed weight begins and how many steps a tile has; where its offsets begin and how far from the
+panel's first number they count; its outputs, and the first one's place in an output image."""
+
+
+@apart
+def _split_vector(job, weight, packed, runs):
+    """Job `job` of `split_filters`."""
+    w, p, L = flat(weight), flat(packed), lanes(weight)
+    for r in range(len(runs)):
+        count, length = runs[r, 2], runs[r, 3]
+        size = (length + DEPTH - 1) // DEPTH * DEPTH
+        source, target = runs[r, 0] + job * count * length * L, runs[r, 1] + job * count * (size // DEPTH) * STEP
+        for _ in range(count):
+            for k in range(0, size, 2):
+                present = L if k < length else 0
+                a0, a1, a2 = thirds(load(w, source + k * L, present))
+                b0, b1, b2 = thirds(load(w, source + (k + 1) * L, present))
+                t = target + k // DEPTH * STEP + k % DEPTH // 2 * L
+                store(p, t, in_pairs(a0, b0), L)
+                store(p, t + THIRD, in_pairs(a1, b1), L)
+                store(p, t + 2 * THIRD, in_pairs(a2, b2), L)
+            source, target = source + length * L, target + size // DEPTH * STEP
+
+
+@kernel
+def split_filters(weight, packed, runs, vectors):
+    """Reads a weight as conv_direct.pack writes it, writes what matrix tiles read of it, step by step.
+
+    A row (source, target, count, length) of `runs` is a phase, which has for each of `vectors` vectors of output channels `count` runs of
+    `length` rows, an even number; a run becomes whole steps. Parallel over vectors.
+    """
+    for job in prange(vectors):
+        _split_vector(np.int64(job), weight, packed, runs)
+
+
+@device
+def _split_step(x, i, panel, t, third, first, second, numbers):
+    """Thirds of `first` numbers from x[i] on and of `second` a vector further on, as `numbers` pairs, to t, t + third and t + 2 * third."""
+    a0, a1, a2 = thirds(load(x, i, first))
+    b0, b1, b2 = thirds(load(x, i + lanes(x), second))
+    store(panel, t, joined(a0, b0), numbers)
+    store(panel, t + third, joined(a1, b1), numbers)
+    store(panel, t + 2 * third, joined(a2, b2), numbers)
+
+
+@device
+def _split(x, i, count, panel, p, size, third):
+    """Thirds of x[i : i + count], and zeros up to an even `size`, to panel[p], panel[p + third] and panel[p + 2 * third]."""
+    L, k = lanes(x), 0
+    while k + DEPTH <= count:
+        _split_step(x, i + k, panel, p + k // 2, third, L, L, L)
+        k += DEPTH
+    while k < size:
+        _split_step(x, i + k, panel, p + k // 2, third, count - k, count - k - L, (size - k) // 2)
+        k += DEPTH
+
+
+@device
+def seen(remainder, taps, dilation, stride):
+    """Whether any tap lies at this remainder of the stride."""
+    for tap in range(taps):
+        if tap * dilation % stride == remainder:
+            return True
+    return False
+
+
+@apart
+def _fill(panel, x, n0, n1, first, span, H, W, C, c0, channels, left, taps, layout):
+    """`channels` channels from c0 on, of rows first .. first + span of images n0 .. n1; the panel's first column is column -left."""
+    CB, half, row_classes, column_classes, RC, pitch, region, third, after = layout
+    KH, KW, DH, DW = taps
+    row, size = pitch * half, 2 * half
+    begin, end = min(pitch, max(0, left)), max(0, min(pitch, W + left))
+    for n in range(n0, n1):
+        for i in range(span if n + 1 == n1 else min(span, RC * row_classes)):
+            if not seen(i % row_classes, KH, DH, row_classes):
+                continue
+            ih = first + i
+            for column_class in range(column_classes):
+                if not seen(column_class, KW, DW, column_classes):
+                    continue
+                p = (i % row_classes * column_classes + column_class) * region + ((n - n0) * RC + i // row_classes) * row
+                if i + row_classes >= span:
+                    for k in range(3 * CB):
+                        zero(panel, p + k * third + row, after)
+                if ih < 0 or ih >= H:
+                    for k in range(3 * CB):
+                        zero(panel, p + k * third, row)
+                    continue
+                source = (n * H + ih) * W * C + c0
+                if size == C:  # the row is one run of numbers
+                    for k in range(3):
+                        zero(panel, p + k * third, begin * half)
+                        zero(panel, p + k * third + max(begin, end) * half, (pitch - max(begin, end)) * half)
+                    count = (end - begin) * C
+                    _split(x, source + (begin - left) * C, count, panel, p + begin * half, count, third)
+                    continue
+                for column in range(pitch):
+                    iw = column * column_classes + column_class - left
+                    for block in range(CB):
+                        t, c = p + column * half + 3 * block * third, block * size
+                        own = min(size, channels - c) if 0 <= iw < W else 0
+                        _split(x, source + iw * C + c, own, panel, t, size, third)
+
+
+@device
+def _place(q, grid, rows, across, spread):
+    """Output q of those that tiles go through: (how many from it on lie side by side, none if it is dropped, its place)."""
+    Q, RC = grid
+    image, row, step = spread
+    line, column = q // Q, q % Q
+    return across - column if line % RC < rows else 0, line // RC * image + line % RC * row + column * step
+
+
+@device
+def _keep(results, r, q, total, y, target, cols, grid, rows, across, spread):
+    """Writes those of ROWS outputs from q on that are not dropped, from results[r] on."""
+    L = lanes(y)
+    for m in range(min(ROWS, total - q)):
+        side, place = _place(q + m, grid, rows, across, spread)
+        if side > 0:
+            for i in range(0, cols, L):
+                store(y, target + place + i, load(results, r + m * 2 * L + i, L), cols - i)
+
+
+@device
+def _outputs(phases, p, n0, n1, oh0, oh1, ow0, ow1, Q, RC):
+    """How many outputs the tiles of phase `p` go through, those between rows with them."""
+    rows, across = min(oh1, phases[p, 4]) - oh0, min(ow1, phases[p, 5]) - ow0
+    return ((n1 - n0 - 1) * RC + rows - 1) * Q + across if min(rows, across) > 0 else 0
+
+
+@device
+def _at_once(steps):
+    """Vectors of output channels that each tile of pixels is multiplied by before the next one: all whose filters stay in L2, where what a
+    tile reads of the panel stays in L1, else two, whose filters all tiles read."""
+    return max(2, FILTER_NUMBERS // (2 * steps * STEP) * 2) if steps <= FEW_STEPS else 2
+
+
+@apart
+def _convolve_job(
+    X, weight, Y, bias, spread, phases, offsets, channels, window, taps, layout, Q, n0, n1, oh0, oh1, ow0, ow1, v0, v1, ahead, numbers
+):
+    """Output rows oh0 .. oh1, columns ow0 .. ow1 and vectors v0 .. v1 of each group, of each phase, of images n0 .. n1; `spread` is how far
+    an image, a row and a pixel of the output are from the next, `Q` how many outputs a row is."""
+    _, H, W, C = X.shape
+    _, _, SH, SW, PT, PL = window
+    KH, _, DH, _ = taps
+    groups, vectors = channels
+    CB, half, _, column_classes, RC, _, _, third, _ = layout
+    step = spread[2]
+    x, w, y, b, L = flat(X), flat(weight), flat(Y), flat(bias), lanes(X)
+    CG, OCG, am, grid = C // groups, b.size // groups, half * SW // column_classes, (Q, RC)
+    memory = scratch(vectors * L + TALL * 2 * L + 3 * CB * third, x.dtype)
+    starts, results, panel = pointer(memory, 0), pointer(memory, vectors * L), memory[(vectors + 2 * TALL) * L :]
+    first_places = pointer(offsets, 0)
+    span = (oh1 - oh0 - 1) * SH + (KH - 1) * DH + 1
+    work = 0
+    for p in range(len(phases)):
+        work += _outputs(phases, p, n0, n1, oh0, oh1, ow0, ow1, Q, RC) // TALL * phases[p, 1]
+    work = max(1, work * groups * ((v1 - v0 + 1) // 2) * ASKED)
+    move = min(64, 4 * numbers // work)
+    begin_matrices()
+    for group in range(groups):
+        _fill(panel, x, n0, n1, oh0 * SH - PT, span, H, W, C, group * CG, CG, PL - ow0 * SW, taps, layout)
+        zero(starts, OCG, vectors * L - OCG)
+        copy(b, group * OCG, starts, 0, OCG)
+        for p in range(len(phases)):
+            steps, o, first = phases[p, 1], phases[p, 2], phases[p, 3]
+            vector_size = steps * STEP
+            rows, across = min(oh1, phases[p, 4]) - oh0, min(ow1, phases[p, 5]) - ow0
+            start = n0 * spread[0] + oh0 * spread[1] + ow0 * step + phases[p, 6] + group * OCG
+            total = _outputs(phases, p, n0, n1, oh0, oh1, ow0, ow1, Q, RC)
+            at_once = _at_once(steps)
+            for v2 in range(v0, v1, at_once):
+                # the next vectors' filters, where those of a job are more than stay in L2
+                filters = phases[p, 0] + (group * vectors + (v2 + 2 if v2 + 2 < v1 else v0)) * vector_size
+                filters_move = 0
+                if at_once == 2 and (v1 - v0) * vector_size > FILTER_NUMBERS:
+                    filters_move = min(64, 4 * 2 * vector_size // max(1, (total // TALL) * steps * (ASKED // 2)))
+                for q in range(0, total, TALL):
+                    upper_side, upper_place = _place(q, grid, rows, across, spread)
+                    lower_side, lower_place = _place(q + ROWS, grid, rows, across, spread)
+                    lower_side = lower_side if q + ROWS < total else 0
+                    for v in range(v2, min(v1, v2 + at_once), 2):
+                        wide, cols, target = min(2, v1 - v), min(2 * L, OCG - v * L), start + v * L
+                        upper_whole = upper_side >= ROWS and cols == wide * L
+                        lower_whole = lower_side >= ROWS and cols == wide * L
+                        upper = pointer(y, target + upper_place) if upper_whole else pointer(results, 0)
+                        lower = pointer(y, target + lower_place) if lower_whole else pointer(results, ROWS * 2 * L)
+                        rows_apart = step if upper_whole else 2 * L, step if lower_whole else 2 * L, L, 0
+                        matrix_tile(wide, panel, first + q * am, (am, third), first_places, o,
+                                    w, phases[p, 0] + (group * vectors + v) * vector_size, (vector_size, steps), starts, v * L, (0, 0),
+                                    upper, 0, lower, 0, rows_apart, x, ahead, w, filters, (move, filters_move))  # fmt: skip
+                        ahead += steps * ASKED * move // 4
+                        filters += steps * (ASKED // 2) * filters_move // 4
+                        if not upper_whole:
+                            _keep(results, 0, q, total, y, target, cols, grid, rows, across, spread)
+                        if not lower_whole:
+                            _keep(results, ROWS * 2 * L, q + ROWS, total, y, target, cols, grid, rows, across, spread)
+    end_matrices()
+
+
+@kernel
+def convolve(X, weight, Y, bias, phases, offsets, channels, window, taps, layout, Q, steps, images, rows, columns, share):
+    """Reads X (N, H, W, C), the packed weight of each phase, bias (OC,); writes pixels of Y (N, YH, YW, OC).
+
+    As conv_direct.convolve, with `phases` of ROW and Q outputs from row to row. Parallel over blocks of `images` images, `rows` output rows
+    and, in even parts, up to `columns` output columns, and `share` vectors of output channels, an even number.
+    """
+    N, (OH, OW) = X.shape[0], window[:2]
+    YH, YW, OC = Y.shape[1:]
+    row_blocks, column_blocks = (OH + rows - 1) // rows, (OW + columns - 1) // columns
+    vectors = channels[1]
+    shares = (vectors + share - 1) // share
+    spread = YH * YW * OC, steps[0] * YW * OC, steps[1] * OC
+    blocks = (N + images - 1) // images * row_blocks * column_blocks
+    for job in prange(blocks * shares):
+        block, v0 = job // shares, job % shares * share
+        n0, oh0 = block // (row_blocks * column_blocks) * images, block // column_blocks % row_blocks * rows
+        ow0, ow1 = part(block % column_blocks, column_blocks, OW)
+        oh1 = min(OH, oh0 + rows)
+        # the next job's input
+        n2, oh2 = (block + 1) // (row_blocks * column_blocks) * images, (block + 1) // column_blocks % row_blocks * rows
+        ow2 = part((block + 1) % column_blocks, column_blocks, OW)[0]
+        ahead, numbers = 0, 0
+        if job % shares == shares - 1 and block + 1 < blocks:
+            ahead = ((n2 * X.shape[1] + max(0, oh2 * window[2] - window[4])) * X.shape[2] + ow2 * window[3]) * X.shape[3]
+            if column_blocks == 1:
+                numbers = min(images, N - n2) * rows * window[2] * X.shape[2] * X.shape[3]
+            elif X.shape[1] == 1:
+                numbers = (ow1 - ow0) * window[3] * X.shape[3]
+        _convolve_job(X, weight, Y, bias, spread, phases, offsets, channels, window, taps, layout, Q, n0, min(N, n0 + images), oh0,
+                      oh1, ow0, ow1, v0, min(vectors, v0 + share), ahead, numbers)  # fmt: skip
