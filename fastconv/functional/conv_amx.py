@@ -6,6 +6,7 @@ Each float32 is the sum of three bfloat16, and a product the sum of six of their
 import dataclasses
 import functools
 import itertools
+import math
 import os
 from typing import NamedTuple
 
@@ -13,13 +14,15 @@ import numpy as np
 
 from fastconv.errors import ArgumentTypeError
 from fastconv.functional.arrays import FLOAT32, swapped, zeros
-from fastconv.functional.conv_tiles import Phase, input_phases, weight_jobs
+from fastconv.functional.conv_tiles import PART_BYTES, Phase, input_phases, inside
 from fastconv.kernels import conv_amx, conv_amx_weight, conv_direct, conv_direct_weight, strided
 from fastconv.kernels.amx import AVAILABLE, COLUMNS, DEPTH, STEP, TALL
 from fastconv.memory import empty
 
-WORK, CHANNELS = 3 << 26, 48
-"""Floating-point operations, and channels of a group, from which on matrix registers gain: what is less waits for memory."""
+WORK, WEIGHT_WORK, CHANNELS, OUTPUTS, INSIDE = 3 << 27, 9 << 27, 48, 600, 0.75
+"""From so many floating-point operations on matrix registers gain, 2 to 30 % on the average of 500 geometries, with so many channels of
+a group and outputs of a channel, and where such a share of the taps meets the image: less work waits for memory, and vectors leave rows of
+padding out."""
 
 RUN_CHANNELS = 96
 """Channels of a group up to which a row of taps is one run of numbers, where these are no whole steps."""
@@ -27,7 +30,7 @@ RUN_CHANNELS = 96
 PANEL_BYTES, UNIT_BYTES = 3 << 18, 3 << 18
 """Of a job's input, in thirds, and of what a job of a weight gradient reads at once: filters that all tiles read are in L2 beside it."""
 
-FEWEST_JOBS, FEWEST_OUTPUTS = 8, 256
+FEWEST_JOBS, FEWEST_OUTPUTS, FEWEST_PIXELS = 8, 256, 128
 """Jobs are as many as this if each has so many outputs."""
 
 
@@ -69,9 +72,12 @@ def takes(g, dtype, wanted):
 @functools.lru_cache(maxsize=4096)
 def pays(g, wanted):
     """Whether matrix registers, where there are some, take less time than vectors."""
-    if g.flops < WORK or min(g.IC, g.OC) // g.groups < CHANNELS:
+    if g.flops < WORK or min(g.IC, g.OC) // g.groups < CHANNELS or g.N * g.OH * g.OW < OUTPUTS:
         return False
-    return wanted != "weight" or g.KH * g.KW * g.groups == 1
+    if wanted == "weight":
+        return g.KH * g.KW * g.groups == 1 and g.flops >= WEIGHT_WORK
+    rows, columns = (g.H, g.OH, g.KH, g.SH, g.DH, g.PT), (g.W, g.OW, g.KW, g.SW, g.DW, g.PL)
+    return inside(*rows) * inside(*columns) >= INSIDE
 
 
 def beats_winograd(g, wanted):
@@ -276,8 +282,17 @@ def _weight_plan(g):
     """Splits, the shape of each one's part, and the last arguments of conv_amx_weight.backward_weight."""
     (OH, OW, SH, SW, _, _), (KH, KW, DH, DW) = g.window, g.taps
     shape = g.groups, -(-g.OC // g.groups // COLUMNS), -(-g.IC // g.groups // TALL), KH, KW, TALL, COLUMNS
-    splits, share, own = weight_jobs(g, shape, 4)
-    most = max(DEPTH, UNIT_BYTES // (3 * 2 * (own * TALL + share * COLUMNS)))
+    _, vectors, CB, *_ = shape
+    splits = max(1, min(FEWEST_JOBS, g.N * OH * OW // FEWEST_OUTPUTS, PART_BYTES // (4 * math.prod(shape))))
+    shares = min(-(-FEWEST_JOBS // (splits * g.groups)), -(-vectors // 2))
+    share, own = 2 * -(-vectors // (2 * shares)), CB
+
+    def pixels():
+        return UNIT_BYTES // (3 * 2 * (own * TALL + share * COLUMNS))
+
+    while pixels() < FEWEST_PIXELS and max(share // 2, own) > 1:  # few pixels at a time change the sums often
+        share, own = (2 * -(-share // 4), own) if share * COLUMNS >= own * TALL else (share, -(-own // 2))
+    most = max(DEPTH, min(pixels(), -(-g.N * OH * OW // splits)))
 
     def grid(rows, columns):
         return _grid(g.window, g.taps, (g.H, g.W), rows, columns)

@@ -146,12 +146,15 @@ def _place(q, grid, rows, across, spread):
 @device
 def _keep(results, r, q, total, y, target, cols, grid, rows, across, spread):
     """Writes those of ROWS outputs from q on that are not dropped, from results[r] on."""
-    L = lanes(y)
-    for m in range(min(ROWS, total - q)):
-        side, place = _place(q + m, grid, rows, across, spread)
-        if side > 0:
+    Q, L, last = grid[0], lanes(y), min(q + ROWS, total)
+    while q < last:
+        side, place = _place(q, grid, rows, across, spread)
+        for m in range(min(side, last - q)):
             for i in range(0, cols, L):
-                store(y, target + place + i, load(results, r + m * 2 * L + i, L), cols - i)
+                store(y, target + place + m * spread[2] + i, load(results, r + m * 2 * L + i, L), cols - i)
+        passed = Q - q % Q  # to the next row
+        r += passed * 2 * L
+        q += passed
 
 
 @device

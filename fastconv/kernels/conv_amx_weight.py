@@ -17,7 +17,7 @@ from fastconv.kernels.amx import ASKED, DEPTH, ROWS, STEP, TALL, THIRD, begin_ma
 from fastconv.kernels.apart import apart
 from fastconv.kernels.conv_amx import seen
 from fastconv.kernels.conv_direct_weight import part_of_job, place
-from fastconv.kernels.jit import device, kernel
+from fastconv.kernels.jit import kernel
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.thirds import in_pairs, joined, thirds
 from fastconv.kernels.transpose import transpose
@@ -82,23 +82,25 @@ def _fill_channels(panel, rows, x, spread, n0, n1, images, first, window_rows, o
                 store(panel, t + 2 * third, joined(a2, b2), L)
 
 
-@device
-def _source(q, start, rows, across, images, RC, Q, spread):
-    """Where the gradient of pixel q of a unit is, -1 if there is none."""
-    line, column = q // Q, q % Q
-    if column >= across or line % RC >= rows or line // RC >= images:
-        return -1
-    return start + line // RC * spread[0] + line % RC * spread[1] + column * spread[2]
-
-
 @apart
 def _fill_pairs(pairs, g, start, vectors, channels, rows, across, images, spread, layout):
     """The gradient's thirds, of `vectors` vectors of `channels` channels in all from g[start] on."""
     _, _, RC, Q, _, steps = layout
-    L = lanes(g)
+    L, line, column = lanes(g), 0, 0
     for q in range(0, steps * DEPTH, 2):
-        first = _source(q, start, rows, across, images, RC, Q, spread)
-        second = _source(q + 1, start, rows, across, images, RC, Q, spread)
+        first, second = -1, -1  # where two pixels of the unit are, if there are any
+        if column < across and line % RC < rows and line // RC < images:
+            first = start + line // RC * spread[0] + line % RC * spread[1] + column * spread[2]
+        column += 1
+        if column == Q:
+            line, column = line + 1, 0
+        if first >= 0 and 0 < column < across:
+            second = first + spread[2]
+        elif column < across and line % RC < rows and line // RC < images:
+            second = start + line // RC * spread[0] + line % RC * spread[1] + column * spread[2]
+        column += 1
+        if column == Q:
+            line, column = line + 1, 0
         t = q // DEPTH * STEP + q % DEPTH // 2 * L
         for v in range(vectors):
             cols = min(L, channels - v * L)
