@@ -119,7 +119,7 @@ def _fill(panel, x, n0, n1, first, span, H, W, C, c0, channels, left, taps, layo
                         zero(panel, p + k * third, row)
                     continue
                 source = (n * H + ih) * W * C + c0
-                if size == C:  # the row is one run of numbers
+                if size == C and column_classes == 1:  # the row is one run of numbers
                     for k in range(3):
                         zero(panel, p + k * third, begin * half)
                         zero(panel, p + k * third + max(begin, end) * half, (pitch - max(begin, end)) * half)
