@@ -42,6 +42,7 @@ GEOMETRIES = [  # input, weight, stride, padding, dilation, groups
     ((40, 64, 7, 7), (64, 64, 3, 3), 1, 1, 1, 1),  # several images a job, with a rest
     ((1, 8, 30, 1200), (16, 8, 5, 3), 1, 1, 1, 1),  # rows are cut
     ((1, 300, 40, 60), (40, 300, 3, 3), 1, 1, 1, 1),  # columns, too
+    ((2, 40, 3, 4000), (33, 40, 2, 3), 1, (0, 2), 1, 1),  # also for the weight
     ((1, 4, 1, 3), (3, 4, 1, 3), 1, 0, 1, 1),  # one output
 ]
 

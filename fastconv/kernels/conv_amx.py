@@ -176,7 +176,8 @@ def _convolve_job(
     X, weight, Y, bias, spread, phases, offsets, channels, window, taps, layout, Q, n0, n1, oh0, oh1, ow0, ow1, v0, v1, ahead, numbers
 ):
     """Output rows oh0 .. oh1, columns ow0 .. ow1 and vectors v0 .. v1 of each group, of each phase, of images n0 .. n1; `spread` is how far
-    an image, a row and a pixel of the output are from the next, `Q` how many outputs a row is."""
+    an image, a row and a pixel of the output are from the next, `Q` how many outputs a row is. `numbers` from X[ahead] on are what the next
+    job reads."""
     _, H, W, C = X.shape
     _, _, SH, SW, PT, PL = window
     KH, _, DH, _ = taps

@@ -1,7 +1,7 @@
 """Weight gradients on the matrix registers: the sums run over pixels, 32 of them at a step.
 
 A tile is TALL input channels times two vectors of output channels, for one tap. Of the input it reads registers of 16 channels and 32
-pixels, from a panel in which each channel's pixels lie side by side, in thirds, (blocks, 3, TALL, classes, region): in the order of
+pixels, from a panel in which each channel's pixels lie side by side, in thirds, (blocks, 3, classes, TALL, region): in the order of
 `conv_amx`, so that a tap is a place to begin at. The gradient's thirds are pairs of pixels, (vectors, steps, 3, 16, 16, 2), with zeros
 for the pixels between rows.
 
@@ -38,15 +38,16 @@ def _half_pointer(typingctx, array, index):
 
 
 @apart
-def _fill_channels(panel, rows, x, spread, n0, n1, images, first, window_rows, own_rows, H, W, c0, channels, left, window, taps, layout):
-    """`channels` channels from c0 on of the rows that `own_rows` output rows see, of images n0 .. n1; the first column is column -left.
+def _fill_channels(panel, rows, x, spread, n0, n1, images, first, most_rows, own_rows, H, W, c0, channels, left, cut, taps, layout):
+    """`channels` channels from c0 on of what `own_rows` output rows see, of images n0 .. n1; the first column is column -left.
 
-    `rows` is scratch memory, 0 where no pixel ever is: a vector of channels' pixels, float32.
+    `rows` is scratch memory, a vector of channels' pixels as float32. Between `images` images of `most_rows` output rows it is 0 from the
+    start; the columns beside an image are the same in each unit unless rows are `cut`.
     """
     row_classes, column_classes, RC, Q, region, _ = layout
     KH, KW, DH, DW = taps
     L, size = lanes(x), row_classes * column_classes * region
-    span, own_span = (window_rows - 1) * row_classes + (KH - 1) * DH + 1, (own_rows - 1) * row_classes + (KH - 1) * DH + 1
+    span, own_span = (most_rows - 1) * row_classes + (KH - 1) * DH + 1, (own_rows - 1) * row_classes + (KH - 1) * DH + 1
     for c in range(0, channels, L):
         cols, source_c = min(L, channels - c), c0 + c
         for n in range(n0, n0 + images):
@@ -66,6 +67,10 @@ def _fill_channels(panel, rows, x, spread, n0, n1, images, first, window_rows, o
                     # columns of the class inside the image
                     begin = max(0, (left - column_class + column_classes - 1) // column_classes)
                     end = min(Q, (W + left - column_class + column_classes - 1) // column_classes)
+                    if cut:
+                        for channel in range(L):
+                            zero(rows, channel * size + p, min(begin, Q))
+                            zero(rows, channel * size + p + max(0, end), Q - max(0, end))
                     source = n * spread[0] + ih * spread[1] + (begin * column_classes + column_class - left) * spread[2] + source_c
                     for column in range(begin, end, L):
                         count = min(L, end - column)
@@ -139,7 +144,7 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
         n1, own_rows, across = min(N, n0 + images), min(rows, OH - oh0), min(columns, OW - ow0)
         c0 = b0 * TALL
         _fill_channels(panel, memory, x, x_spread, n0, n1, images, oh0 * SH - PT, rows, own_rows, H, W, group * CG + c0,
-                       min(CG - c0, (b1 - b0) * TALL), PL - ow0 * SW, window, taps, layout)  # fmt: skip
+                       min(CG - c0, (b1 - b0) * TALL), PL - ow0 * SW, columns < OW, taps, layout)  # fmt: skip
         start = n0 * spread[0] + oh0 * spread[1] + ow0 * spread[2] + group * OCG + v0 * L
         _fill_pairs(pairs, g, start, v1 - v0, OCG - v0 * L, own_rows, across, n1 - n0, spread, layout)
         # what the next unit reads, where it is one run of memory
@@ -177,11 +182,12 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
 
 @kernel
 def backward_weight(X, G, parts, offsets, size, x_spread, spread, window, taps, layout, images, rows, columns, share, own):
-    """Reads X (N, H, W, C) and the output's gradient; writes parts (splits, groups, vectors, CB, KH, KW, TALL, lanes), as
+    """Reads X and the output's gradient G; writes parts (splits, groups, vectors, CB, KH, KW, TALL, lanes), as
     conv_direct_weight.backward_weight does.
 
-    Of the gradient an image, a row and a pixel are `spread`[:3] numbers from the next, and it has `spread`[3] channels. `offsets` are
-    0, 16, 32, ..., a number for each step. Parallel over splits, groups, `share` vectors and `own` of the CB blocks.
+    `size` = (N, H, W, C, OC); an image, a row and a pixel of X are `x_spread` numbers from the next, those of G `spread`. `offsets` are
+    0, 16, 32, ..., a number for each step. Parallel over splits of the blocks of `images` images, `rows` output rows and `columns` output
+    columns, groups, `share` vectors and `own` of the CB blocks.
     """
     splits, groups, vectors, CB = parts.shape[:4]
     for job in prange(splits * groups * ((vectors + share - 1) // share) * ((CB + own - 1) // own)):
