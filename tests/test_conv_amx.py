@@ -32,6 +32,8 @@ GEOMETRIES = [  # input, weight, stride, padding, dilation, groups
     ((3, 64, 11, 12), (128, 64, 1, 1), 2, 0, 1, 1),
     ((3, 128, 11, 12), (64, 128, 1, 1), (1, 2), 0, 1, 1),
     ((3, 64, 10, 10), (96, 64, 1, 1), 1, 0, 1, 1),
+    ((2, 64, 3, 4), (96, 64, 1, 1), (3, 1), 0, 1, 1),  # one row of outputs has no stride
+    ((2, 64, 3, 4), (96, 64, 1, 1), 4, 0, 1, 1),
     ((2, 64, 10, 10), (96, 64, 1, 1), 1, 1, 1, 1),  # a border of nothing but bias
     ((2, 64, 14, 15), (64, 64, 3, 3), 1, 2, 2, 1),
     ((2, 34, 14, 15), (20, 34, 3, 2), 2, (2, 3), (1, 3), 1),
@@ -56,10 +58,10 @@ def case(rng, geometry):
 
 
 def assert_near(result, expected, magnitude):
-    """Errors are below the rounding of the sum of the terms' magnitudes, which float32 itself has for each of them."""
+    """Errors are a few roundings of the sum of the terms' magnitudes, however many terms there are."""
     assert result.dtype == np.float32
     assert result.shape == expected.shape
-    assert np.all(abs(result - expected) <= 2 * np.finfo(np.float32).eps * magnitude)
+    assert np.all(abs(result - expected) <= 4 * np.finfo(np.float32).eps * magnitude)
 
 
 @needs_amx

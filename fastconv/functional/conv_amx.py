@@ -196,7 +196,7 @@ def _cut(N, window, taps, pixel_bytes):
 @functools.lru_cache(maxsize=1024)
 def _flat(g):
     """A product of pixels and a matrix as a convolution of a single row; the same geometry for others."""
-    if (g.KH, g.KW, g.SH, g.SW) == (1, 1, 1, 1) and not _padded(g):
+    if (g.KH, g.KW, g.OH, g.OW) == (1, 1, g.H, g.W) and not _padded(g):
         return dataclasses.replace(g, N=1, H=1, W=g.N * g.H * g.W, OH=1, OW=g.N * g.H * g.W)
     return g
 
