@@ -46,6 +46,9 @@ GEOMETRIES = [  # input, weight, stride, padding, dilation, groups
     ((1, 300, 40, 60), (40, 300, 3, 3), 1, 1, 1, 1),  # columns, too
     ((2, 40, 3, 4000), (33, 40, 2, 3), 1, (0, 2), 1, 1),  # also for the weight
     ((1, 4, 1, 3), (3, 4, 1, 3), 1, 0, 1, 1),  # one output
+    ((1, 64, 12, 200), (64, 64, 1, 1), 1, ((0, 0), (40, 40)), 1, 1),  # more padding than a filter reaches
+    ((1, 34, 12, 20), (64, 34, 1, 3), (1, 2), ((3, 0), (100, 5)), 1, 1),
+    ((2, 32, 9, 9), (32, 16, 3, 3), 1, 0, 2, 2),
 ]
 
 
@@ -112,8 +115,9 @@ def test_numbers_go_through_unchanged(rng):
 
 
 @needs_amx
-def test_what_is_not_finite_stays_where_it_is_seen(rng):
-    g, x, weight, bias, _ = case(rng, ((2, 64, 10, 10), (64, 64, 3, 3), 1, 1, 1, 1))
+@pytest.mark.parametrize("channels", [50, 64])
+def test_what_is_not_finite_stays_where_it_is_seen(rng, channels):
+    g, x, weight, bias, _ = case(rng, ((2, channels, 10, 10), (64, channels, 3, 3), 1, 1, 1, 1))
     expected = conv_amx.forward(g, x, weight, bias)
     for value in (np.nan, np.inf, -np.inf):
         x[0, 4, 5, 7] = value
@@ -197,12 +201,20 @@ def test_they_can_be_forbidden(rng):
         fastconv.set_amx(1)
 
 
-def test_the_environment_forbids_them():
+@pytest.mark.parametrize(("name", "value", "then"), [("FASTCONV_AMX", "0", amx.AVAILABLE), ("NUMBA_CPU_FEATURES", "+avx2,+fma", False)])
+def test_the_environment_forbids_them(name, value, then):
+    """Then `set_amx` allows them again, but not where code is generated for a processor that does not have them."""
     code = "import fastconv; print(fastconv.get_amx()); fastconv.set_amx(True); print(fastconv.get_amx())"
-    result = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "FASTCONV_AMX": "0"}, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.split() == ["False", str(amx.AVAILABLE)]
+    result = subprocess.run([sys.executable, "-c", code], env={**os.environ, name: value}, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", str(then)]
+
+
+def test_geometries_of_plans_are_made_once():
+    """Plans are found by them again."""
+    for weight, stride in (((48, 64, 1, 1), 1), ((48, 64, 1, 1), 2)):
+        g = conv_amx._flat(conv2d((3, 64, 8, 8), weight, stride))
+        assert conv_amx._flat(conv2d((3, 64, 8, 8), weight, stride)) is g
+        assert conv_amx._seen(g, 48, 64) is conv_amx._seen(g, 48, 64)
 
 
 @needs_amx

@@ -16,16 +16,13 @@ from fastconv.errors import ArgumentTypeError
 from fastconv.functional.arrays import FLOAT32, swapped, zeros
 from fastconv.functional.conv_tiles import PART_BYTES, Phase, input_phases, inside
 from fastconv.kernels import conv_amx, conv_amx_weight, conv_direct, conv_direct_weight, strided
-from fastconv.kernels.amx import AVAILABLE, COLUMNS, DEPTH, STEP, TALL
+from fastconv.kernels.amx import AVAILABLE, COLUMNS, DEPTH, HALF, STEP, TALL
 from fastconv.memory import empty
 
-WORK, WEIGHT_WORK, CHANNELS, OUTPUTS, INSIDE = 3 << 27, 9 << 27, 48, 600, 0.75
+WORK, WEIGHT_WORK, CHANNELS, OUTPUTS, INSIDE, FILLED = 3 << 27, 9 << 27, 48, 600, 0.75, 0.8
 """From so many floating-point operations on matrix registers gain, 2 to 30 % on the average of 500 geometries, with so many channels of
-a group and outputs of a channel, and where such a share of the taps meets the image: less work waits for memory, and vectors leave rows of
-padding out."""
-
-RUN_CHANNELS = 96
-"""Channels of a group up to which a row of taps is one run of numbers, where these are no whole steps."""
+a group and outputs of a channel, and where such a share of the taps meets the image, and of a step's numbers is no padding: less work
+waits for memory, and vectors leave rows of padding out."""
 
 PANEL_BYTES, UNIT_BYTES = 3 << 18, 3 << 18
 """Of a job's input, in thirds, and of what a job of a weight gradient reads at once: filters that all tiles read are in L2 beside it."""
@@ -41,8 +38,8 @@ def set_amx(allowed):
     """Let convolutions use the matrix registers of Intel's AMX, or not, in the whole process.
 
     They are allowed at first where the processor has them, unless the environment has ``FASTCONV_AMX=0``; elsewhere this changes nothing.
-    Each float32 is multiplied as three bfloat16, with errors no larger than those of float32; but infinities become NaN, and numbers below
-    1e-33 lose digits, see docs/algorithms.md.
+    Each float32 is multiplied as three bfloat16. Errors are about half of those of float32 in vectors; but infinities become NaN, and
+    numbers below 1e-33 lose digits, see docs/algorithms.md.
 
     Parameters
     ----------
@@ -77,7 +74,8 @@ def pays(g, wanted):
     if wanted == "weight":
         return g.KH * g.KW * g.groups == 1 and g.flops >= WEIGHT_WORK
     rows, columns = (g.H, g.OH, g.KH, g.SH, g.DH, g.PT), (g.W, g.OW, g.KW, g.SW, g.DW, g.PL)
-    return inside(*rows) * inside(*columns) >= INSIDE
+    summed = (g.OC if wanted == "input" else g.IC) // g.groups
+    return inside(*rows) * inside(*columns) >= INSIDE and summed >= FILLED * DEPTH * -(-summed // DEPTH)
 
 
 def beats_winograd(g, wanted):
@@ -103,7 +101,6 @@ class Plan(NamedTuple):
     window: tuple
     taps: tuple
     layout: tuple
-    Q: int
     steps: tuple
     cut: tuple
 
@@ -114,37 +111,33 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input):
     OH, OW, PT, PL = (max(getattr(phase, name) for phase in phases) for name in ("OH", "OW", "PT", "PL"))
     KH = (max((phase.KH - 1) * DH - phase.PT for phase in phases) + PT) // DH + 1
     KW = (max((phase.KW - 1) * DW - phase.PL for phase in phases) + PL) // DW + 1
-    window, taps, CG, vectors = (OH, OW, SH, SW, PT, PL), (KH, KW, DH, DW), C // groups, -(-OC // groups // COLUMNS)
-    run = DW == 1 and CG <= RUN_CHANNELS and CG % 2 == 0 < CG % DEPTH
-    CB, half, column_classes = (1, CG // 2, 1) if run else (-(-CG // DEPTH), DEPTH // 2, SW)
-    images, rows, columns = _cut(N, window, taps, 3 * 4 * half * CB)
+    window, taps, CG, vectors = (OH, OW, SH, SW, PT, PL), (KH, KW, DH, DW), C // groups, -(-(OC // groups) // COLUMNS)
+    CB = -(-CG // DEPTH)
+    images, rows, columns = _cut(N, window, taps, 3 * 4 * HALF * CB)
     Q, RC = _grid(window, taps, (H, W), rows, columns)
-    pitch, span = Q * SW // column_classes, -(-((rows - 1) * SH + (KH - 1) * DH + 1) // SH)
-    after = (-(-PL // column_classes) + SW) * half + DEPTH  # zeros after the last row of a class
-    region = ((images - 1) * RC + span) * pitch * half + after
-    third = SH * column_classes * region + TALL * half * SW // column_classes  # the last tile reads beyond the last output
+    span = -(-((rows - 1) * SH + (KH - 1) * DH + 1) // SH)
+    after = (max(0, -(-PL // SW)) + 1) * HALF  # zeros behind the last row of a class, which its last outputs see
+    region = ((images - 1) * RC + span) * Q * HALF + after
+    third = SH * SW * region + TALL * HALF  # the last tile reads beyond the last output
     plain, runs, table, offsets = [], [], [], []
     plain_size = size = 0
     for phase in phases:
-        count, length = (CB * phase.KH, phase.KW * 2 * half) if run else (CB * phase.KH * phase.KW, DEPTH)
-        steps, place = -(-length // DEPTH), (phase.place[0] * YW + phase.place[1]) * OC
+        steps, place = CB * phase.KH * phase.KW, (phase.place[0] * YW + phase.place[1]) * OC
         plain.append([plain_size, *phase[:-1], place])
-        runs.append([plain_size, size, count, length])
-        table.append([size, count * steps, len(offsets), 0, phase.OH, phase.OW, place])
-        for block, kh, kw in itertools.product(range(CB), range(phase.KH), range(1 if run else phase.KW)):
+        runs.append([plain_size, size, steps, DEPTH])
+        table.append([size, steps, len(offsets), phase.OH, phase.OW, place])
+        for block, kh, kw in itertools.product(range(CB), range(phase.KH), range(phase.KW)):
             i, j = kh * DH + PT - phase.PT, kw * DW + PL - phase.PL
-            line = (i % SH * column_classes + j % column_classes) * region + i // SH * pitch * half
-            first = 3 * block * third + line + j // column_classes * half
-            offsets += [first + step * (DEPTH // 2) for step in range(steps)]
-        plain_size += groups * vectors * count * length * COLUMNS
-        size += groups * vectors * count * steps * STEP
+            offsets.append(3 * block * third + (i % SH * SW + j % SW) * region + (i // SH * Q + j // SW) * HALF)
+        plain_size += groups * vectors * steps * DEPTH * COLUMNS
+        size += groups * vectors * steps * STEP
     jobs = -(-N // images) * -(-OH // rows) * -(-OW // columns)
     return Plan(
         flops=sum(2 * N * phase.OH * phase.OW * phase.KH * phase.KW * C * OC // groups for phase in phases),
         outputs=sum(phase.OH * phase.OW for phase in phases),
         plain_size=plain_size,
         plain_table=np.array(plain, np.int64),
-        blocks=(groups, vectors, CB, 2 * half),
+        blocks=(groups, vectors, CB, DEPTH),
         by_input=by_input,
         size=size,
         runs=np.array(runs, np.int64),
@@ -153,8 +146,7 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input):
         channels=(groups, vectors),
         window=window,
         taps=taps,
-        layout=(CB, half, SH, column_classes, RC, pitch, region, third, after),
-        Q=Q,
+        layout=(CB, RC, Q, region, third, after),
         steps=(YSH, YSW),
         cut=(images, rows, columns, 2 * -(-vectors // (2 * max(1, FEWEST_JOBS // jobs)))),
     )
@@ -176,7 +168,7 @@ def _grid(window, taps, size, rows, columns):
 
 def _part(size, fits):
     """The largest of even parts of `size` that fits, or 1."""
-    return next(part for parts in range(1, size + 1) for part in [-(-size // parts)] if part == 1 or fits(part))
+    return next(part for parts in range(1, max(1, size) + 1) for part in [-(-size // parts)] if part == 1 or fits(part))
 
 
 def _cut(N, window, taps, pixel_bytes):
@@ -226,7 +218,7 @@ def _convolve(plan, x, weight, y, bias):
     conv_direct.pack(plan.plain_size, weight, plain, plan.plain_table, plan.blocks, plan.by_input)
     conv_amx.split_filters(plan.size, plain, packed, plan.runs, plan.channels[0] * plan.channels[1])
     conv_amx.convolve(plan.flops, x, packed, y, bias, plan.table, plan.offsets, plan.channels, plan.window, plan.taps, plan.layout,
-                      plan.Q, plan.steps, *plan.cut)  # fmt: skip
+                      plan.steps, *plan.cut)  # fmt: skip
 
 
 def forward(g, x, weight, bias):
@@ -259,12 +251,17 @@ def backward_weight(g, x, grad_output):
     x_apart, g_apart = (f.H * f.W * f.IC, f.W * f.IC, f.IC), (f.OH * f.OW * f.OC, f.OW * f.OC, f.OC)
     if f.KH * f.KW * f.groups > 1 or _padded(f):
         return _weight_gradient(f, x, grad_output, x_apart, g_apart)
-    seen = dataclasses.replace(f, H=f.OH, W=f.OW, SH=1, SW=1)
     x_apart = f.H * f.W * f.IC, f.SH * f.W * f.IC, f.SW * f.IC
     if f.OC >= f.IC:
-        return _weight_gradient(seen, x, grad_output, x_apart, g_apart)
-    turned = dataclasses.replace(seen, IC=f.OC, OC=f.IC)  # the side by side pixels of fewer channels
-    return swapped(_weight_gradient(turned, grad_output, x, g_apart, x_apart), (1, f.IC, f.OC), g.weight_shape)
+        return _weight_gradient(_seen(f, f.IC, f.OC), x, grad_output, x_apart, g_apart)
+    # what becomes side by side pixels is that of fewer channels
+    return swapped(_weight_gradient(_seen(f, f.OC, f.IC), grad_output, x, g_apart, x_apart), (1, f.IC, f.OC), g.weight_shape)
+
+
+@functools.lru_cache(maxsize=1024)
+def _seen(g, IC, OC):
+    """A 1x1 convolution of those pixels alone that g, one with a stride, sees."""
+    return dataclasses.replace(g, IC=IC, OC=OC, H=g.OH, W=g.OW, SH=1, SW=1)
 
 
 def _weight_gradient(g, x, grad_output, x_apart, g_apart):
@@ -305,4 +302,4 @@ def _weight_plan(g):
     span, reach = -(-((rows - 1) * SH + (KH - 1) * DH + 1) // SH), (KH - 1) * DH // SH * Q + (KW - 1) * DW // SW
     regions = -(-max(((images - 1) * RC + span) * Q, steps * DEPTH + reach) // DEPTH)
     layout = SH, SW, RC, Q, (regions + (regions + 1) % 2) * DEPTH, steps  # odd: a register's rows lie on different lines of the first cache
-    return splits, shape, np.arange(steps) * (DEPTH // 2), layout, images, rows, columns, share, own
+    return splits, shape, np.arange(steps) * HALF, layout, images, rows, columns, share, own

@@ -4,19 +4,19 @@ A tile is TALL output pixels times two vectors of output channels. What it reads
 of the sum, from a panel: the rows that a job needs, in thirds. The sum goes through a list of such registers' places, `offsets`, which
 is the same for all tiles of a job: blocks of channels, taps, strides and dilation are all in it.
 
-The panel is (CB, 3, row classes, column classes, images, RC, pitch, half): `half` float32 hold the 2 * half channels of a block, rows and
-columns of the image are sorted by their remainders of the strides, so that those that neighbouring outputs see lie side by side. Between
-two rows there is no more padding than one of them needs: pixels right of a row are those left of the next. Tiles go on from row to row
-and from image to image; what they compute between two rows is dropped.
+The panel is (CB, 3, SH, SW, images, RC, Q, HALF): HALF float32 hold the DEPTH channels of a block, rows and columns of the image are
+sorted by their remainders of the strides, so that those that neighbouring outputs see lie side by side. Between two rows there is no more
+padding than one of them needs: pixels right of a row are those left of the next. Tiles go on from row to row and from image to image;
+what they compute between two rows is dropped.
 
-`layout` = (CB, half, row classes, column classes, RC, pitch, region, third, after): numbers of a class, of which `after` zeros follow its
-last row, and of one third of a block; RC rows from image to image.
+`layout` = (CB, RC, Q, region, third, after): rows from image to image, outputs from row to row; numbers of a remainder, of which `after`
+zeros follow its last row, and of one third of a block.
 """
 
 import numpy as np
 from numba import prange
 
-from fastconv.kernels.amx import ASKED, DEPTH, ROWS, STEP, TALL, THIRD, begin_matrices, end_matrices, matrix_tile
+from fastconv.kernels.amx import ASKED, DEPTH, HALF, ROWS, STEP, TALL, THIRD, begin_matrices, end_matrices, matrix_tile
 from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
@@ -28,9 +28,9 @@ from fastconv.kernels.vector_memory import copy, flat, load, pointer, store, zer
 FEW_STEPS, FILTER_NUMBERS = 6, 1 << 17
 """See `_at_once`."""
 
-ROW = ("packed", "steps", "offsets", "first", "OH", "OW", "place")
-"""A row of the table of phases: where its packed weight begins and how many steps a tile has; where its offsets begin and how far from the
-panel's first number they count; its outputs, and the first one's place in an output image."""
+ROW = ("packed", "steps", "offsets", "OH", "OW", "place")
+"""A row of the table of phases: where its packed weight begins and how many steps a tile has; where its offsets begin; its outputs, and the
+first one's place in an output image."""
 
 
 @apart
@@ -65,25 +65,14 @@ def split_filters(weight, packed, runs, vectors):
 
 
 @device
-def _split_step(x, i, panel, t, third, first, second, numbers):
-    """Thirds of `first` numbers from x[i] on and of `second` a vector further on, as `numbers` pairs, to t, t + third and t + 2 * third."""
+def _split(x, i, first, second, panel, p, third):
+    """Thirds of `first` numbers of vector x[i] and `second` of the next, and zeros, to panel[p], [p + third] and [p + 2 * third]."""
+    L = lanes(x)
     a0, a1, a2 = thirds(load(x, i, first))
-    b0, b1, b2 = thirds(load(x, i + lanes(x), second))
-    store(panel, t, joined(a0, b0), numbers)
-    store(panel, t + third, joined(a1, b1), numbers)
-    store(panel, t + 2 * third, joined(a2, b2), numbers)
-
-
-@device
-def _split(x, i, count, panel, p, size, third):
-    """Thirds of x[i : i + count], and zeros up to an even `size`, to panel[p], panel[p + third] and panel[p + 2 * third]."""
-    L, k = lanes(x), 0
-    while k + DEPTH <= count:
-        _split_step(x, i + k, panel, p + k // 2, third, L, L, L)
-        k += DEPTH
-    while k < size:
-        _split_step(x, i + k, panel, p + k // 2, third, count - k, count - k - L, (size - k) // 2)
-        k += DEPTH
+    b0, b1, b2 = thirds(load(x, i + L, second))
+    store(panel, p, joined(a0, b0), L)
+    store(panel, p + third, joined(a1, b1), L)
+    store(panel, p + 2 * third, joined(a2, b2), L)
 
 
 @device
@@ -96,42 +85,36 @@ def seen(remainder, taps, dilation, stride):
 
 
 @apart
-def _fill(panel, x, n0, n1, first, span, H, W, C, c0, channels, left, taps, layout):
+def _fill(panel, x, n0, n1, first, span, H, W, C, c0, channels, left, window, taps, layout):
     """`channels` channels from c0 on, of rows first .. first + span of images n0 .. n1; the panel's first column is column -left."""
-    CB, half, row_classes, column_classes, RC, pitch, region, third, after = layout
+    CB, RC, Q, region, third, after = layout
+    _, _, SH, SW, _, _ = window
     KH, KW, DH, DW = taps
-    row, size = pitch * half, 2 * half
-    begin, end = min(pitch, max(0, left)), max(0, min(pitch, W + left))
+    L, whole = lanes(x), channels // DEPTH
     for n in range(n0, n1):
-        for i in range(span if n + 1 == n1 else min(span, RC * row_classes)):
-            if not seen(i % row_classes, KH, DH, row_classes):
+        for i in range(span if n + 1 == n1 else min(span, RC * SH)):
+            if not seen(i % SH, KH, DH, SH):
                 continue
             ih = first + i
-            for column_class in range(column_classes):
-                if not seen(column_class, KW, DW, column_classes):
+            for remainder in range(SW):
+                if not seen(remainder, KW, DW, SW):
                     continue
-                p = (i % row_classes * column_classes + column_class) * region + ((n - n0) * RC + i // row_classes) * row
-                if i + row_classes >= span:
+                p = (i % SH * SW + remainder) * region + ((n - n0) * RC + i // SH) * Q * HALF
+                if i + SH >= span:
                     for k in range(3 * CB):
-                        zero(panel, p + k * third + row, after)
+                        zero(panel, p + k * third + Q * HALF, after)
                 if ih < 0 or ih >= H:
                     for k in range(3 * CB):
-                        zero(panel, p + k * third, row)
+                        zero(panel, p + k * third, Q * HALF)
                     continue
-                source = (n * H + ih) * W * C + c0
-                if size == C and column_classes == 1:  # the row is one run of numbers
-                    for k in range(3):
-                        zero(panel, p + k * third, begin * half)
-                        zero(panel, p + k * third + max(begin, end) * half, (pitch - max(begin, end)) * half)
-                    count = (end - begin) * C
-                    _split(x, source + (begin - left) * C, count, panel, p + begin * half, count, third)
-                    continue
-                for column in range(pitch):
-                    iw = column * column_classes + column_class - left
-                    for block in range(CB):
-                        t, c = p + column * half + 3 * block * third, block * size
-                        own = min(size, channels - c) if 0 <= iw < W else 0
-                        _split(x, source + iw * C + c, own, panel, t, size, third)
+                for column in range(Q):
+                    iw = column * SW + remainder - left
+                    source, target, inside = ((n * H + ih) * W + iw) * C + c0, p + column * HALF, 0 <= iw < W
+                    for block in range(whole if inside else 0):
+                        _split(x, source + block * DEPTH, L, L, panel, target + 3 * block * third, third)
+                    for block in range(whole if inside else 0, CB):
+                        own = channels - block * DEPTH if inside else 0
+                        _split(x, source + block * DEPTH, own, own - L, panel, target + 3 * block * third, third)
 
 
 @device
@@ -160,7 +143,7 @@ def _keep(results, r, q, total, y, target, cols, grid, rows, across, spread):
 @device
 def _outputs(phases, p, n0, n1, oh0, oh1, ow0, ow1, Q, RC):
     """How many outputs the tiles of phase `p` go through, those between rows with them."""
-    rows, across = min(oh1, phases[p, 4]) - oh0, min(ow1, phases[p, 5]) - ow0
+    rows, across = min(oh1, phases[p, 3]) - oh0, min(ow1, phases[p, 4]) - ow0
     return ((n1 - n0 - 1) * RC + rows - 1) * Q + across if min(rows, across) > 0 else 0
 
 
@@ -173,19 +156,18 @@ def _at_once(steps):
 
 @apart
 def _convolve_job(
-    X, weight, Y, bias, spread, phases, offsets, channels, window, taps, layout, Q, n0, n1, oh0, oh1, ow0, ow1, v0, v1, ahead, numbers
+    X, weight, Y, bias, spread, phases, offsets, channels, window, taps, layout, n0, n1, oh0, oh1, ow0, ow1, v0, v1, ahead, numbers
 ):
     """Output rows oh0 .. oh1, columns ow0 .. ow1 and vectors v0 .. v1 of each group, of each phase, of images n0 .. n1; `spread` is how far
-    an image, a row and a pixel of the output are from the next, `Q` how many outputs a row is. `numbers` from X[ahead] on are what the next
-    job reads."""
+    an image, a row and a pixel of the output are from the next. `numbers` from X[ahead] on are what the next job reads."""
     _, H, W, C = X.shape
     _, _, SH, SW, PT, PL = window
     KH, _, DH, _ = taps
     groups, vectors = channels
-    CB, half, _, column_classes, RC, _, _, third, _ = layout
+    CB, RC, Q, _, third, _ = layout
     step = spread[2]
     x, w, y, b, L = flat(X), flat(weight), flat(Y), flat(bias), lanes(X)
-    CG, OCG, am, grid = C // groups, b.size // groups, half * SW // column_classes, (Q, RC)
+    CG, OCG, grid = C // groups, b.size // groups, (Q, RC)
     memory = scratch(vectors * L + TALL * 2 * L + 3 * CB * third, x.dtype)
     starts, results, panel = pointer(memory, 0), pointer(memory, vectors * L), memory[(vectors + 2 * TALL) * L :]
     first_places = pointer(offsets, 0)
@@ -197,14 +179,14 @@ def _convolve_job(
     move = min(64, 4 * numbers // work)
     begin_matrices()
     for group in range(groups):
-        _fill(panel, x, n0, n1, oh0 * SH - PT, span, H, W, C, group * CG, CG, PL - ow0 * SW, taps, layout)
+        _fill(panel, x, n0, n1, oh0 * SH - PT, span, H, W, C, group * CG, CG, PL - ow0 * SW, window, taps, layout)
         zero(starts, OCG, vectors * L - OCG)
         copy(b, group * OCG, starts, 0, OCG)
         for p in range(len(phases)):
-            steps, o, first = phases[p, 1], phases[p, 2], phases[p, 3]
+            steps, o = phases[p, 1], phases[p, 2]
             vector_size = steps * STEP
-            rows, across = min(oh1, phases[p, 4]) - oh0, min(ow1, phases[p, 5]) - ow0
-            start = n0 * spread[0] + oh0 * spread[1] + ow0 * step + phases[p, 6] + group * OCG
+            rows, across = min(oh1, phases[p, 3]) - oh0, min(ow1, phases[p, 4]) - ow0
+            start = n0 * spread[0] + oh0 * spread[1] + ow0 * step + phases[p, 5] + group * OCG
             total = _outputs(phases, p, n0, n1, oh0, oh1, ow0, ow1, Q, RC)
             at_once = _at_once(steps)
             for v2 in range(v0, v1, at_once):
@@ -224,7 +206,7 @@ def _convolve_job(
                         upper = pointer(y, target + upper_place) if upper_whole else pointer(results, 0)
                         lower = pointer(y, target + lower_place) if lower_whole else pointer(results, ROWS * 2 * L)
                         rows_apart = step if upper_whole else 2 * L, step if lower_whole else 2 * L, L, 0
-                        matrix_tile(wide, panel, first + q * am, (am, third), first_places, o,
+                        matrix_tile(wide, panel, q * HALF, (HALF, third), first_places, o,
                                     w, phases[p, 0] + (group * vectors + v) * vector_size, (vector_size, steps), starts, v * L, (0, 0),
                                     upper, 0, lower, 0, rows_apart, x, ahead, w, filters, (move, filters_move))  # fmt: skip
                         ahead += steps * ASKED * move // 4
@@ -237,10 +219,10 @@ def _convolve_job(
 
 
 @kernel
-def convolve(X, weight, Y, bias, phases, offsets, channels, window, taps, layout, Q, steps, images, rows, columns, share):
+def convolve(X, weight, Y, bias, phases, offsets, channels, window, taps, layout, steps, images, rows, columns, share):
     """Reads X (N, H, W, C), the packed weight of each phase, bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
-    As conv_direct.convolve, with `phases` of ROW and Q outputs from row to row. Parallel over blocks of `images` images, `rows` output rows
+    As conv_direct.convolve, with `phases` of ROW. Parallel over blocks of `images` images, `rows` output rows
     and, in even parts, up to `columns` output columns, and `share` vectors of output channels, an even number.
     """
     N, (OH, OW) = X.shape[0], window[:2]
@@ -265,5 +247,5 @@ def convolve(X, weight, Y, bias, phases, offsets, channels, window, taps, layout
                 numbers = min(images, N - n2) * rows * window[2] * X.shape[2] * X.shape[3]
             elif X.shape[1] == 1:
                 numbers = (ow1 - ow0) * window[3] * X.shape[3]
-        _convolve_job(X, weight, Y, bias, spread, phases, offsets, channels, window, taps, layout, Q, n0, min(N, n0 + images), oh0,
+        _convolve_job(X, weight, Y, bias, spread, phases, offsets, channels, window, taps, layout, n0, min(N, n0 + images), oh0,
                       oh1, ow0, ow1, v0, min(vectors, v0 + share), ahead, numbers)  # fmt: skip

@@ -1,7 +1,8 @@
 """A float32 as the sum of three bfloat16, and vectors of these as the matrix registers take them.
 
-Each third is what is left, rounded to the nearest of 8 bits. Three have the 24 bits of a float32, but products take subnormal numbers as 0:
-below 1e-33 the last bits begin to be lost. Infinities have no second third, and become NaN in a product; so do numbers from 3.39e38 on.
+The first and the second third are what is left, rounded to the nearest of 8 bits, and then no more than 8 bits are left of the 24 of a
+float32. But products take subnormal numbers as 0: below 1e-33 the last bits begin to be lost. Infinities have no second third, and become
+NaN in a product; so do numbers from 3.39e38 on.
 """
 
 from llvmlite import ir
