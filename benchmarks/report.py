@@ -28,7 +28,8 @@ STEP_GOALS = {
 
 
 def machine():
-    """Processor, cores and vectors of this machine."""
+    """Processor, cores, vectors and matrix registers of this machine."""
+    from fastconv import get_amx
     from fastconv.kernels.processor import VECTOR_BYTES
 
     info = Path("/proc/cpuinfo")
@@ -36,7 +37,14 @@ def machine():
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
     cores = sum(line.startswith("processor") for line in lines)
     system = f"{platform.system()}, Python {platform.python_version()}"
-    return {"cpu": model, "architecture": platform.machine(), "cores": cores, "vector_bits": VECTOR_BYTES * 8, "system": system}
+    return {
+        "cpu": model,
+        "architecture": platform.machine(),
+        "cores": cores,
+        "vector_bits": VECTOR_BYTES * 8,
+        "matrices": get_amx(),
+        "system": system,
+    }
 
 
 def load():
@@ -248,7 +256,8 @@ def markdown(results):
     """The whole report."""
     m, s = results["machine"], results["settings"]
     libraries = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    where = f"{m['cpu']} ({m['architecture']}), {m['cores']} cores, {m['vector_bits']}-bit vectors; {m['system']}; {libraries}."
+    code = f"{m['vector_bits']}-bit vectors{', AMX' if m['matrices'] else ''}"
+    where = f"{m['cpu']} ({m['architecture']}), {m['cores']} cores, {code}; {m['system']}; {libraries}."
     how = f"float32, {s['threads'][-1]} threads; medians of {s['rounds']} turns of {s['seconds']} s; {results['took'] / 60:.0f} minutes."
     meaning = "A ratio is PyTorch's time (the better of NCHW and channels_last, eager) over fastconv's."
     parts = ["# fastconv against PyTorch" if s["with_torch"] else "# fastconv", where, how]

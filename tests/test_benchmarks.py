@@ -164,7 +164,7 @@ def results(conv=2.0, step=2.0, wrong=()):
     memory |= {"nchw": {"before": 20 << 20, "peak": 80 << 20}, "channels_last": {"before": 20 << 20, "peak": 60 << 20}}
     return {
         "settings": {"threads": [1, 2], "rounds": 3, "seconds": 0.1, "quick": False, "with_torch": True, "algorithms": ["auto"]},
-        "machine": {"cpu": "a processor", "architecture": "x", "cores": 2, "vector_bits": 512, "system": "an OS"},
+        "machine": {"cpu": "a processor", "architecture": "x", "cores": 2, "vector_bits": 512, "matrices": True, "system": "an OS"},
         "versions": {"fastconv": "1"},
         "took": 60.0,
         "load": 0.1,

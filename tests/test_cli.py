@@ -142,6 +142,7 @@ def test_info(capsys):
     assert code == 0
     for word in (np.__version__, jit.threading_layer(), str(jit.cache_root()), "float32 numbers at once"):
         assert word in out
+    assert ("AMX, for large convolutions" in out) == fastconv.get_amx()
     for name in models.INPUT_SHAPES:
         assert re.search(rf"^{name} .* {models.create(name, seed=0).num_parameters():,}$", out, re.MULTILINE)
 

@@ -13,6 +13,7 @@ import fastconv
 from fastconv import models
 from fastconv.commands.console import table
 from fastconv.kernels import jit
+from fastconv.kernels.amx import AVAILABLE
 from fastconv.kernels.processor import VECTOR_BYTES
 
 
@@ -29,6 +30,7 @@ def run(options):
         ("Numba", f"{numba.__version__}, llvmlite {llvmlite.__version__}"),
         ("processor", _processor()),
         ("vectors", f"{8 * VECTOR_BYTES} bits: {VECTOR_BYTES // 4} float32 numbers at once"),
+        ("matrices", _matrices()),
         ("threads", f"{jit.get_num_threads()}, threading layer {jit.threading_layer()}"),
         ("cache", f"{jit.cache_root()}: {count} kernels, {size / 1e6:.1f} MB"),
     ]
@@ -50,6 +52,13 @@ def _processor():
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:  # Linux only
         name = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), name)
     return f"{name} (LLVM: {llvm.get_host_cpu_name()})"
+
+
+def _matrices():
+    """Whether there are matrix registers, and whether convolutions use them."""
+    if not AVAILABLE:
+        return "none"
+    return "AMX, for large convolutions" if fastconv.get_amx() else "AMX, not allowed"
 
 
 def _cache():
