@@ -11,7 +11,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from fastconv import memory
+from fastconv import get_amx, memory, set_amx
 from fastconv.kernels import jit
 
 hypothesis.settings.register_profile("fastconv", derandomize=True, deadline=None, max_examples=20, database=None)
@@ -22,6 +22,15 @@ hypothesis.settings.load_profile("fastconv")
 def rng(request):
     """A generator seeded by the test's own name: stable from run to run, different from test to test."""
     return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def without_amx():
+    """Convolutions do without matrix registers: what tests say of the ways of vectors holds on all processors."""
+    allowed = get_amx()
+    set_amx(False)
+    yield
+    set_amx(allowed)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -139,6 +139,7 @@ CASES = {
 }
 
 
+@pytest.mark.usefixtures("without_amx")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", CASES)
 def test_against_the_reference(name, dtype, rng, kernels_called):

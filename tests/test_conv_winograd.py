@@ -421,6 +421,7 @@ def chosen(monkeypatch):
 LARGE = (8, 64, 16, 16), (64, 64, 3, 3)
 
 
+@pytest.mark.usefixtures("without_amx")
 def test_auto_takes_it_where_it_pays(chosen, rng):
     x, w = (rng.standard_normal(shape, np.float32) for shape in LARGE)
     F.conv2d(x, w, padding=1)
