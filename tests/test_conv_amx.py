@@ -60,11 +60,11 @@ def case(rng, geometry):
     return g, *(rng.standard_normal(shape).astype(np.float32) for shape in shapes)
 
 
-def assert_near(result, expected, magnitude):
-    """Errors are a few roundings of the sum of the terms' magnitudes, however many terms there are."""
+def assert_near(result, expected, magnitude, roundings):
+    """Errors are so many roundings of the sum of the terms' magnitudes, however many terms there are."""
     assert result.dtype == np.float32
     assert result.shape == expected.shape
-    assert np.all(abs(result - expected) <= 4 * np.finfo(np.float32).eps * magnitude)
+    assert np.all(abs(result - expected) <= roundings * np.finfo(np.float32).eps * magnitude)
 
 
 @needs_amx
@@ -88,7 +88,7 @@ def test_all_passes_are_the_textbooks(rng, geometry):
         conv_amx.backward_weight(g, x, grad_output),
     )
     for result, *wanted in zip(results, expected, magnitudes, strict=True):
-        assert_near(result, *wanted)
+        assert_near(result, *wanted, 2 if min(g.IC, g.OC) // g.groups >= 32 else 4)  # steps of few terms are rounded as often
 
 
 @needs_amx

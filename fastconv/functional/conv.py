@@ -6,12 +6,12 @@ import os
 import numpy as np
 
 from fastconv import shapes
-from fastconv.errors import ArgumentError, ArgumentTypeError
+from fastconv.errors import ArgumentError
 from fastconv.functional import conv_amx, conv_direct, conv_im2col, conv_loops, conv_pooled, conv_winograd, winograd_cost
 from fastconv.functional.activation import relu_in_place
 from fastconv.functional.arrays import FLOAT32, channels_last, check_shape, nchw, same_dtype
 from fastconv.functional.linear import sum_rows, zeros_bias
-from fastconv.functional.options import three
+from fastconv.functional.options import flag, three
 from fastconv.functional.pool import max_pool2d_backward_argmax, relu_max_halves
 from fastconv.kernels import host
 from fastconv.memory import empty
@@ -39,9 +39,7 @@ def set_winograd(allowed):
         When `allowed` is no bool.
     """
     global _winograd_allowed
-    if not isinstance(allowed, (bool, np.bool_)):
-        raise ArgumentTypeError(f"allowed must be True or False, got {allowed!r}")
-    _winograd_allowed = bool(allowed)
+    _winograd_allowed = flag("allowed", allowed)
 
 
 def get_winograd():

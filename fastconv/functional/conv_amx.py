@@ -1,6 +1,6 @@
 """The algorithm "direct" on matrix registers, for float32 where the processor has them: see kernels.conv_amx.
 
-Each float32 is the sum of three bfloat16, and a product the sum of six of theirs: errors are those of float32, or smaller.
+Each float32 is the sum of three bfloat16, and a product the sum of six of theirs: errors of long sums are about half of float32's.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastconv.errors import ArgumentTypeError
 from fastconv.functional.arrays import FLOAT32, swapped, zeros
 from fastconv.functional.conv_tiles import PART_BYTES, Phase, input_phases, inside
+from fastconv.functional.options import flag
 from fastconv.kernels import conv_amx, conv_amx_weight, conv_direct, conv_direct_weight, strided
 from fastconv.kernels.amx import AVAILABLE, COLUMNS, DEPTH, HALF, STEP, TALL
 from fastconv.memory import empty
@@ -28,8 +28,7 @@ PANEL_BYTES, UNIT_BYTES = 3 << 18, 3 << 18
 """Of a job's input, in thirds, and of what a job of a weight gradient reads at once: filters that all tiles read are in L2 beside it."""
 
 FEWEST_JOBS, FEWEST_OUTPUTS, FEWEST_PIXELS = 8, 256, 128
-"""Jobs are as many as this if each has so many outputs."""
-
+"""Jobs are as many as this if each has so many outputs; so many pixels at once of a weight gradient: fewer change the sums often."""
 
 _allowed = AVAILABLE and os.environ.get("FASTCONV_AMX", "1") != "0"
 
@@ -51,9 +50,7 @@ def set_amx(allowed):
         When `allowed` is no bool.
     """
     global _allowed
-    if not isinstance(allowed, (bool, np.bool_)):
-        raise ArgumentTypeError(f"allowed must be True or False, got {allowed!r}")
-    _allowed = AVAILABLE and bool(allowed)
+    _allowed = flag("allowed", allowed) and AVAILABLE
 
 
 def get_amx():
@@ -85,16 +82,14 @@ def beats_winograd(g, wanted):
 
 class Plan(NamedTuple):
     """How kernels compute some phases, which give `outputs` numbers of an image for each channel: arguments of conv_direct.pack, of
-    conv_amx.split_filters and of conv_amx.convolve. Weights are `plain_size` numbers, and `size` in thirds."""
+    conv_amx.convolve. Packed weights are `size` numbers in thirds, and two thirds of that as they are."""
 
     flops: int
     outputs: int
-    plain_size: int
     plain_table: np.ndarray
     blocks: tuple
     by_input: bool
     size: int
-    runs: np.ndarray
     table: np.ndarray
     offsets: np.ndarray
     channels: tuple
@@ -116,31 +111,26 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input):
     images, rows, columns = _cut(N, window, taps, 3 * 4 * HALF * CB)
     Q, RC = _grid(window, taps, (H, W), rows, columns)
     span = -(-((rows - 1) * SH + (KH - 1) * DH + 1) // SH)
-    after = (max(0, -(-PL // SW)) + 1) * HALF  # zeros behind the last row of a class, which its last outputs see
+    after = (max(0, -(-PL // SW)) + 1) * HALF  # zeros behind the last row, which its last outputs see
     region = ((images - 1) * RC + span) * Q * HALF + after
     third = SH * SW * region + TALL * HALF  # the last tile reads beyond the last output
-    plain, runs, table, offsets = [], [], [], []
-    plain_size = size = 0
+    plain, table, offsets, size = [], [], [], 0
     for phase in phases:
         steps, place = CB * phase.KH * phase.KW, (phase.place[0] * YW + phase.place[1]) * OC
-        plain.append([plain_size, *phase[:-1], place])
-        runs.append([plain_size, size, steps, DEPTH])
+        plain.append([size // STEP * DEPTH * COLUMNS, *phase[:-1], place])
         table.append([size, steps, len(offsets), phase.OH, phase.OW, place])
         for block, kh, kw in itertools.product(range(CB), range(phase.KH), range(phase.KW)):
             i, j = kh * DH + PT - phase.PT, kw * DW + PL - phase.PL
             offsets.append(3 * block * third + (i % SH * SW + j % SW) * region + (i // SH * Q + j // SW) * HALF)
-        plain_size += groups * vectors * steps * DEPTH * COLUMNS
         size += groups * vectors * steps * STEP
     jobs = -(-N // images) * -(-OH // rows) * -(-OW // columns)
     return Plan(
         flops=sum(2 * N * phase.OH * phase.OW * phase.KH * phase.KW * C * OC // groups for phase in phases),
         outputs=sum(phase.OH * phase.OW for phase in phases),
-        plain_size=plain_size,
         plain_table=np.array(plain, np.int64),
         blocks=(groups, vectors, CB, DEPTH),
         by_input=by_input,
         size=size,
-        runs=np.array(runs, np.int64),
         table=np.array(table, np.int64),
         offsets=np.array(offsets, np.int64),
         channels=(groups, vectors),
@@ -194,6 +184,7 @@ def _flat(g):
 
 
 def _padded(g):
+    """Whether there is any padding."""
     return g.PT or g.PB or g.PL or g.PR
 
 
@@ -214,9 +205,9 @@ def input_plans(g):
 
 def _convolve(plan, x, weight, y, bias):
     """Computes what is planned of x (N, H, W, C) into y (N, YH, YW, OC)."""
-    plain, packed = empty((plan.plain_size,), weight.dtype), empty((plan.size,), weight.dtype)
-    conv_direct.pack(plan.plain_size, weight, plain, plan.plain_table, plan.blocks, plan.by_input)
-    conv_amx.split_filters(plan.size, plain, packed, plan.runs, plan.channels[0] * plan.channels[1])
+    plain, packed = empty((plan.size // STEP * DEPTH * COLUMNS,), weight.dtype), empty((plan.size,), weight.dtype)
+    conv_direct.pack(plain.size, weight, plain, plan.plain_table, plan.blocks, plan.by_input)
+    conv_amx.split_filters(plan.size, plain.reshape(-1, DEPTH, COLUMNS), packed)
     conv_amx.convolve(plan.flops, x, packed, y, bias, plan.table, plan.offsets, plan.channels, plan.window, plan.taps, plan.layout,
                       plan.steps, *plan.cut)  # fmt: skip
 

@@ -3,6 +3,8 @@
 import math
 import numbers
 
+import numpy as np
+
 from fastconv.errors import ArgumentError, ArgumentTypeError
 
 
@@ -23,6 +25,13 @@ def choice(name, value, *choices):
     if not (isinstance(value, str) and value in choices):
         raise ArgumentError(f"{name} must be {' or '.join(repr(c) for c in choices)}, got {value!r}")
     return value
+
+
+def flag(name, value):
+    """`value`, which must be True or False, NumPy's or Python's, as a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ArgumentTypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def three(name, value):

@@ -11,6 +11,9 @@ what they compute between two rows is dropped.
 
 `layout` = (CB, RC, Q, region, third, after): rows from image to image, outputs from row to row; numbers of a remainder, of which `after`
 zeros follow its last row, and of one third of a block.
+
+A row of the table of `phases` says where a phase's packed weight begins, how many steps a tile has, where its offsets begin, its outputs OH
+and OW, and the first one's place in an output image.
 """
 
 import numpy as np
@@ -28,40 +31,27 @@ from fastconv.kernels.vector_memory import copy, flat, load, pointer, store, zer
 FEW_STEPS, FILTER_NUMBERS = 6, 1 << 17
 """See `_at_once`."""
 
-ROW = ("packed", "steps", "offsets", "OH", "OW", "place")
-"""A row of the table of phases: where its packed weight begins and how many steps a tile has; where its offsets begin; its outputs, and the
-first one's place in an output image."""
-
-
 @apart
-def _split_vector(job, weight, packed, runs):
-    """Job `job` of `split_filters`."""
+def _split_step(step, weight, packed):
+    """Step `step` of `split_filters`."""
     w, p, L = flat(weight), flat(packed), lanes(weight)
-    for r in range(len(runs)):
-        count, length = runs[r, 2], runs[r, 3]
-        size = (length + DEPTH - 1) // DEPTH * DEPTH
-        source, target = runs[r, 0] + job * count * length * L, runs[r, 1] + job * count * (size // DEPTH) * STEP
-        for _ in range(count):
-            for k in range(0, size, 2):
-                present = L if k < length else 0
-                a0, a1, a2 = thirds(load(w, source + k * L, present))
-                b0, b1, b2 = thirds(load(w, source + (k + 1) * L, present))
-                t = target + k // DEPTH * STEP + k % DEPTH // 2 * L
-                store(p, t, in_pairs(a0, b0), L)
-                store(p, t + THIRD, in_pairs(a1, b1), L)
-                store(p, t + 2 * THIRD, in_pairs(a2, b2), L)
-            source, target = source + length * L, target + size // DEPTH * STEP
+    for k in range(0, DEPTH, 2):
+        source, target = (step * DEPTH + k) * L, step * STEP + k // 2 * L
+        a0, a1, a2 = thirds(load(w, source, L))
+        b0, b1, b2 = thirds(load(w, source + L, L))
+        store(p, target, in_pairs(a0, b0), L)
+        store(p, target + THIRD, in_pairs(a1, b1), L)
+        store(p, target + 2 * THIRD, in_pairs(a2, b2), L)
 
 
 @kernel
-def split_filters(weight, packed, runs, vectors):
-    """Reads a weight as conv_direct.pack writes it, writes what matrix tiles read of it, step by step.
+def split_filters(weight, packed):
+    """Reads a weight in steps (steps, DEPTH, lanes), as conv_direct.pack writes it, writes what matrix tiles read of each, STEP numbers.
 
-    A row (source, target, count, length) of `runs` is a phase, which has for each of `vectors` vectors of output channels `count` runs of
-    `length` rows, an even number; a run becomes whole steps. Parallel over vectors.
+    Parallel over steps.
     """
-    for job in prange(vectors):
-        _split_vector(np.int64(job), weight, packed, runs)
+    for step in prange(weight.shape[0]):
+        _split_step(np.int64(step), weight, packed)
 
 
 @device
@@ -222,8 +212,8 @@ def _convolve_job(
 def convolve(X, weight, Y, bias, phases, offsets, channels, window, taps, layout, steps, images, rows, columns, share):
     """Reads X (N, H, W, C), the packed weight of each phase, bias (OC,); writes pixels of Y (N, YH, YW, OC).
 
-    As conv_direct.convolve, with `phases` of ROW. Parallel over blocks of `images` images, `rows` output rows
-    and, in even parts, up to `columns` output columns, and `share` vectors of output channels, an even number.
+    As conv_direct.convolve. Parallel over blocks of `images` images, `rows` output rows and, in even parts, up to
+    `columns` output columns, and `share` vectors of output channels, an even number.
     """
     N, (OH, OW) = X.shape[0], window[:2]
     YH, YW, OC = Y.shape[1:]
