@@ -243,9 +243,9 @@ def backward_weight(g, x, grad_output):
     if f.KH * f.KW * f.groups > 1 or _padded(f):
         return _weight_gradient(f, x, grad_output, x_apart, g_apart)
     x_apart = f.H * f.W * f.IC, f.SH * f.W * f.IC, f.SW * f.IC
-    if f.OC >= f.IC:
+    if f.OC <= f.IC:
         return _weight_gradient(_seen(f, f.IC, f.OC), x, grad_output, x_apart, g_apart)
-    # what becomes side by side pixels is that of fewer channels
+    # those of fewer channels are transposed
     return swapped(_weight_gradient(_seen(f, f.OC, f.IC), grad_output, x, g_apart, x_apart), (1, f.IC, f.OC), g.weight_shape)
 
 
@@ -261,7 +261,7 @@ def _weight_gradient(g, x, grad_output, x_apart, g_apart):
     parts, grad_weight = empty((splits, *shape), x.dtype), empty(g.weight_shape, x.dtype)
     size = g.N, g.H, g.W, g.IC, g.OC
     conv_amx_weight.backward_weight(g.flops, x, grad_output, parts, offsets, size, x_apart, g_apart, g.window, g.taps, *rest)
-    conv_direct_weight.unpack(parts.size, parts, grad_weight)
+    conv_amx_weight.unpack(parts.size, parts, grad_weight)
     return grad_weight
 
 
@@ -269,17 +269,17 @@ def _weight_gradient(g, x, grad_output, x_apart, g_apart):
 def _weight_plan(g):
     """Splits, the shape of each one's part, and the last arguments of conv_amx_weight.backward_weight."""
     (OH, OW, SH, SW, _, _), (KH, KW, DH, DW) = g.window, g.taps
-    shape = g.groups, -(-g.OC // g.groups // COLUMNS), -(-g.IC // g.groups // TALL), KH, KW, TALL, COLUMNS
+    shape = g.groups, -(-g.IC // g.groups // COLUMNS), -(-g.OC // g.groups // TALL), KH, KW, TALL, COLUMNS
     _, vectors, CB, *_ = shape
     splits = max(1, min(FEWEST_JOBS, g.N * OH * OW // FEWEST_OUTPUTS, PART_BYTES // (4 * math.prod(shape))))
     shares = min(-(-FEWEST_JOBS // (splits * g.groups)), -(-vectors // 2))
-    share, own = 2 * -(-vectors // (2 * shares)), CB
+    share, own, copies = 2 * -(-vectors // (2 * shares)), CB, min(2, KH * KW)
 
     def pixels():
-        return UNIT_BYTES // (3 * 2 * (own * TALL + share * COLUMNS))
+        return UNIT_BYTES // (3 * 2 * (own * TALL + copies * share * COLUMNS))
 
     while pixels() < FEWEST_PIXELS and max(share // 2, own) > 1:  # few pixels at a time change the sums often
-        share, own = (2 * -(-share // 4), own) if share * COLUMNS >= own * TALL else (share, -(-own // 2))
+        share, own = (2 * -(-share // 4), own) if copies * share * COLUMNS >= own * TALL else (share, -(-own // 2))
     most = max(DEPTH, min(pixels(), -(-g.N * OH * OW // splits)))
 
     def grid(rows, columns):
@@ -291,6 +291,6 @@ def _weight_plan(g):
     images = max(1, min(-(-g.N // splits), most // (RC * Q))) if rows == OH and columns == OW else 1
     steps = -(-(((images - 1) * RC + rows - 1) * Q + columns) // DEPTH)
     span, reach = -(-((rows - 1) * SH + (KH - 1) * DH + 1) // SH), (KH - 1) * DH // SH * Q + (KW - 1) * DW // SW
-    regions = -(-max(((images - 1) * RC + span) * Q, steps * DEPTH + reach) // DEPTH)
-    layout = SH, SW, RC, Q, (regions + (regions + 1) % 2) * DEPTH, steps  # odd: a register's rows lie on different lines of the first cache
-    return splits, shape, np.arange(steps) * HALF, layout, images, rows, columns, share, own
+    region = -(-max(((images - 1) * RC + span) * Q, steps * DEPTH + reach) // 2)
+    layout = SH, SW, RC, Q, copies, region, steps
+    return splits, shape, np.arange(steps) * TALL * HALF, layout, images, rows, columns, share, own

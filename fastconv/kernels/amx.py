@@ -117,7 +117,7 @@ class _Tile:
 
     def __init__(self, builder, vectors, of_a, offsets, of_b, targets):
         self.builder, self.vectors, self.registers = builder, vectors, _Registers(builder)
-        (self.am, self.a_third), (self.bn, self.steps) = of_a, of_b
+        (self.am, self.a_third), (self.bn, self.b_third, self.b_step, self.steps) = of_a, of_b
         self.offsets, self.targets = offsets, targets
 
     def bytes_of(self, numbers):
@@ -156,7 +156,7 @@ class _Tile:
                 pointer = moved(builder, a, (self.am, ROWS * index), (self.a_third, third))
                 self.registers.load(4 + index, pointer, self.bytes_of(self.am))
             else:
-                pointer = builder.gep(moved(builder, pb, (self.bn, index)), [ir.Constant(I64, third * THIRD)])
+                pointer = moved(builder, pb, (self.bn, index), (self.b_third, third))
                 self.registers.load(6 + index, pointer, ir.Constant(I64, 4 * COLUMNS))
 
         for operand, index, third in (("A", 0, 0), ("B", 0, 2), ("A", 1, 0), ("B", 1, 2))[: 2 + vectors]:
@@ -170,10 +170,12 @@ class _Tile:
                     self.registers.multiply_add(self.sums(m, n), 4 + m, 6 + n)
                     for pointer in [wanted.pop(0) for _ in range(min(2, len(wanted)))]:
                         prefetch_line(builder, pointer, 1)
-                    for place, distance in asks[: 1 + m]:
+                    for place, distance, _ in asks[: 1 + m]:
                         self.ask(place, distance)
                 if operand:
                     load(operand, index, third)
+        for place, _, jump in asks:
+            builder.store(builder.gep(builder.load(place), [jump]), place)
 
     def emit(self, pa, pb, cn, below, asks):
         """All steps, of which the first two ask for the lines of the results, `below` numbers further on."""
@@ -189,7 +191,7 @@ class _Tile:
                     rows = builder.gep(rows, [below])
                     asked = [moved(builder, rows, (row, m), (cn, n)) for m in range(ROWS) for n in range(self.vectors)]
                 self.emit_step(pa, b, builder.add(step, before) if before else step, asked, asks)
-                builder.store(builder.gep(b, [ir.Constant(I64, STEP)]), b_step)
+                builder.store(builder.gep(b, [self.b_step]), b_step)
 
 
 @intrinsic(prefer_literal=True)
@@ -198,23 +200,24 @@ def _matrix_tile(typingctx, NV, A, of_a, offsets, B, of_b, start, of_start, uppe
 
     def codegen(context, builder, signature, args):
         _, pa, of_a, offsets, pb, of_b, start, of_start, upper, lower, of_c, ahead, also, moves = args
-        of_a, of_b, of_start, moves = (cgutils.unpack_tuple(builder, pair, 2) for pair in (of_a, of_b, of_start, moves))
+        of_a, of_start = (cgutils.unpack_tuple(builder, pair, 2) for pair in (of_a, of_start))
+        of_b, moves = (cgutils.unpack_tuple(builder, four, 4) for four in (of_b, moves))
         upper_row, lower_row, cn, below = cgutils.unpack_tuple(builder, of_c, 4)
         tile = _Tile(builder, vectors, of_a, offsets, of_b, ((upper, upper_row), (lower, lower_row)))
         tile.emit_start(start, *of_start, cn)
-        tile.emit(pa, pb, cn, below, list(zip(map(tile.place, (ahead, also)), moves, strict=True)))
+        tile.emit(pa, pb, cn, below, list(zip(map(tile.place, (ahead, also)), moves[:2], moves[2:], strict=True)))
         tile.emit_end(cn)
         return context.get_dummy_value()
 
-    pair = types.UniTuple(types.intp, 2)
-    return types.void(NV, A, pair, offsets, B, pair, start, pair, upper, lower, types.UniTuple(types.intp, 4), ahead, also, pair), codegen
+    pair, four = types.UniTuple(types.intp, 2), types.UniTuple(types.intp, 4)
+    return types.void(NV, A, pair, offsets, B, four, start, pair, upper, lower, four, ahead, also, four), codegen
 
 
 def _tile(
-    vectors, A, am, a_third, offsets, B, bn, steps, start, start_row, start_tile, upper, lower, upper_row, lower_row, cn, below, ahead,
-    also, move, also_move,
+    vectors, A, am, a_third, offsets, B, bn, b_third, b_step, steps, start, start_row, start_tile, upper, lower, upper_row, lower_row, cn,
+    below, ahead, also, move, also_move, jump, also_jump,
 ):  # fmt: skip
-    of_a, of_b, of_start, moves = (am, a_third), (bn, steps), (start_row, start_tile), (move, also_move)
+    of_a, of_b, of_start, moves = (am, a_third), (bn, b_third, b_step, steps), (start_row, start_tile), (move, also_move, jump, also_jump)
     of_c = upper_row, lower_row, cn, below
     if vectors == 2:
         _matrix_tile(2, A, of_a, offsets, B, of_b, start, of_start, upper, lower, of_c, ahead, also, moves)
@@ -222,7 +225,7 @@ def _tile(
         _matrix_tile(1, A, of_a, offsets, B, of_b, start, of_start, upper, lower, of_c, ahead, also, moves)
 
 
-TILE = Apart(_tile, "ipiilpiipiippiiiippii")
+TILE = Apart(_tile, "ipiilpiiiipiippiiiippiiii")
 
 
 @intrinsic
@@ -231,17 +234,17 @@ def matrix_tile(
 ):
     """C[m, n] = start[m, n] + sum over steps s and k < DEPTH of A[m; s, k] * B[s, k; n], of TALL rows m, one or two vectors n.
 
-    A and B are arrays of float32 that hold bfloat16, two in each number. With `of_a` = (am, a_third) the first thirds of A[m; s, :] are
-    at A[a + m*am + offsets[o + s]], the second ones a_third further on. Of B, with `of_b` = (bn, steps), a vector's step is STEP numbers:
-    a register of the first thirds, one of the second, one of the last, each of which has pairs of rows k side by side; the vector's next
-    step follows, the next vector is bn further on. Row m of `start` is at start[i + m // ROWS * start_tile + m % ROWS * start_row] with
-    `of_start` = (start_row, start_tile). With `of_c` = (upper_row, lower_row, cn, below) the first ROWS rows of C are at upper[u],
+    A and B are arrays of float32 that hold bfloat16, two of a sum in each number, the same two of A and of B. With `of_a` = (am, a_third)
+    the first thirds of A[m; s, :] are at A[a + m*am + offsets[o + s]], the second ones a_third further on. With `of_b` = (bn, b_third,
+    b_step, steps) registers of B, HALF rows of two numbers each, are at B[b], those of the second thirds b_third further on, of the next
+    step b_step, of the next vector bn. Row m of `start` is at start[i + m // ROWS * start_tile + m % ROWS * start_row] with `of_start` =
+    (start_row, start_tile). With `of_c` = (upper_row, lower_row, cn, below) the first ROWS rows of C are at upper[u],
     upper_row apart, the others at lower[l]; vectors of `start` and of C are cn apart.
 
     Meanwhile it asks for memory that will be written, or read at the start of the next tile: the lines of C, `below` further on. And for
     what will be read later: in each step for ASKED places from ahead[x] on and half as many from also[y] on, `moves` = bytes from one to
     the next of these and of those, 64 at most.
     """
-    n, pair = types.intp, types.UniTuple(types.intp, 2)
-    parameters = (n, A, n, pair, offsets, n, B, n, pair, start, n, pair, upper, n, lower, n, types.UniTuple(n, 4), ahead, n, also, n, pair)
+    n, pair, four = types.intp, types.UniTuple(types.intp, 2), types.UniTuple(types.intp, 4)
+    parameters = (n, A, n, pair, offsets, n, B, n, four, start, n, pair, upper, n, lower, n, four, ahead, n, also, n, four)
     return call_apart(TILE, parameters, A)

@@ -24,24 +24,21 @@ from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import part
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.scratch import scratch
-from fastconv.kernels.thirds import in_pairs, joined, thirds
+from fastconv.kernels.thirds import split
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import copy, flat, load, pointer, store, zero
 
 FEW_STEPS, FILTER_NUMBERS = 6, 1 << 17
 """See `_at_once`."""
 
+
 @apart
 def _split_step(step, weight, packed):
     """Step `step` of `split_filters`."""
     w, p, L = flat(weight), flat(packed), lanes(weight)
-    for k in range(0, DEPTH, 2):
-        source, target = (step * DEPTH + k) * L, step * STEP + k // 2 * L
-        a0, a1, a2 = thirds(load(w, source, L))
-        b0, b1, b2 = thirds(load(w, source + L, L))
-        store(p, target, in_pairs(a0, b0), L)
-        store(p, target + THIRD, in_pairs(a1, b1), L)
-        store(p, target + 2 * THIRD, in_pairs(a2, b2), L)
+    for k in range(HALF):
+        source, target = (step * DEPTH + k) * L, step * STEP + k * L
+        split(p, target, THIRD, load(w, source, L), load(w, source + HALF * L, L))
 
 
 @kernel
@@ -52,17 +49,6 @@ def split_filters(weight, packed):
     """
     for step in prange(weight.shape[0]):
         _split_step(np.int64(step), weight, packed)
-
-
-@device
-def _split(x, i, first, second, panel, p, third):
-    """Thirds of `first` numbers of vector x[i] and `second` of the next, and zeros, to panel[p], [p + third] and [p + 2 * third]."""
-    L = lanes(x)
-    a0, a1, a2 = thirds(load(x, i, first))
-    b0, b1, b2 = thirds(load(x, i + L, second))
-    store(panel, p, joined(a0, b0), L)
-    store(panel, p + third, joined(a1, b1), L)
-    store(panel, p + 2 * third, joined(a2, b2), L)
 
 
 @device
@@ -101,10 +87,12 @@ def _fill(panel, x, n0, n1, first, span, H, W, C, c0, channels, left, window, ta
                     iw = column * SW + remainder - left
                     source, target, inside = ((n * H + ih) * W + iw) * C + c0, p + column * HALF, 0 <= iw < W
                     for block in range(whole if inside else 0):
-                        _split(x, source + block * DEPTH, L, L, panel, target + 3 * block * third, third)
+                        here, there = source + block * DEPTH, target + 3 * block * third
+                        split(panel, there, third, load(x, here, L), load(x, here + L, L))
                     for block in range(whole if inside else 0, CB):
                         own = channels - block * DEPTH if inside else 0
-                        _split(x, source + block * DEPTH, own, own - L, panel, target + 3 * block * third, third)
+                        here, there = source + block * DEPTH, target + 3 * block * third
+                        split(panel, there, third, load(x, here, own), load(x, here + L, own - L))
 
 
 @device
@@ -197,8 +185,8 @@ def _convolve_job(
                         lower = pointer(y, target + lower_place) if lower_whole else pointer(results, ROWS * 2 * L)
                         rows_apart = step if upper_whole else 2 * L, step if lower_whole else 2 * L, L, 0
                         matrix_tile(wide, panel, q * HALF, (HALF, third), first_places, o,
-                                    w, phases[p, 0] + (group * vectors + v) * vector_size, (vector_size, steps), starts, v * L, (0, 0),
-                                    upper, 0, lower, 0, rows_apart, x, ahead, w, filters, (move, filters_move))  # fmt: skip
+                                    w, phases[p, 0] + (group * vectors + v) * vector_size, (vector_size, THIRD, STEP, steps), starts, v * L, (0, 0),
+                                    upper, 0, lower, 0, rows_apart, x, ahead, w, filters, (move, filters_move, 0, 0))  # fmt: skip
                         ahead += steps * ASKED * move // 4
                         filters += steps * (ASKED // 2) * filters_move // 4
                         if not upper_whole:

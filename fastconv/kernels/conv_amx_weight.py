@@ -1,120 +1,75 @@
 """Weight gradients on the matrix registers: the sums run over pixels, 32 of them at a step.
 
-A tile is TALL input channels times two vectors of output channels, for one tap. Of the input it reads registers of 16 channels and 32
-pixels, from a panel in which each channel's pixels lie side by side, in thirds, (blocks, 3, classes, TALL, region): in the order of
-`conv_amx`, so that a tap is a place to begin at. The gradient's thirds are pairs of pixels, (vectors, steps, 3, 16, 16, 2), with zeros
-for the pixels between rows.
+A tile is TALL output channels times two vectors of input channels, for one tap. Registers of the gradient are 16 output channels of 32
+pixels; of the input, 16 input channels of 16 pairs of pixels that lie side by side. A tap is a place to begin at, in the one of two copies
+of the input, those of even and of odd pairs, in which it is the first of a pair. Rows and columns are sorted by their remainders of the
+strides as in `conv_amx`, and between rows of the gradient there are zeros.
 
-`layout` = (row classes, column classes, RC, Q, region, steps): numbers of a class, and registers of 32 pixels in a unit.
+`layout` = (row classes, column classes, RC, Q, copies, region, steps): remainders of the strides, rows from image to image, pixels from row
+to row, pairs of a copy, and registers of 32 pixels in a unit.
 """
 
 import numpy as np
 from numba import prange
-from numba.core import types
-from numba.extending import intrinsic
 
-from fastconv.kernels.amx import ASKED, DEPTH, ROWS, STEP, TALL, THIRD, begin_matrices, end_matrices, matrix_tile
+from fastconv.kernels.amx import ASKED, DEPTH, HALF, ROWS, TALL, THIRD, begin_matrices, end_matrices, matrix_tile
 from fastconv.kernels.apart import apart
 from fastconv.kernels.conv_amx import seen
 from fastconv.kernels.conv_direct_weight import part_of_job, place
 from fastconv.kernels.jit import kernel
 from fastconv.kernels.scratch import scratch
-from fastconv.kernels.thirds import in_pairs, joined, thirds
+from fastconv.kernels.thirds import split
 from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes
 from fastconv.kernels.vector_memory import flat, load, pointer, store, zero
 
-
-@intrinsic
-def _half_pointer(typingctx, array, index):
-    """A pointer to the number `index` of bfloat16 that an array of float32 holds."""
-
-    def codegen(context, builder, sig, args):
-        data = context.make_array(array)(context, builder, args[0]).data
-        halves = builder.bitcast(data, context.get_data_type(types.int16).as_pointer())
-        return builder.bitcast(builder.gep(halves, [args[1]]), data.type)
-
-    return types.CPointer(array.dtype)(array, types.int64), codegen
+ROWS_STEP = TALL * HALF
+"""Numbers of a third of what a step reads of a tile's rows."""
 
 
 @apart
-def _fill_channels(panel, rows, x, spread, n0, n1, images, first, most_rows, own_rows, H, W, c0, channels, left, cut, taps, layout):
-    """`channels` channels from c0 on of what `own_rows` output rows see, of images n0 .. n1; the first column is column -left.
+def _gather(pixels, count, a, start, spread, n0, n1, images, lines, RC, Q, first, every, low, high, begin, end, cols):
+    """`count` pixels of `cols` channels, as vectors: `lines` of Q, RC for each image but the last of `images`.
 
-    `rows` is scratch memory, a vector of channels' pixels as float32. Between `images` images of `most_rows` output rows it is 0 from the
-    start; the columns beside an image are the same in each unit unless rows are `cut`.
+    Lines are rows first, first + every, ... of images n0 .. n1, with their pixels begin .. end; the first of these of row 0 of image 0 is at
+    a[start]. Zeros are where there is no such image, no such pixel, and where a row is not in low .. high.
     """
-    row_classes, column_classes, RC, Q, region, _ = layout
-    KH, KW, DH, DW = taps
-    L, size = lanes(x), row_classes * column_classes * region
-    span, own_span = (most_rows - 1) * row_classes + (KH - 1) * DH + 1, (own_rows - 1) * row_classes + (KH - 1) * DH + 1
-    for c in range(0, channels, L):
-        cols, source_c = min(L, channels - c), c0 + c
-        for n in range(n0, n0 + images):
-            for i in range(span if n + 1 == n0 + images else min(span, RC * row_classes)):
-                if not seen(i % row_classes, KH, DH, row_classes):
-                    continue
-                ih = first + i
-                inside = n < n1 and i < own_span and 0 <= ih < H
-                for column_class in range(column_classes):
-                    if not seen(column_class, KW, DW, column_classes):
-                        continue
-                    p = (i % row_classes * column_classes + column_class) * region + ((n - n0) * RC + i // row_classes) * Q
-                    if not inside:
-                        for channel in range(L):
-                            zero(rows, channel * size + p, Q)
-                        continue
-                    # columns of the class inside the image
-                    begin = max(0, (left - column_class + column_classes - 1) // column_classes)
-                    end = min(Q, (W + left - column_class + column_classes - 1) // column_classes)
-                    if cut:
-                        for channel in range(L):
-                            zero(rows, channel * size + p, min(begin, Q))
-                            zero(rows, channel * size + p + max(0, end), Q - max(0, end))
-                    source = n * spread[0] + ih * spread[1] + (begin * column_classes + column_class - left) * spread[2] + source_c
-                    for column in range(begin, end, L):
-                        count = min(L, end - column)
-                        transpose(x, source, column_classes * spread[2], count, cols, rows, p + column, size, count)
-                        source += L * column_classes * spread[2]
-        target, third = c // TALL * 3 * TALL * (size // 2) + c % TALL * (region // 2), TALL * (size // 2)
-        for channel in range(cols):
-            for i in range(0, size, DEPTH):
-                a0, a1, a2 = thirds(load(rows, channel * size + i, L))
-                b0, b1, b2 = thirds(load(rows, channel * size + i + L, L))
-                t = target + (i // region * TALL + channel) * (region // 2) + i % region // 2
-                store(panel, t, joined(a0, b0), L)
-                store(panel, t + third, joined(a1, b1), L)
-                store(panel, t + 2 * third, joined(a2, b2), L)
+    L = lanes(a)
+    for line in range(lines):
+        image = min(line // RC, images - 1)
+        row, p = first + (line - image * RC) * every, line * Q
+        own, here = min(Q, count - p), n0 + image < n1 and low <= row < high
+        before = max(0, min(begin if here else own, own))
+        after = max(before, min(end, own))
+        zero(pixels, p * L, before * L)
+        zero(pixels, (p + after) * L, (own - after) * L)
+        source = start + (n0 + image) * spread[0] + row * spread[1]
+        for column in range(before, after):
+            store(pixels, (p + column) * L, load(a, source, cols), L)
+            source += spread[2]
+    zero(pixels, lines * Q * L, (count - lines * Q) * L)
 
 
 @apart
-def _fill_pairs(pairs, g, start, vectors, channels, rows, across, images, spread, layout):
-    """The gradient's thirds, of `vectors` vectors of `channels` channels in all from g[start] on."""
-    _, _, RC, Q, _, steps = layout
-    L, line, column = lanes(g), 0, 0
-    for q in range(0, steps * DEPTH, 2):
-        first, second = -1, -1  # where two pixels of the unit are, if there are any
-        if column < across and line % RC < rows and line // RC < images:
-            first = start + line // RC * spread[0] + line % RC * spread[1] + column * spread[2]
-        column += 1
-        if column == Q:
-            line, column = line + 1, 0
-        if first >= 0 and 0 < column < across:
-            second = first + spread[2]
-        elif column < across and line % RC < rows and line // RC < images:
-            second = start + line // RC * spread[0] + line % RC * spread[1] + column * spread[2]
-        column += 1
-        if column == Q:
-            line, column = line + 1, 0
-        t = q // DEPTH * STEP + q % DEPTH // 2 * L
-        for v in range(vectors):
-            cols = min(L, channels - v * L)
-            a0, a1, a2 = thirds(load(g, first + v * L, cols if first >= 0 else 0))
-            b0, b1, b2 = thirds(load(g, second + v * L, cols if second >= 0 else 0))
-            store(pairs, t, in_pairs(a0, b0), L)
-            store(pairs, t + THIRD, in_pairs(a1, b1), L)
-            store(pairs, t + 2 * THIRD, in_pairs(a2, b2), L)
-            t += steps * STEP
+def _split_input(panel, p, third, copies, region, pixels):
+    """Thirds of pairs of pixels, from panel[p] on: those of even pixels and the next, and in a second copy those of odd ones and the next."""
+    L = lanes(pixels)
+    for r in range(region):
+        even, odd = load(pixels, 2 * r * L, L), load(pixels, (2 * r + 1) * L, L)
+        split(panel, p + r * L, third, even, odd)
+        if copies > 1:
+            split(panel, p + (region + r) * L, third, odd, load(pixels, (2 * r + 2) * L, L))
+
+
+@apart
+def _split_gradient(panel, p, steps, pixels, near):
+    """Thirds of pairs of pixels of each channel, from panel[p] on, (3, steps, TALL, HALF) of which a vector is half of TALL."""
+    L = lanes(pixels)
+    for s in range(steps):
+        for odd in range(2):
+            transpose(pixels, (s * DEPTH + odd) * L, 2 * L, L, L, near, odd * L * L, L, L)
+        for c in range(L):
+            split(panel, p + s * ROWS_STEP + c * HALF, steps * ROWS_STEP, load(near, c * L, L), load(near, (L + c) * L, L))
 
 
 @apart
@@ -123,30 +78,45 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
     N, H, W, C, OC = size
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
-    row_classes, column_classes, RC, Q, region, steps = layout
+    row_classes, column_classes, RC, Q, copies, region, steps = layout
     splits, groups, vectors, CB = parts.shape[:4]
     x, g, d, L = flat(X), flat(G), flat(parts), lanes(X)
     CG, OCG = C // groups, OC // groups
-    filter_size, numbers = KH * KW * TALL * L, row_classes * column_classes * region
+    filter_size, x_third = KH * KW * TALL * L, row_classes * column_classes * copies * region * L
     row_blocks, column_blocks = (OH + rows - 1) // rows, (OW + columns - 1) // columns
     units = (N + images - 1) // images * row_blocks * column_blocks
     s, group, v0, v1, b0, b1 = part_of_job(job, groups, vectors, CB, share, own)
-    d0 = (s * groups + group) * vectors * CB * filter_size
-    memory = scratch(L * numbers + (v1 - v0) * steps * STEP + (b1 - b0) * 3 * TALL * (numbers // 2), x.dtype)
-    pairs, panel = memory[L * numbers :], memory[L * numbers + (v1 - v0) * steps * STEP :]
+    d0, g_size = (s * groups + group) * vectors * CB * filter_size, 3 * steps * ROWS_STEP
+    count = 2 * region + 1
+    memory = scratch((count + 2 * L) * L + (b1 - b0) * g_size + (v1 - v0) * 3 * x_third, x.dtype)
+    near, split_gradient = memory[count * L :], memory[(count + 2 * L) * L :]
+    split_input = split_gradient[(b1 - b0) * g_size :]
     results, places = pointer(d, 0), pointer(offsets, 0)
-    zero(memory, 0, L * numbers)
     for v in range(v0, v1):
         zero(d, d0 + (v * CB + b0) * filter_size, (b1 - b0) * filter_size)
     begin_matrices()
     for unit in range(s * units // splits, (s + 1) * units // splits):
         n0, oh0, ow0 = place(unit, images, rows, columns, OH, OW)
         n1, own_rows, across = min(N, n0 + images), min(rows, OH - oh0), min(columns, OW - ow0)
-        c0 = b0 * TALL
-        _fill_channels(panel, memory, x, x_spread, n0, n1, images, oh0 * SH - PT, rows, own_rows, H, W, group * CG + c0,
-                       min(CG - c0, (b1 - b0) * TALL), PL - ow0 * SW, columns < OW, taps, layout)  # fmt: skip
-        start = n0 * spread[0] + oh0 * spread[1] + ow0 * spread[2] + group * OCG + v0 * L
-        _fill_pairs(pairs, g, start, v1 - v0, OCG - v0 * L, own_rows, across, n1 - n0, spread, layout)
+        first, left = oh0 * SH - PT, PL - ow0 * SW
+        lines = (images - 1) * RC + (own_rows - 1) * SH // row_classes + (KH - 1) * DH // row_classes + 1
+        for v in range(v0, v1):
+            for i in range(row_classes):
+                for j in range(column_classes):
+                    if not (seen(i, KH, DH, row_classes) and seen(j, KW, DW, column_classes)):
+                        continue
+                    # columns of the class inside the image
+                    begin = max(0, (left - j + column_classes - 1) // column_classes)
+                    end = (W + left - j + column_classes - 1) // column_classes
+                    start = (begin * column_classes + j - left) * x_spread[2] + group * CG + v * L
+                    _gather(memory, count, x, start, (x_spread[0], x_spread[1], column_classes * x_spread[2]), n0, n1, images, lines, RC, Q,
+                            first + i, row_classes, 0, H, begin, end, min(L, CG - v * L))  # fmt: skip
+                    target = (v - v0) * 3 * x_third + (i * column_classes + j) * copies * region * L
+                    _split_input(split_input, target, x_third, copies, region, memory)
+        for v in range(2 * b0, 2 * b1):
+            _gather(memory, steps * DEPTH, g, ow0 * spread[2] + group * OCG + v * L, spread, n0, n1, images, (images - 1) * RC + own_rows, RC, Q,
+                    oh0, 1, 0, oh0 + own_rows, 0, across, min(L, OCG - v * L))  # fmt: skip
+            _split_gradient(split_gradient, (v // 2 - b0) * g_size + v % 2 * ROWS * HALF, steps, memory, near)
         # what the next unit reads, where it is one run of memory
         n2, oh2, ow2 = place(unit + 1, images, rows, columns, OH, OW)
         work = max(1, (b1 - b0) * KH * KW * ((v1 - v0 + 1) // 2) * steps * ASKED)
@@ -154,41 +124,71 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
         g_next = n2 * spread[0] + oh2 * spread[1] + ow2 * spread[2]
         x_move, g_move = 0, 0
         if unit + 1 < (s + 1) * units // splits and (column_blocks == 1 or H == 1):
-            if (b1 - b0) * TALL >= C:
+            if (v1 - v0) * L >= C:
                 x_move = min(64, 4 * images * min(H, rows * SH) * min(x_spread[1], columns * SW * x_spread[2]) // work)
-            if (v1 - v0) * L >= OC:
+            if (b1 - b0) * TALL >= OC:
                 g_move = min(64, 4 * images * rows * min(spread[1], columns * spread[2]) // work)
-        first, second = pointer(x, x_next), pointer(g, g_next)
+        ahead, also = pointer(x, x_next), pointer(g, g_next)
         if g_move > x_move:
-            first, second, x_move, g_move = second, first, g_move, x_move
+            ahead, also, x_move, g_move = also, ahead, g_move, x_move
         g_move = min(64, 2 * g_move)
         asked = 0
         for block in range(b0, b1):
             for kh in range(KH):
                 for kw in range(KW):
                     i, j = kh * DH, kw * DW
-                    a = (i % row_classes * column_classes + j % column_classes) * TALL * region + i // row_classes * Q + j // column_classes
-                    pixels = _half_pointer(panel, (block - b0) * 3 * TALL * numbers + a)
+                    shift = i // row_classes * Q + j // column_classes
+                    b = ((i % row_classes * column_classes + j % column_classes) * copies + shift % 2) * region * L + shift // 2 * L
                     for v in range(v0, v1, 2):
                         c = d0 + ((v * CB + block) * KH + kh) * KW * TALL * L + kw * TALL * L
                         below = 2 * CB * filter_size if v + 2 < v1 else TALL * L - (v - v0) * CB * filter_size
-                        matrix_tile(min(2, v1 - v), pixels, 0, (region // 2, TALL * (numbers // 2)), places, 0,
-                                    pairs, (v - v0) * steps * STEP, (steps * STEP, steps), results, c, (L, ROWS * L),
+                        matrix_tile(min(2, v1 - v), split_gradient, (block - b0) * g_size, (HALF, steps * ROWS_STEP), places, 0,
+                                    split_input, (v - v0) * 3 * x_third + b, (3 * x_third, x_third, THIRD, steps), results, c, (L, ROWS * L),
                                     results, c, results, c + ROWS * L, (L, L, CB * filter_size, below),
-                                    first, asked * x_move // 4, second, asked // 2 * g_move // 4, (x_move, g_move))  # fmt: skip
+                                    ahead, asked * x_move // 4, also, asked // 2 * g_move // 4, (x_move, g_move, 0, 0))  # fmt: skip
                         asked += steps * ASKED
     end_matrices()
 
 
 @kernel
 def backward_weight(X, G, parts, offsets, size, x_spread, spread, window, taps, layout, images, rows, columns, share, own):
-    """Reads X and the output's gradient G; writes parts (splits, groups, vectors, CB, KH, KW, TALL, lanes), as
-    conv_direct_weight.backward_weight does.
+    """Reads X (N, H, W, C) and the output's gradient G; writes parts (splits, groups, vectors, CB, KH, KW, TALL, lanes), of vectors of input
+    channels and blocks of output channels, whose sum over splits is the gradient of the weight.
 
     `size` = (N, H, W, C, OC); an image, a row and a pixel of X are `x_spread` numbers from the next, those of G `spread`. `offsets` are
-    0, 16, 32, ..., a number for each step. Parallel over splits of the blocks of `images` images, `rows` output rows and `columns` output
-    columns, groups, `share` vectors and `own` of the CB blocks.
+    0, ROWS_STEP, 2 * ROWS_STEP, ..., a number for each step. Parallel over splits of the blocks of `images` images, `rows` output rows and
+    `columns` output columns, groups, `share` vectors and `own` of the CB blocks.
     """
     splits, groups, vectors, CB = parts.shape[:4]
     for job in prange(splits * groups * ((vectors + share - 1) // share) * ((CB + own - 1) // own)):
         _weight_job(np.int64(job), X, G, parts, offsets, size, x_spread, spread, window, taps, layout, images, rows, columns, share, own)
+
+
+@kernel
+def unpack(parts, grad_weight):
+    """Reads what `backward_weight` writes, writes the ordered sum over splits as grad_weight (OC, C/groups, KH, KW).
+
+    Parallel over groups and blocks of output channels.
+    """
+    splits, groups, vectors, CB, KH, KW, _, _ = parts.shape
+    OC, CG = grad_weight.shape[:2]
+    OCG, area, split_size = OC // groups, KH * KW, parts.size // splits
+    p, d, L = flat(parts), flat(grad_weight), lanes(parts)
+    for job in prange(groups * CB):
+        group, block = job // CB, job % CB
+        numbers = scratch(area * L, parts.dtype)
+        for m in range(min(TALL, OCG - block * TALL)):
+            for v in range(vectors):
+                cols, target = min(L, CG - v * L), ((group * OCG + block * TALL + m) * CG + v * L) * area
+                for tap in range(area):
+                    source = ((((group * vectors + v) * CB + block) * area + tap) * TALL + m) * L
+                    total = load(p, source, L)
+                    for s in range(1, splits):
+                        total = total + load(p, source + s * split_size, L)
+                    store(numbers, tap * L, total, L)
+                if area == 1:
+                    store(d, target, load(numbers, 0, L), cols)
+                else:
+                    for tap in range(0, area, L):
+                        count = min(L, area - tap)
+                        transpose(numbers, tap * L, L, count, cols, d, target + tap, area, count)

@@ -61,17 +61,17 @@ def vectors_of(block, blocks, vectors):
 def pack_block(b, given, k, depth, n0, n1, N, K, near):
     """Columns n0 .. n1 of rows k .. k + depth of B (K, N) into near (vectors, depth, lanes), zeros in the last vector's tail."""
     size = lanes(b)
-    for n in range(n0, n1, size):
-        cols, target = min(size, n1 - n), (n - n0) * depth
-        if given == TRANSPOSED:
+    if given == TRANSPOSED:
+        for n in range(n0, n1, size):
             for i in range(0, depth, size):
-                transpose(b, n * K + k + i, K, cols, min(size, depth - i), near, target + i * size, size, size)
-        elif cols == size:
-            for i in range(depth):
-                store(near, target + i * size, load(b, (k + i) * N + n, size), size)
-        else:
-            for i in range(depth):
-                store(near, target + i * size, load(b, (k + i) * N + n, cols), size)
+                transpose(b, n * K + k + i, K, min(size, n1 - n), min(size, depth - i), near, (n - n0) * depth + i * size, size, size)
+        return
+    whole = n0 + (n1 - n0) // size * size
+    for i in range(depth):  # memory is read in the order in which it lies
+        for n in range(n0, whole, size):
+            store(near, (n - n0) * depth + i * size, load(b, (k + i) * N + n, size), size)
+        if whole < n1:
+            store(near, (whole - n0) * depth + i * size, load(b, (k + i) * N + whole, n1 - whole), size)
 
 
 @device

@@ -9,28 +9,23 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from fastconv.kernels.jit import device
-from fastconv.kernels.vector import bits, from_bits
+from fastconv.kernels.vector import bits, from_bits, lanes
+from fastconv.kernels.vector_memory import store
 from fastconv.kernels.vector_type import I32
 
 
-def _halves(pairs):
-    """An intrinsic that takes the upper halves of the numbers of two float32 vectors: all of the one, then all of the other, or in turn."""
+@intrinsic
+def in_pairs(typingctx, a, b):
+    """The upper halves of the numbers of two float32 vectors, in turn: of a[0], of b[0], of a[1], ..."""
 
-    def typer(typingctx, a, b):
-        def codegen(context, builder, sig, args):
-            count = 2 * a.lanes
-            halves = [builder.bitcast(arg, ir.VectorType(ir.IntType(16), count)) for arg in args]
-            upper = [2 * lane + 1 for lane in range(a.lanes)]
-            order = [k for i in upper for k in (i, count + i)] if pairs else upper + [count + i for i in upper]
-            return builder.bitcast(builder.shuffle_vector(*halves, ir.Constant(ir.VectorType(I32, count), order)), args[0].type)
+    def codegen(context, builder, sig, args):
+        integers = ir.VectorType(I32, a.lanes)
+        lower, upper = (builder.bitcast(arg, integers) for arg in args)
+        lower = builder.lshr(lower, ir.Constant(integers, a.lanes * [16]))
+        upper = builder.and_(upper, ir.Constant(integers, a.lanes * [-0x10000]))
+        return builder.bitcast(builder.or_(lower, upper), args[0].type)
 
-        return a(a, b), codegen
-
-    typer.__name__ = "in_pairs" if pairs else "joined"
-    return intrinsic(typer)
-
-
-joined, in_pairs = _halves(False), _halves(True)
+    return a(a, b), codegen
 
 
 @device
@@ -46,3 +41,12 @@ def thirds(v):
     rest = v - first
     second = rounded(rest)
     return first, second, rest - second
+
+
+@device
+def split(panel, p, third, v, w):
+    """Thirds of v and w, in pairs, to panel[p], [p + third] and [p + 2 * third]."""
+    (v0, v1, v2), (w0, w1, w2) = thirds(v), thirds(w)
+    store(panel, p, in_pairs(v0, w0), lanes(panel))
+    store(panel, p + third, in_pairs(v1, w1), lanes(panel))
+    store(panel, p + 2 * third, in_pairs(v2, w2), lanes(panel))
