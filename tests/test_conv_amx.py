@@ -128,6 +128,30 @@ def test_what_is_not_finite_stays_where_it_is_seen(rng, channels):
 
 
 @needs_amx
+@pytest.mark.parametrize("which", ["input", "gradient"])
+def test_weight_gradients_of_what_is_not_finite(rng, which):
+    """NaN goes to all taps of its channel, those that do not see its pixel too, and to no other channel."""
+    g, x, _, _, grad_output = case(rng, ((2, 40, 10, 10), (36, 40, 3, 3), 1, 1, 1, 1))
+    expected = conv_amx.backward_weight(g, x, grad_output)
+    array, seen = (x, (slice(None), 7)) if which == "input" else (grad_output, (7,))
+    array[1, 9, 9, 7] = np.nan  # a corner
+    grad_weight = conv_amx.backward_weight(g, x, grad_output)
+    assert np.isnan(grad_weight[seen]).all()
+    grad_weight[seen] = expected[seen]
+    np.testing.assert_array_equal(grad_weight, expected)
+
+
+@needs_amx
+def test_plans_of_large_filters_end():
+    """A job's share is halved until its sums stay in the second cache, or it is as small as a tile."""
+    *_, share, own = conv_amx._weight_plan(conv2d((4, 192, 7, 7), (512, 192, 5, 5), 2, 2))
+    assert share == 2
+    assert 2 * own * 25 * amx.TALL * amx.COLUMNS * 4 <= conv_amx.SUMS_BYTES
+    *_, share, own = conv_amx._weight_plan(conv2d((4, 192, 40, 40), (512, 192, 31, 31), 1, 15))
+    assert (share, own) == (2, 1)
+
+
+@needs_amx
 @pytest.mark.parametrize("geometry", [GEOMETRIES[k] for k in (1, 5, 9, 18, 20)])
 def test_the_number_of_threads_does_not_matter(rng, geometry):
     g, x, weight, bias, grad_output = case(rng, geometry)
@@ -171,7 +195,10 @@ def test_what_takes_them(allowed):
     assert module(2, "forward", "winograd") is conv_winograd
     assert takes(*LARGE, padding=1)
     assert takes(*LARGE, padding=1, wanted="input")
-    assert not takes(*LARGE, padding=1, wanted="weight")
+    assert takes(*LARGE, padding=1, wanted="weight")
+    assert not takes(*LARGE, padding=1, stride=2, wanted="weight")
+    assert not takes((256, 128, 7, 7), LARGE[1], padding=1, wanted="weight")  # a quarter of the pixels would be zeros
+    assert not takes((16, 136, 28, 28), (136, 136, 3, 3), padding=1, wanted="weight")  # more of the channels
     assert takes((16, 256, 28, 28), (256, 256, 1, 1), wanted="weight")
     assert not takes(*LARGE, padding=1, dtype=np.dtype(np.float64))
     assert not takes((16, 32, 64, 64), (128, 32, 3, 3))  # few channels

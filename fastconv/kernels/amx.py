@@ -170,12 +170,10 @@ class _Tile:
                     self.registers.multiply_add(self.sums(m, n), 4 + m, 6 + n)
                     for pointer in [wanted.pop(0) for _ in range(min(2, len(wanted)))]:
                         prefetch_line(builder, pointer, 1)
-                    for place, distance, _ in asks[: 1 + m]:
+                    for place, distance in asks[: 1 + m]:
                         self.ask(place, distance)
                 if operand:
                     load(operand, index, third)
-        for place, _, jump in asks:
-            builder.store(builder.gep(builder.load(place), [jump]), place)
 
     def emit(self, pa, pb, cn, below, asks):
         """All steps, of which the first two ask for the lines of the results, `below` numbers further on."""
@@ -200,24 +198,24 @@ def _matrix_tile(typingctx, NV, A, of_a, offsets, B, of_b, start, of_start, uppe
 
     def codegen(context, builder, signature, args):
         _, pa, of_a, offsets, pb, of_b, start, of_start, upper, lower, of_c, ahead, also, moves = args
-        of_a, of_start = (cgutils.unpack_tuple(builder, pair, 2) for pair in (of_a, of_start))
-        of_b, moves = (cgutils.unpack_tuple(builder, four, 4) for four in (of_b, moves))
+        of_a, of_start, moves = (cgutils.unpack_tuple(builder, pair, 2) for pair in (of_a, of_start, moves))
+        of_b = cgutils.unpack_tuple(builder, of_b, 4)
         upper_row, lower_row, cn, below = cgutils.unpack_tuple(builder, of_c, 4)
         tile = _Tile(builder, vectors, of_a, offsets, of_b, ((upper, upper_row), (lower, lower_row)))
         tile.emit_start(start, *of_start, cn)
-        tile.emit(pa, pb, cn, below, list(zip(map(tile.place, (ahead, also)), moves[:2], moves[2:], strict=True)))
+        tile.emit(pa, pb, cn, below, list(zip(map(tile.place, (ahead, also)), moves, strict=True)))
         tile.emit_end(cn)
         return context.get_dummy_value()
 
     pair, four = types.UniTuple(types.intp, 2), types.UniTuple(types.intp, 4)
-    return types.void(NV, A, pair, offsets, B, four, start, pair, upper, lower, four, ahead, also, four), codegen
+    return types.void(NV, A, pair, offsets, B, four, start, pair, upper, lower, four, ahead, also, pair), codegen
 
 
 def _tile(
     vectors, A, am, a_third, offsets, B, bn, b_third, b_step, steps, start, start_row, start_tile, upper, lower, upper_row, lower_row, cn,
-    below, ahead, also, move, also_move, jump, also_jump,
+    below, ahead, also, move, also_move,
 ):  # fmt: skip
-    of_a, of_b, of_start, moves = (am, a_third), (bn, b_third, b_step, steps), (start_row, start_tile), (move, also_move, jump, also_jump)
+    of_a, of_b, of_start, moves = (am, a_third), (bn, b_third, b_step, steps), (start_row, start_tile), (move, also_move)
     of_c = upper_row, lower_row, cn, below
     if vectors == 2:
         _matrix_tile(2, A, of_a, offsets, B, of_b, start, of_start, upper, lower, of_c, ahead, also, moves)
@@ -225,7 +223,7 @@ def _tile(
         _matrix_tile(1, A, of_a, offsets, B, of_b, start, of_start, upper, lower, of_c, ahead, also, moves)
 
 
-TILE = Apart(_tile, "ipiilpiiiipiippiiiippiiii")
+TILE = Apart(_tile, "ipiilpiiiipiippiiiippii")
 
 
 @intrinsic
@@ -246,5 +244,5 @@ def matrix_tile(
     the next of these and of those, 64 at most.
     """
     n, pair, four = types.intp, types.UniTuple(types.intp, 2), types.UniTuple(types.intp, 4)
-    parameters = (n, A, n, pair, offsets, n, B, n, four, start, n, pair, upper, n, lower, n, four, ahead, n, also, n, four)
+    parameters = (n, A, n, pair, offsets, n, B, n, four, start, n, pair, upper, n, lower, n, four, ahead, n, also, n, pair)
     return call_apart(TILE, parameters, A)

@@ -184,9 +184,10 @@ def _convolve_job(
                         upper = pointer(y, target + upper_place) if upper_whole else pointer(results, 0)
                         lower = pointer(y, target + lower_place) if lower_whole else pointer(results, ROWS * 2 * L)
                         rows_apart = step if upper_whole else 2 * L, step if lower_whole else 2 * L, L, 0
+                        own_filters, filters_apart = phases[p, 0] + (group * vectors + v) * vector_size, (vector_size, THIRD, STEP, steps)
                         matrix_tile(wide, panel, q * HALF, (HALF, third), first_places, o,
-                                    w, phases[p, 0] + (group * vectors + v) * vector_size, (vector_size, THIRD, STEP, steps), starts, v * L, (0, 0),
-                                    upper, 0, lower, 0, rows_apart, x, ahead, w, filters, (move, filters_move, 0, 0))  # fmt: skip
+                                    w, own_filters, filters_apart, starts, v * L, (0, 0), upper, 0, lower, 0, rows_apart,
+                                    x, ahead, w, filters, (move, filters_move))  # fmt: skip
                         ahead += steps * ASKED * move // 4
                         filters += steps * (ASKED // 2) * filters_move // 4
                         if not upper_whole:

@@ -31,8 +31,8 @@ ROWS_STEP = TALL * HALF
 def _gather(pixels, count, a, start, spread, n0, n1, images, lines, RC, Q, first, every, low, high, begin, end, cols):
     """`count` pixels of `cols` channels, as vectors: `lines` of Q, RC for each image but the last of `images`.
 
-    Lines are rows first, first + every, ... of images n0 .. n1, with their pixels begin .. end; the first of these of row 0 of image 0 is at
-    a[start]. Zeros are where there is no such image, no such pixel, and where a row is not in low .. high.
+    Lines are rows first, first + every, ... of images n0 .. n1, with their pixels begin .. end; the first of these of row 0 of image 0 is
+    at a[start]. Zeros are where there is no such image, no such pixel, and where a row is not in low .. high.
     """
     L = lanes(a)
     for line in range(lines):
@@ -52,7 +52,7 @@ def _gather(pixels, count, a, start, spread, n0, n1, images, lines, RC, Q, first
 
 @apart
 def _split_input(panel, p, third, copies, region, pixels):
-    """Thirds of pairs of pixels, from panel[p] on: those of even pixels and the next, and in a second copy those of odd ones and the next."""
+    """Thirds of pairs of pixels, from panel[p] on: of even pixels with the next, and in a second copy of odd ones with the next."""
     L = lanes(pixels)
     for r in range(region):
         even, odd = load(pixels, 2 * r * L, L), load(pixels, (2 * r + 1) * L, L)
@@ -63,7 +63,7 @@ def _split_input(panel, p, third, copies, region, pixels):
 
 @apart
 def _split_gradient(panel, p, steps, pixels, near):
-    """Thirds of pairs of pixels of each channel, from panel[p] on, (3, steps, TALL, HALF) of which a vector is half of TALL."""
+    """Thirds of pairs of pixels of each channel of a vector, from panel[p] on: its half of (3, steps, TALL, HALF)."""
     L = lanes(pixels)
     for s in range(steps):
         for odd in range(2):
@@ -114,7 +114,8 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
                     target = (v - v0) * 3 * x_third + (i * column_classes + j) * copies * region * L
                     _split_input(split_input, target, x_third, copies, region, memory)
         for v in range(2 * b0, 2 * b1):
-            _gather(memory, steps * DEPTH, g, ow0 * spread[2] + group * OCG + v * L, spread, n0, n1, images, (images - 1) * RC + own_rows, RC, Q,
+            start = ow0 * spread[2] + group * OCG + v * L
+            _gather(memory, steps * DEPTH, g, start, spread, n0, n1, images, (images - 1) * RC + own_rows, RC, Q,
                     oh0, 1, 0, oh0 + own_rows, 0, across, min(L, OCG - v * L))  # fmt: skip
             _split_gradient(split_gradient, (v // 2 - b0) * g_size + v % 2 * ROWS * HALF, steps, memory, near)
         # what the next unit reads, where it is one run of memory
@@ -143,17 +144,17 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
                         c = d0 + ((v * CB + block) * KH + kh) * KW * TALL * L + kw * TALL * L
                         below = 2 * CB * filter_size if v + 2 < v1 else TALL * L - (v - v0) * CB * filter_size
                         matrix_tile(min(2, v1 - v), split_gradient, (block - b0) * g_size, (HALF, steps * ROWS_STEP), places, 0,
-                                    split_input, (v - v0) * 3 * x_third + b, (3 * x_third, x_third, THIRD, steps), results, c, (L, ROWS * L),
-                                    results, c, results, c + ROWS * L, (L, L, CB * filter_size, below),
-                                    ahead, asked * x_move // 4, also, asked // 2 * g_move // 4, (x_move, g_move, 0, 0))  # fmt: skip
+                                    split_input, (v - v0) * 3 * x_third + b, (3 * x_third, x_third, THIRD, steps),
+                                    results, c, (L, ROWS * L), results, c, results, c + ROWS * L, (L, L, CB * filter_size, below),
+                                    ahead, asked * x_move // 4, also, asked // 2 * g_move // 4, (x_move, g_move))  # fmt: skip
                         asked += steps * ASKED
     end_matrices()
 
 
 @kernel
 def backward_weight(X, G, parts, offsets, size, x_spread, spread, window, taps, layout, images, rows, columns, share, own):
-    """Reads X (N, H, W, C) and the output's gradient G; writes parts (splits, groups, vectors, CB, KH, KW, TALL, lanes), of vectors of input
-    channels and blocks of output channels, whose sum over splits is the gradient of the weight.
+    """Reads X (N, H, W, C) and the output's gradient G; writes parts (splits, groups, vectors, CB, KH, KW, TALL, lanes), whose sum over
+    splits is the weight's gradient: vectors of input channels, and CB blocks of TALL output channels.
 
     `size` = (N, H, W, C, OC); an image, a row and a pixel of X are `x_spread` numbers from the next, those of G `spread`. `offsets` are
     0, ROWS_STEP, 2 * ROWS_STEP, ..., a number for each step. Parallel over splits of the blocks of `images` images, `rows` output rows and
