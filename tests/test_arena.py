@@ -178,15 +178,30 @@ def interrupt_at_line(number):
     return trace
 
 
+def test_the_region_of_the_last_array_that_ended_is_the_next_ones(small):
+    arrays = [array(small, 256) for _ in range(4)]
+    places = list(map(place, arrays))
+    arrays[1] = arrays[2] = None
+    again = array(small, 256)
+    assert place(again) == places[2]
+    assert again.base.region[:2] == (arrays[0].base.region[0], places[2])
+    other = array(small, 192)  # in the smallest region that is large enough
+    assert place(other) == places[1]
+    check(small)
+    del again, other, arrays
+    check(small)
+
+
 @pytest.mark.parametrize("size", [200, 256, 5000])
 def test_an_interrupt_anywhere_gives_nothing_away_twice(size, small):
     before, interrupted = sys.gettrace(), 0
-    for line in range(1, 70):
+    for line in range(1, 90):
         arrays = [array(small, 256) for _ in range(8)]
         for i, a in enumerate(arrays):
             a[:] = i
         for i in (1, 2, 4, 6):
             arrays[i] = None
+        array(small, 64)  # ends last: what is wanted is looked for
         sys.settrace(interrupt_at_line(line))
         try:
             arrays.append(array(small, size))
@@ -202,7 +217,7 @@ def test_an_interrupt_anywhere_gives_nothing_away_twice(size, small):
         for i in (0, 3, 5, 7):
             assert (arrays[i] == i).all()
         del arrays, more, a
-    assert 20 < interrupted < 69  # everywhere, and at last nowhere
+    assert 20 < interrupted < 89  # everywhere, and at last nowhere
 
 
 @pytest.mark.parametrize("work", [Arena.unused, Arena.release])

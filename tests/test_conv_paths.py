@@ -139,6 +139,17 @@ CASES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def chosen_anew():
+    """Ways are looked up once for each geometry: tests that change how they are chosen see their own, and leave none."""
+    ways = conv_direct._forward_way, conv_direct._relu_max_way, conv_direct._input_way, conv_direct._weight_way
+    for way in ways:
+        way.cache_clear()
+    yield
+    for way in ways:
+        way.cache_clear()
+
+
 @pytest.mark.usefixtures("without_amx")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", CASES)

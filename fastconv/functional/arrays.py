@@ -67,6 +67,8 @@ def channels_last(name, array, dtype=None, shape=None):
     if dtype is not None and array.dtype != dtype:
         raise ArgumentTypeError(f"{name} must be {dtype} as the other arrays are, got {array.dtype}")
     pixels = array.transpose(0, 2, 3, 1)
+    if pixels.flags.carray:
+        return pixels
     if array.flags.c_contiguous and not pixels.flags.c_contiguous:
         N, C, H, W = array.shape
         return swapped(array, (N, C, H * W), pixels.shape)

@@ -61,8 +61,8 @@ def get_amx():
 
 
 def takes(g, dtype, wanted):
-    """Whether the algorithm "direct" computes the "forward" pass or the gradient of the "input" or the "weight" here."""
-    return _allowed and dtype == FLOAT32 and pays(g, wanted)
+    """Whether the algorithm "direct" computes the "forward" pass or the gradient of the "input" or the "weight" here, if it may."""
+    return dtype == FLOAT32 and pays(g, wanted)
 
 
 @functools.lru_cache(maxsize=4096)

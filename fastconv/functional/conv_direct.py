@@ -89,43 +89,46 @@ def _pixels(g):
     return g.OW, g.SW * g.IC, g.SH * g.W * g.IC
 
 
-def _strided_product(g, x, weight, bias):
-    """`forward` of a strided product."""
-    rows = _pixels(g)
-    if not rows:
-        return conv_im2col.forward(g, x, weight, bias)
-    y = empty((g.N * g.OH * g.OW, g.OC), x.dtype)
-    return pixels_times_transposed(x.reshape(-1, g.IC), rows, weight.reshape(g.OC, g.IC), bias, y).reshape(g.N, g.OH, g.OW, g.OC)
-
-
-def _strided_product_input(g, grad_output, weight):
-    """`backward_input` of a strided product."""
-    rows = _pixels(g)
-    if not rows:
-        return conv_im2col.backward_input(g, grad_output, weight)
-    grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
-    # the product writes all other pixels
-    strided.clear_unseen(grad_input.size, grad_input, (g.OH, g.OW, g.SH, g.SW))
-    times_into_pixels(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC), grad_input.reshape(-1, g.IC), rows)
-    return grad_input
-
-
 def forward(g, x, weight, bias):
     """x (N, H, W, IC), weight OIHW, bias (OC,) to (N, OH, OW, OC)."""
-    if conv_amx.takes(g, x.dtype, "forward"):
-        return conv_amx.forward(g, x, weight, bias)
+    return _forward_way(g, x.dtype, conv_amx.get_amx())(g, x, weight, bias)
+
+
+@functools.lru_cache(maxsize=1024)
+def _forward_way(g, dtype, amx):
+    """The function that does it. One look-up for each pass: after a kernel nothing of Python is in the caches, and all it looks at costs
+    many times what it costs in a loop."""
+    if amx and conv_amx.takes(g, dtype, "forward"):
+        return conv_amx.forward
     if _is_product(g):
-        return times_transposed(x.reshape(-1, g.IC), weight.reshape(g.OC, g.IC), bias).reshape(g.N, g.OH, g.OW, g.OC)
-    if lying := _lying(g):
-        return forward(lying, x.reshape(g.N, 1, g.H, g.IC), weight.reshape(lying.weight_shape), bias).reshape(g.N, g.OH, 1, g.OC)
+        return _product
+    if _lying(g):
+        return _lying_forward
     if _is_strided_product(g):
-        return _strided_product(g, x, weight, bias)
+        return _strided_product if _pixels(g) else conv_im2col.forward
     if conv_depthwise.fits(g):
-        return conv_depthwise.forward(g, x, weight, bias)
-    if conv_grouped.fits(g, x.itemsize):
-        return conv_grouped.forward(g, x, weight, bias)
-    if conv_lanes.fits_forward(g, x.itemsize):
-        return conv_lanes.forward(g, x, weight, bias)
+        return conv_depthwise.forward
+    if conv_grouped.fits(g, dtype.itemsize):
+        return conv_grouped.forward
+    return conv_lanes.forward if conv_lanes.fits_forward(g, dtype.itemsize) else _tiles
+
+
+def _product(g, x, weight, bias):
+    return times_transposed(x.reshape(-1, g.IC), weight.reshape(g.OC, g.IC), bias).reshape(g.N, g.OH, g.OW, g.OC)
+
+
+def _lying_forward(g, x, weight, bias):
+    lying = _lying(g)
+    return forward(lying, x.reshape(g.N, 1, g.H, g.IC), weight.reshape(lying.weight_shape), bias).reshape(g.N, g.OH, 1, g.OC)
+
+
+def _strided_product(g, x, weight, bias):
+    y = empty((g.N * g.OH * g.OW, g.OC), x.dtype)
+    product = pixels_times_transposed(x.reshape(-1, g.IC), _pixels(g), weight.reshape(g.OC, g.IC), bias, y)
+    return product.reshape(g.N, g.OH, g.OW, g.OC)
+
+
+def _tiles(g, x, weight, bias):
     y = empty((g.N, g.OH, g.OW, g.OC), x.dtype)
     convolve(forward_plan(g, x.itemsize), x, weight, y, bias)
     return y
@@ -133,19 +136,19 @@ def forward(g, x, weight, bias):
 
 def forward_relu_max(g, x, weight, bias, argmax):
     """As `forward`, then ReLU and maxima of 2 x 2 with stride 2: (N, OH // 2, OW // 2, OC); argmax as in pool.relu_max_halves."""
-    if conv_amx.takes(g, x.dtype, "forward"):
-        return _forward_then_relu_max(g, x, weight, bias, argmax)
-    return _relu_max_way(g, x.itemsize)(g, x, weight, bias, argmax)
+    return _relu_max_way(g, x.dtype, conv_amx.get_amx())(g, x, weight, bias, argmax)
 
 
 @functools.lru_cache(maxsize=1024)
-def _relu_max_way(g, itemsize):
+def _relu_max_way(g, dtype, amx):
     """The function that does it: one pass over memory wherever sums run in the order of `forward`."""
-    if _is_product(g) or _is_strided_product(g) or conv_depthwise.fits(g) or conv_grouped.fits(g, itemsize):
-        return _forward_then_relu_max
-    if conv_lanes.fits_relu_max(g, itemsize):
-        return conv_lanes.forward_relu_max
-    return _forward_then_relu_max if conv_lanes.reorders(g, itemsize) else _tiles_relu_max
+    way = _forward_way(g, dtype, amx)
+    if way is conv_lanes.forward or way is _tiles or way is _lying_forward:
+        if conv_lanes.fits_relu_max(g, dtype.itemsize):
+            return conv_lanes.forward_relu_max
+        if not conv_lanes.reorders(g, dtype.itemsize):
+            return _tiles_relu_max
+    return _forward_then_relu_max
 
 
 def _forward_then_relu_max(g, x, weight, bias, argmax):
@@ -175,21 +178,46 @@ def _relu_max(g, itemsize):
 
 def backward_input(g, grad_output, weight):
     """grad_output (N, OH, OW, OC), weight OIHW to (N, H, W, IC)."""
-    if conv_amx.takes(g, weight.dtype, "input"):
-        return conv_amx.backward_input(g, grad_output, weight)
+    return _input_way(g, weight.dtype, conv_amx.get_amx())(g, grad_output, weight)
+
+
+@functools.lru_cache(maxsize=1024)
+def _input_way(g, dtype, amx):
+    """The function that does it."""
+    if amx and conv_amx.takes(g, dtype, "input"):
+        return conv_amx.backward_input
     if _is_product(g):
-        return times(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC)).reshape(g.N, g.H, g.W, g.IC)
-    if lying := _lying(g):
-        weight = weight.reshape(lying.weight_shape)
-        return backward_input(lying, grad_output.reshape(g.N, 1, g.OH, g.OC), weight).reshape(g.N, g.H, 1, g.IC)
+        return _product_input
+    if _lying(g):
+        return _lying_input
     if _is_strided_product(g):
-        return _strided_product_input(g, grad_output, weight)
-    if few := conv_few_inputs.way(g, grad_output.itemsize):
-        return few.backward_input(g, grad_output, weight)
+        return _strided_product_input if _pixels(g) else conv_im2col.backward_input
+    if few := conv_few_inputs.way(g, dtype.itemsize):
+        return few.backward_input
     if conv_depthwise.fits(g):
-        return conv_depthwise.backward_input(g, grad_output, weight)
-    if conv_grouped.fits(g, weight.itemsize):
-        return conv_grouped.backward_input(g, grad_output, weight)
+        return conv_depthwise.backward_input
+    return conv_grouped.backward_input if conv_grouped.fits(g, dtype.itemsize) else _tiles_input
+
+
+def _product_input(g, grad_output, weight):
+    return times(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC)).reshape(g.N, g.H, g.W, g.IC)
+
+
+def _lying_input(g, grad_output, weight):
+    lying = _lying(g)
+    grad_input = backward_input(lying, grad_output.reshape(g.N, 1, g.OH, g.OC), weight.reshape(lying.weight_shape))
+    return grad_input.reshape(g.N, g.H, 1, g.IC)
+
+
+def _strided_product_input(g, grad_output, weight):
+    grad_input = empty((g.N, g.H, g.W, g.IC), grad_output.dtype)
+    # the product writes all other pixels
+    strided.clear_unseen(grad_input.size, grad_input, (g.OH, g.OW, g.SH, g.SW))
+    times_into_pixels(grad_output.reshape(-1, g.OC), weight.reshape(g.OC, g.IC), grad_input.reshape(-1, g.IC), _pixels(g))
+    return grad_input
+
+
+def _tiles_input(g, grad_output, weight):
     plans = input_plans(g, weight.itemsize)
     outputs = sum(plan.outputs for plan in plans)
     grad_input = (empty if outputs == g.H * g.W else zeros)((g.N, g.H, g.W, g.IC), grad_output.dtype)  # no window reads the others
@@ -201,29 +229,45 @@ def backward_input(g, grad_output, weight):
 
 def backward_weight(g, x, grad_output):
     """x (N, H, W, IC), grad_output (N, OH, OW, OC) to OIHW."""
-    if conv_amx.takes(g, x.dtype, "weight"):
-        return conv_amx.backward_weight(g, x, grad_output)
+    return _weight_way(g, x.dtype, conv_amx.get_amx())(g, x, grad_output)
+
+
+@functools.lru_cache(maxsize=1024)
+def _weight_way(g, dtype, amx):
+    """The function that does it."""
+    itemsize = dtype.itemsize
+    if amx and conv_amx.takes(g, dtype, "weight"):
+        return conv_amx.backward_weight
     if _is_product(g):
-        return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
-    if lying := _lying(g):
-        x, grad_output = x.reshape(g.N, 1, g.H, g.IC), grad_output.reshape(g.N, 1, g.OH, g.OC)
-        return backward_weight(lying, x, grad_output).reshape(g.weight_shape)
+        return _product_weight
+    if _lying(g):
+        return _lying_weight
     if _is_strided_product(g) and g.IC * g.OC >= STRIDED_FILTERS:
-        rows = _pixels(g)
-        if rows and rows[1] * x.itemsize % CROWDED:  # of crowded ones the sum gains nothing by it
-            product = transposed_pixels_times(x.reshape(-1, g.IC), rows, grad_output.reshape(-1, g.OC))
-            return swapped(product, (1, g.IC, g.OC), g.weight_shape)
-        return conv_im2col.backward_weight(g, x, grad_output)
+        rows = _pixels(g)  # of crowded ones the sum gains nothing by it
+        return _strided_product_weight if rows and rows[1] * itemsize % CROWDED else conv_im2col.backward_weight
     if conv_depthwise.fits(g):
-        return conv_depthwise.backward_weight(g, x, grad_output)
-    if conv_grouped.fits(g, x.itemsize):
-        return conv_grouped.backward_weight(g, x, grad_output)
-    if conv_lanes.fits_weight(g, x.itemsize):
-        return conv_lanes.backward_weight(g, x, grad_output)
-    if conv_few.fits_weight(g, x.itemsize):
-        return conv_few.backward_weight(g, x, grad_output)
-    if conv_rows_weight.fits_weight(g, x.itemsize):
-        return conv_rows_weight.backward_weight(g, x, grad_output)
+        return conv_depthwise.backward_weight
+    if conv_grouped.fits(g, itemsize):
+        return conv_grouped.backward_weight
+    fitting = (module for module in (conv_lanes, conv_few, conv_rows_weight) if module.fits_weight(g, itemsize))
+    return next((module.backward_weight for module in fitting), _tiles_weight)
+
+
+def _product_weight(g, x, grad_output):
+    return transposed_times(grad_output.reshape(-1, g.OC), x.reshape(-1, g.IC)).reshape(g.weight_shape)
+
+
+def _lying_weight(g, x, grad_output):
+    x, grad_output = x.reshape(g.N, 1, g.H, g.IC), grad_output.reshape(g.N, 1, g.OH, g.OC)
+    return backward_weight(_lying(g), x, grad_output).reshape(g.weight_shape)
+
+
+def _strided_product_weight(g, x, grad_output):
+    product = transposed_pixels_times(x.reshape(-1, g.IC), _pixels(g), grad_output.reshape(-1, g.OC))
+    return swapped(product, (1, g.IC, g.OC), g.weight_shape)
+
+
+def _tiles_weight(g, x, grad_output):
     ICG, OCG = g.IC // g.groups, g.OC // g.groups
     *blocks, BC = packed_channels(g.groups, OCG, ICG, x.itemsize, WEIGHT_BLOCK_BYTES)
     shape = *blocks, g.KH, g.KW, BC, VECTOR_BYTES // x.itemsize
