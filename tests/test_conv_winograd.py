@@ -426,7 +426,7 @@ def test_auto_takes_it_where_it_pays(chosen, rng):
     x, w = (rng.standard_normal(shape, np.float32) for shape in LARGE)
     F.conv2d(x, w, padding=1)
     F.conv2d(x[:, :3], w[:, :3], padding=1)
-    F.conv2d(rng.standard_normal((4, 64, 56, 56), np.float32), rng.standard_normal((128, 64, 3, 3), np.float32), padding=1, stride=2)
+    F.conv2d(rng.standard_normal((4, 256, 32, 32), np.float32), rng.standard_normal((256, 256, 3, 3), np.float32), padding=1, stride=2)
     F.conv2d(x, w, padding=1, stride=3)
     F.conv2d(x, w, padding=2, dilation=2)
     F.conv2d(x.astype(np.float64), w.astype(np.float64), padding=1)

@@ -3,7 +3,8 @@ and transforms. A part of `functional.conv_winograd`.
 
 Costs are estimates in multiply-adds of whole vectors, as the direct algorithm does them, with numbers fitted to measurements. On a Xeon
 with two threads, with the vectors of AVX-512 and of AVX2, what is faster by these costs takes 1.01 to 1.03 times as long as the better
-one, on the average of 1,300 geometries. The numbers for processors with ADDERS were fitted to fewer, on a Zen 4.
+one, on the average of 1,300 geometries, and of 690 more with stride 2. The numbers for processors with ADDERS were fitted to fewer, on a
+Zen 4.
 """
 
 import functools
@@ -68,12 +69,17 @@ if ADDERS:
     WEIGHT = Pass(Costs(0.98, 165, 193, 660, 0), STRIDED, FEW_TILES, STRIDED, grouped=1.0, half=0.5)
 else:
     FEW_TILES = Costs(1.1, 0, 0, 270, 1_200_000)
-    STRIDED, STRIDED_WEIGHT = Costs(1.1, 6200, 195, 45, 2_430_000), Costs(1.2, 365, 640, 250, 0)
-    FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), STRIDED, FEW_TILES, STRIDED, grouped=1.2, half=1.28, rows=(0.8, 1.0))
+    STRIDED_INPUT = Costs(1.55, 850, 350, 180, 34_000_000)
+    if MOST_TAPS:
+        STRIDED, STRIDED_WEIGHT = Costs(0.925, 3890, 1300, 8350, 13_000_000), Costs(1.03, 1000, 1480, 420, 0)
+        FEW_STRIDED, FEW_STRIDED_INPUT = Costs(0.61, 10_400, 2600, 250, 520_000), Costs(0.86, 6290, 4560, 105, 4_900_000)
+    else:
+        STRIDED = FEW_STRIDED = Costs(1.1, 6200, 195, 45, 2_430_000)
+        STRIDED_WEIGHT, FEW_STRIDED_INPUT = Costs(1.2, 365, 640, 250, 0), Costs(1.17, 7180, 32, 56, 125_000)
+    FORWARD = Pass(Costs(1.8, 180, 230, 265, 1_200_000), STRIDED, FEW_TILES, FEW_STRIDED, grouped=1.2, half=1.28, rows=(0.8, 1.0))
     INPUT = Pass(
-        Costs(0.9, 340, 330, 1140, 6_700_000), Costs(1.55, 850, 350, 180, 34_000_000), FEW_TILES, Costs(1.17, 7180, 32, 56, 125_000),
-        grouped=1.1, half=1.56, rows=(0.75, 0.96),
-    )  # fmt: skip
+        Costs(0.9, 340, 330, 1140, 6_700_000), STRIDED_INPUT, FEW_TILES, FEW_STRIDED_INPUT, grouped=1.1, half=1.56, rows=(0.75, 0.96)
+    )
     FEW_FOR_WEIGHT = Costs(1.9, 0, 0, 290, 0)
     WEIGHT = Pass(Costs(0.95, 215, 185, 0, 0), STRIDED_WEIGHT, FEW_FOR_WEIGHT, STRIDED_WEIGHT, grouped=0.76, half=0.47, rows=(1.0, 0.8))
 
@@ -92,7 +98,7 @@ FEW_INPUTS, FEW_INPUTS_STRIDED = 1.25, 0.86
 STRIDED_WEIGHT_CALL = 0 if ADDERS or MOST_TAPS else 2_700_000
 """What a call of direct's weight gradient costs more than one of this algorithm with stride 2, but no more than its multiply-adds."""
 
-STRIDED_ROWS_CALL = 3_500_000
+STRIDED_ROWS_CALL = 2_400_000
 """The same with the tiles of kernels.row_tile_weight, but no more than twice its multiply-adds."""
 
 FEWEST_CHANNELS = 8
