@@ -112,14 +112,17 @@ class Arena:
 
     def _last(self, size):
         """The region of the last note, which is then read, where it has `size` bytes; else None."""
+        notes = self._returned
         try:
-            slab, start, found = self._returned.pop()
+            if notes[-1][2] != size:
+                return None
+            slab, start, found = notes.pop()
         except IndexError:
             return None
-        if found == size:
-            return slab, start, size  # another tuple: who had it before is somebody else
-        slab.returned.append((slab, start, found))
-        return None
+        if found != size:  # of another array, that ended in between
+            notes.append((slab, start, found))
+            return None
+        return slab, start, size  # another tuple: who had it before is somebody else
 
     def claim(self, regions):
         """A `Block` for each of some `regions`, (slab, start, size) of which none meets another, or None where not all of them are free."""

@@ -199,7 +199,9 @@ def test_what_takes_them(allowed):
     assert not takes(*LARGE, padding=1, stride=2, wanted="weight")
     assert not takes((256, 128, 7, 7), LARGE[1], padding=1, wanted="weight")  # a quarter of the pixels would be zeros
     assert not takes((16, 136, 28, 28), (136, 136, 3, 3), padding=1, wanted="weight")  # more of the channels
+    assert not takes((1, 64, 200, 200), (64, 64, 3, 3), padding=60, dilation=60, wanted="weight")  # much is split for two rows
     assert takes((16, 256, 28, 28), (256, 256, 1, 1), wanted="weight")
+    assert not takes((16, 256, 56, 56), (256, 256, 1, 1), stride=2, padding=1, wanted="weight")
     assert not takes(*LARGE, padding=1, dtype=np.dtype(np.float64))
     assert not takes((16, 32, 64, 64), (128, 32, 3, 3))  # few channels
     assert not takes((1, 128, 14, 14), (128, 128, 3, 3))  # little work

@@ -19,11 +19,11 @@ from fastconv.kernels import conv_amx, conv_amx_weight, conv_direct, strided
 from fastconv.kernels.amx import AVAILABLE, COLUMNS, DEPTH, HALF, STEP, TALL
 from fastconv.memory import empty
 
-WORK, WEIGHT_WORK, CHANNELS, OUTPUTS, INSIDE, FILLED = 3 << 27, 9 << 27, 48, 600, 0.75, 0.8
+WORK, WEIGHT_WORK, CHANNELS, OUTPUTS, INSIDE, FILLED, SPLIT = 3 << 27, 9 << 27, 48, 600, 0.75, 0.8, 4
 """From so many floating-point operations on matrix registers gain, 2 to 30 % on the average of 500 geometries, with so many channels of
 a group and outputs of a channel, and where such a share of the taps meets the image, and of a step's numbers is no padding: less work
-waits for memory, and vectors leave rows of padding out. Weight gradients (1,560 geometries) gain 19 %, but not with strides, whose input
-is split for few products."""
+waits for memory, and vectors leave rows of padding out. Weight gradients (1,560 geometries) gain 19 %, but not with strides, nor where
+rows of the filter lie so far apart that more than SPLIT pixels of the input are split for one of the output: that is for few products."""
 
 PANEL_BYTES, UNIT_BYTES, SUMS_BYTES = 3 << 18, 3 << 18, 3 << 18
 """Of a job's input, in thirds, and of what a job of a weight gradient reads at once, and adds to: filters that all tiles read are in L2
@@ -74,7 +74,9 @@ def pays(g, wanted):
         filled = (c / (TALL * -(-c // TALL)) for c in (g.IC // g.groups, g.OC // g.groups))
         if g.flops < WEIGHT_WORK or math.prod(filled) < FILLED:
             return False
-        return g.groups == 1 if g.KH * g.KW == 1 else g.SH * g.SW == 1 and _pixels_filled(g) >= FILLED
+        if g.KH * g.KW == 1:
+            return g.groups == 1 and not _padded(g)
+        return g.SH * g.SW == 1 and _pixels_filled(g) >= FILLED and _pixels_split(g) <= SPLIT
     rows, columns = (g.H, g.OH, g.KH, g.SH, g.DH, g.PT), (g.W, g.OW, g.KW, g.SW, g.DW, g.PL)
     summed = (g.OC if wanted == "input" else g.IC) // g.groups
     return inside(*rows) * inside(*columns) >= INSIDE and summed >= FILLED * DEPTH * -(-summed // DEPTH)
@@ -299,8 +301,8 @@ def _weight_plan(g):
     Q, RC = grid(rows, columns)
     images = max(1, min(-(-g.N // splits), most // (RC * Q))) if rows == OH and columns == OW else 1
     steps = -(-(((images - 1) * RC + rows - 1) * Q + columns) // DEPTH)
-    span, reach = -(-((rows - 1) * SH + (KH - 1) * DH + 1) // SH), (KH - 1) * DH // SH * Q + (KW - 1) * DW // SW
-    region = -(-max(((images - 1) * RC + span) * Q, steps * DEPTH + reach) // 2)
+    reach = (KH - 1) * DH // SH * Q + (KW - 1) * DW // SW
+    region = -(-(steps * DEPTH + reach) // 2)
     layout = SH, SW, RC, Q, copies, region, steps
     return splits, shape, np.arange(steps) * TALL * HALF, layout, images, rows, columns, share, own
 
@@ -310,3 +312,9 @@ def _pixels_filled(g):
     layout, images, rows, columns = _weight_plan(g)[3:7]
     units = -(-g.N // images) * -(-g.OH // rows) * -(-g.OW // columns)
     return g.N * g.OH * g.OW / (units * layout[-1] * DEPTH)
+
+
+def _pixels_split(g):
+    """Pixels of the input that are split for each of a weight gradient's steps, in terms of a step's."""
+    *_, region, steps = _weight_plan(g)[3]
+    return 2 * region / (steps * DEPTH)

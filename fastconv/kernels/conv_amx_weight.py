@@ -99,7 +99,7 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
         n0, oh0, ow0 = place(unit, images, rows, columns, OH, OW)
         n1, own_rows, across = min(N, n0 + images), min(rows, OH - oh0), min(columns, OW - ow0)
         first, left = oh0 * SH - PT, PL - ow0 * SW
-        lines = (images - 1) * RC + (own_rows - 1) * SH // row_classes + (KH - 1) * DH // row_classes + 1
+        lines = (images - 1) * RC + own_rows + (KH - 1) * DH // row_classes
         for v in range(v0, v1):
             for i in range(row_classes):
                 for j in range(column_classes):
@@ -116,7 +116,7 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
         for v in range(2 * b0, 2 * b1):
             start = ow0 * spread[2] + group * OCG + v * L
             _gather(memory, steps * DEPTH, g, start, spread, n0, n1, images, (images - 1) * RC + own_rows, RC, Q,
-                    oh0, 1, 0, oh0 + own_rows, 0, across, min(L, OCG - v * L))  # fmt: skip
+                    oh0, 1, 0, OH, 0, across, min(L, OCG - v * L))  # fmt: skip
             _split_gradient(split_gradient, (v // 2 - b0) * g_size + v % 2 * ROWS * HALF, steps, memory, near)
         # what the next unit reads, where it is one run of memory
         n2, oh2, ow2 = place(unit + 1, images, rows, columns, OH, OW)
