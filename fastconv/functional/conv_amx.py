@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastconv.functional.arrays import FLOAT32, swapped, zeros
+from fastconv.functional.arrays import FLOAT32, zeros
 from fastconv.functional.conv_tiles import PART_BYTES, Phase, input_phases, inside
 from fastconv.functional.options import flag
-from fastconv.kernels import conv_amx, conv_amx_weight, conv_direct, strided
+from fastconv.kernels import conv_amx, conv_amx_weight, conv_direct, conv_direct_weight, strided
 from fastconv.kernels.amx import AVAILABLE, COLUMNS, DEPTH, HALF, STEP, TALL
 from fastconv.memory import empty
 
@@ -247,29 +247,24 @@ def backward_weight(g, x, grad_output):
     f = _flat(g)
     x, grad_output = x.reshape(f.N, f.H, f.W, f.IC), grad_output.reshape(f.N, f.OH, f.OW, f.OC)
     x_apart, g_apart = (f.H * f.W * f.IC, f.W * f.IC, f.IC), (f.OH * f.OW * f.OC, f.OW * f.OC, f.OC)
-    if f.KH * f.KW * f.groups > 1 or _padded(f):
-        return _weight_gradient(f, x, grad_output, x_apart, g_apart)
-    x_apart = f.H * f.W * f.IC, f.SH * f.W * f.IC, f.SW * f.IC
-    if f.OC <= f.IC:
-        return _weight_gradient(_seen(f, f.IC, f.OC), x, grad_output, x_apart, g_apart)
-    # those of fewer channels are transposed
-    return swapped(_weight_gradient(_seen(f, f.OC, f.IC), grad_output, x, g_apart, x_apart), (1, f.IC, f.OC), g.weight_shape)
+    unpack = conv_amx_weight.unpack
+    if f.KH * f.KW * f.groups == 1 and not _padded(f):
+        x_apart = f.H * f.W * f.IC, f.SH * f.W * f.IC, f.SW * f.IC
+        f = _seen(f, max(f.IC, f.OC), min(f.IC, f.OC))
+        if g.OC > g.IC:  # those of fewer channels are transposed
+            x, grad_output, x_apart, g_apart, unpack = grad_output, x, g_apart, x_apart, conv_direct_weight.unpack
+    splits, shape, offsets, *rest = _weight_plan(f)
+    parts, grad_weight = empty((splits, *shape), x.dtype), empty(g.weight_shape, x.dtype)
+    size = f.N, f.H, f.W, f.IC, f.OC
+    conv_amx_weight.backward_weight(g.flops, x, grad_output, parts, offsets, size, x_apart, g_apart, f.window, f.taps, *rest)
+    unpack(parts.size, parts, grad_weight)
+    return grad_weight
 
 
 @functools.lru_cache(maxsize=1024)
 def _seen(g, IC, OC):
     """A 1x1 convolution of those pixels alone that g, one with a stride, sees."""
     return dataclasses.replace(g, IC=IC, OC=OC, H=g.OH, W=g.OW, SH=1, SW=1)
-
-
-def _weight_gradient(g, x, grad_output, x_apart, g_apart):
-    """The weight gradient of g; an image, a row and a pixel of x and of grad_output are so many numbers from the next."""
-    splits, shape, offsets, *rest = _weight_plan(g)
-    parts, grad_weight = empty((splits, *shape), x.dtype), empty(g.weight_shape, x.dtype)
-    size = g.N, g.H, g.W, g.IC, g.OC
-    conv_amx_weight.backward_weight(g.flops, x, grad_output, parts, offsets, size, x_apart, g_apart, g.window, g.taps, *rest)
-    conv_amx_weight.unpack(parts.size, parts, grad_weight)
-    return grad_weight
 
 
 @functools.lru_cache(maxsize=1024)
