@@ -59,8 +59,8 @@ class Arena:
     """Slabs, and which regions of them are free.
 
     A region is known by the address of its start. Arrays end in whatever thread and at whatever moment, also while a region is looked for:
-    so they only leave a note, which the next one to look reads. Where as much is wanted as the last note gives back, that is taken: what is
-    often needed is found in a third of the time.
+    so they only leave a note, which the next one to look reads. Where as much is wanted as the last note gives back, that is taken
+    without looking further.
     """
 
     def __init__(self, keep):

@@ -298,8 +298,8 @@ def _weight_plan(g):
     steps = -(-(((images - 1) * RC + rows - 1) * Q + columns) // DEPTH)
     reach = (KH - 1) * DH // SH * Q + (KW - 1) * DW // SW
     region = -(-(steps * DEPTH + reach) // 2)
-    layout = SH, SW, RC, Q, copies, region, steps
-    return splits, shape, np.arange(steps) * TALL * HALF, layout, images, rows, columns, share, own
+    layout = RC, Q, copies, region, steps
+    return splits, shape, np.arange(steps) * conv_amx_weight.ROWS_STEP, layout, images, rows, columns, share, own
 
 
 def _pixels_filled(g):

@@ -5,8 +5,8 @@ pixels; of the input, 16 input channels of 16 pairs of pixels that lie side by s
 of the input, those of even and of odd pairs, in which it is the first of a pair. Rows and columns are sorted by their remainders of the
 strides as in `conv_amx`, and between rows of the gradient there are zeros.
 
-`layout` = (row classes, column classes, RC, Q, copies, region, steps): remainders of the strides, rows from image to image, pixels from row
-to row, pairs of a copy, and registers of 32 pixels in a unit.
+`layout` = (RC, Q, copies, region, steps): rows from image to image, pixels from row to row, copies of the input, pairs of each, and
+registers of 32 pixels in a unit.
 """
 
 import numpy as np
@@ -28,17 +28,17 @@ ROWS_STEP = TALL * HALF
 
 
 @apart
-def _gather(pixels, count, a, start, spread, n0, n1, images, lines, RC, Q, first, every, low, high, begin, end, cols):
+def _gather(pixels, count, a, start, spread, n0, n1, images, lines, RC, Q, first, every, high, begin, end, cols):
     """`count` pixels of `cols` channels, as vectors: `lines` of Q, RC for each image but the last of `images`.
 
     Lines are rows first, first + every, ... of images n0 .. n1, with their pixels begin .. end; the first of these of row 0 of image 0 is
-    at a[start]. Zeros are where there is no such image, no such pixel, and where a row is not in low .. high.
+    at a[start]. Zeros are where there is no such image, no such pixel, and where a row is not in 0 .. high.
     """
     L = lanes(a)
     for line in range(lines):
         image = min(line // RC, images - 1)
         row, p = first + (line - image * RC) * every, line * Q
-        own, here = min(Q, count - p), n0 + image < n1 and low <= row < high
+        own, here = min(Q, count - p), n0 + image < n1 and 0 <= row < high
         before = max(0, min(begin if here else own, own))
         after = max(before, min(end, own))
         zero(pixels, p * L, before * L)
@@ -78,11 +78,11 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
     N, H, W, C, OC = size
     OH, OW, SH, SW, PT, PL = window
     KH, KW, DH, DW = taps
-    row_classes, column_classes, RC, Q, copies, region, steps = layout
+    RC, Q, copies, region, steps = layout
     splits, groups, vectors, CB = parts.shape[:4]
     x, g, d, L = flat(X), flat(G), flat(parts), lanes(X)
     CG, OCG = C // groups, OC // groups
-    filter_size, x_third = KH * KW * TALL * L, row_classes * column_classes * copies * region * L
+    filter_size, x_third = KH * KW * TALL * L, SH * SW * copies * region * L
     row_blocks, column_blocks = (OH + rows - 1) // rows, (OW + columns - 1) // columns
     units = (N + images - 1) // images * row_blocks * column_blocks
     s, group, v0, v1, b0, b1 = part_of_job(job, groups, vectors, CB, share, own)
@@ -99,24 +99,24 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
         n0, oh0, ow0 = place(unit, images, rows, columns, OH, OW)
         n1, own_rows, across = min(N, n0 + images), min(rows, OH - oh0), min(columns, OW - ow0)
         first, left = oh0 * SH - PT, PL - ow0 * SW
-        lines = (images - 1) * RC + own_rows + (KH - 1) * DH // row_classes
+        lines = (images - 1) * RC + own_rows + (KH - 1) * DH // SH
         for v in range(v0, v1):
-            for i in range(row_classes):
-                for j in range(column_classes):
-                    if not (seen(i, KH, DH, row_classes) and seen(j, KW, DW, column_classes)):
+            for i in range(SH):
+                for j in range(SW):
+                    if not (seen(i, KH, DH, SH) and seen(j, KW, DW, SW)):
                         continue
-                    # columns of the class inside the image
-                    begin = max(0, (left - j + column_classes - 1) // column_classes)
-                    end = (W + left - j + column_classes - 1) // column_classes
-                    start = (begin * column_classes + j - left) * x_spread[2] + group * CG + v * L
-                    _gather(memory, count, x, start, (x_spread[0], x_spread[1], column_classes * x_spread[2]), n0, n1, images, lines, RC, Q,
-                            first + i, row_classes, 0, H, begin, end, min(L, CG - v * L))  # fmt: skip
-                    target = (v - v0) * 3 * x_third + (i * column_classes + j) * copies * region * L
+                    # columns with this remainder inside the image
+                    begin = max(0, (left - j + SW - 1) // SW)
+                    end = (W + left - j + SW - 1) // SW
+                    start = (begin * SW + j - left) * x_spread[2] + group * CG + v * L
+                    _gather(memory, count, x, start, (x_spread[0], x_spread[1], SW * x_spread[2]), n0, n1, images, lines, RC, Q,
+                            first + i, SH, H, begin, end, min(L, CG - v * L))  # fmt: skip
+                    target = (v - v0) * 3 * x_third + (i * SW + j) * copies * region * L
                     _split_input(split_input, target, x_third, copies, region, memory)
         for v in range(2 * b0, 2 * b1):
             start = ow0 * spread[2] + group * OCG + v * L
             _gather(memory, steps * DEPTH, g, start, spread, n0, n1, images, (images - 1) * RC + own_rows, RC, Q,
-                    oh0, 1, 0, OH, 0, across, min(L, OCG - v * L))  # fmt: skip
+                    oh0, 1, OH, 0, across, min(L, OCG - v * L))  # fmt: skip
             _split_gradient(split_gradient, (v // 2 - b0) * g_size + v % 2 * ROWS * HALF, steps, memory, near)
         # what the next unit reads, where it is one run of memory
         n2, oh2, ow2 = place(unit + 1, images, rows, columns, OH, OW)
@@ -138,8 +138,8 @@ def _weight_job(job, X, G, parts, offsets, size, x_spread, spread, window, taps,
             for kh in range(KH):
                 for kw in range(KW):
                     i, j = kh * DH, kw * DW
-                    shift = i // row_classes * Q + j // column_classes
-                    b = ((i % row_classes * column_classes + j % column_classes) * copies + shift % 2) * region * L + shift // 2 * L
+                    shift = i // SH * Q + j // SW
+                    b = ((i % SH * SW + j % SW) * copies + shift % 2) * region * L + shift // 2 * L
                     for v in range(v0, v1, 2):
                         c = d0 + ((v * CB + block) * KH + kh) * KW * TALL * L + kw * TALL * L
                         below = 2 * CB * filter_size if v + 2 < v1 else TALL * L - (v - v0) * CB * filter_size
