@@ -68,6 +68,41 @@ def test_an_uneven_number_of_column_blocks_is_exact(outputs, dtype, rng):
 DENSE = importlib.import_module("fastconv.functional.linear")
 
 
+LONG = pytest.mark.parametrize(
+    ("batch", "inputs", "outputs"), [(64, 1500, 10), (3, 2051, 32), (5, 2048, 300), (90, 4096, 40), (2, 9216, 700)]
+)
+"""Small results of long sums: few columns, and rows that are crowded with AVX-512, to either side of the layer."""
+
+
+def split_up(M, N, K, dtype):
+    few = N <= dense.SMALL_COLUMNS
+    return few or (dense.CROWDED and K * np.dtype(dtype).itemsize % dense.CROWDED == 0)
+
+
+@both_dtypes
+@LONG
+def test_a_long_sum_in_parts_is_exact(batch, inputs, outputs, dtype, rng):
+    size = np.dtype(dtype).itemsize
+    parts = DENSE._splits(batch, outputs, inputs, size, dense.TRANSPOSED)
+    assert (parts > 1) == bool(split_up(batch, outputs, inputs, dtype))
+    assert parts == 1 or inputs // parts >= DENSE.SPLIT_TERMS
+    assert DENSE._splits(batch, outputs, inputs, size, dense.PACKED) == 1
+    check_linear((batch, inputs), outputs, dtype, rng)
+    check_linear((batch, outputs), inputs, dtype, rng)
+
+
+@both_dtypes
+@LONG
+def test_a_rectified_long_sum_has_the_bits_of_one_after_the_other(batch, inputs, outputs, dtype, rng):
+    x, w, b = (rng.standard_normal(s).astype(dtype) for s in ((batch, inputs), (outputs, inputs), (outputs,)))
+    x[0, 1], x[-1, -1] = np.nan, np.inf
+    np.testing.assert_array_equal(DENSE.linear_relu(x, w, b), F.relu(F.linear(x, w, b)))
+    g, y, w = rng.standard_normal((batch, inputs)).astype(dtype), F.relu(rng.standard_normal((batch, outputs)).astype(dtype)), w.T.copy()
+    for mask in ((True, True, True), (True, False, False)):
+        expected = F.relu_backward(F.linear_backward(g, y, w, output_mask=mask)[0], y)
+        np.testing.assert_array_equal(DENSE.relu_linear_backward(g, y, w, mask)[0], expected)
+
+
 @pytest.fixture
 def packing(monkeypatch):
     """Every sum over rows packs what it reads of one factor, CHUNK_ROWS rows at a time."""

@@ -37,6 +37,10 @@ CHUNK_ROWS, CHUNK_BYTES = 1 << 10, 1 << 21
 """Rows, and bytes, of a matrix that are packed at a time."""
 
 
+SPLIT_TERMS = 512
+"""Terms of a sum over columns, at least, in each of its parts."""
+
+
 COPYING_BLOCKS = 4
 """Up to so many blocks of rows of a sum over rows each read the wider factor where it is, or copy it for themselves; for more it is packed
 once."""
@@ -105,13 +109,30 @@ def times_into_pixels(g, weight, y, rows):
 def _product(x, factor, given, start, y, gate):
     """start + x (M, K) times a right factor (K, N), given as dense.product says, into y (M, N)."""
     (M, K), N = x.shape, y.shape[1]
-    return _product_of_rows(M, x, (M, K, 0), factor, given, start, y, (M, N, 0), gate)
+    splits = _splits(M, N, K, x.itemsize, given)
+    if splits == 1:
+        return _product_of_rows(M, x, (M, K, 0), factor, given, start, y, (M, N, 0), gate)
+    parts = empty((splits, M, N), x.dtype)
+    _product_of_rows(M, x, (M, K, 0), factor, given, start, parts, (M, N, 0), NONE[x.dtype], splits)
+    dense.sum_splits(2 * parts.size, parts.reshape(splits, -1), y.ravel(), gate.ravel())
+    return y
 
 
-def _product_of_rows(M, x, rows, factor, given, start, y, into, gate):
-    """As `_product`, of those M rows of x and of y that `rows` and `into` say as dense.product does."""
-    K, N = x.shape[1], y.shape[1]
-    dense.product(2 * M * N * K, x.ravel(), factor.ravel(), y.ravel(), gate.ravel(), M, N, K, rows, into, given, start)
+@functools.lru_cache(maxsize=1024)
+def _splits(M, N, K, itemsize, given):
+    """How many parts the sum of `_product` is cut into: of small results whose jobs would copy crowded rows of x for too few columns each,
+    or be a single one."""
+    crowded = dense.CROWDED and K * itemsize % dense.CROWDED == 0
+    if given == dense.PACKED or M * N > dense.SMALL or (N > dense.SMALL_COLUMNS and not crowded):
+        return 1
+    blocks = dense.column_blocks_of.py_func(1, N, 2 * dense.COLUMNS)
+    return 1 << max(1, min(K // SPLIT_TERMS, PARTS // blocks)).bit_length() - 1
+
+
+def _product_of_rows(M, x, rows, factor, given, start, y, into, gate, splits=1):
+    """As `_product`, of those M rows of x and of y that `rows` and `into` say as dense.product does, or into y (splits, M, N)."""
+    K, N = x.shape[1], y.shape[-1]
+    dense.product(2 * M * N * K, x.ravel(), factor.ravel(), y.ravel(), gate.ravel(), M, N, K, rows, into, given, start, splits)
     return y
 
 
@@ -179,7 +200,7 @@ def sum_parts(parts):
     if len(parts) == 1:
         return parts[0]
     total = empty(parts.shape[1:], parts.dtype)
-    dense.sum_splits(2 * parts.size, parts.reshape(len(parts), -1), total.ravel())
+    dense.sum_splits(2 * parts.size, parts.reshape(len(parts), -1), total.ravel(), NONE[parts.dtype])
     return total
 
 

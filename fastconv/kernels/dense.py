@@ -97,18 +97,21 @@ def place(m, rows):
 
 
 @apart
-def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blocks, column_blocks):
+def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, splits, row_blocks, column_blocks):
     """Job `job` of `product`."""
     (run, between, _), (_, below, _), size = rows, into, lanes(a)
-    row_block, column_block = (job % row_blocks, job // row_blocks) if N > M else (job // column_blocks, job % column_blocks)
+    split, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
+    row_block, column_block = (block % row_blocks, block // row_blocks) if N > M else (block // column_blocks, block % column_blocks)
     (m0, m1), (v0, v1) = part(row_block, row_blocks, M), vectors_of(column_block, column_blocks, (N + size - 1) // size)
     n0, n1, vectors, packs = v0 * size, min(N, v1 * size), v1 - v0, given == TRANSPOSED or given == APART
     pairs, near = (vectors + 1) // 2, scratch(vectors * size * min(K, DEPTH) if packs else 0, b.dtype)
     row, column = (N, size) if given == TOGETHER else (size, K * size)
     crowded = is_crowded(a, between)
     left, line = scratch(STRIP * LINE, a.dtype) if crowded else a, LINE if crowded else between
-    for k in range(0, K, DEPTH):
-        depth = min(DEPTH, K - k)
+    first, last = part(split, splits, K)
+    begin = start if split == 0 else np.zeros(N, start.dtype)
+    for k in range(first, last, DEPTH):
+        depth = min(DEPTH, last - k)
         if packs:
             pack_block(b, given, k, depth, n0, n1, N, K, near)
         over, tall = (1, 0, 0, 1, 0, 0, depth, 1, row), SHORT_ROWS if depth < LONG else MAX_ROWS
@@ -116,7 +119,7 @@ def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blo
         while m < m1:
             rest = min(m1, (m // run + 1) * run) - m
             height = rest // ((rest + STRIP - 1) // STRIP)
-            after, corner, target, requests = m + height, place(m, rows) + k, place(m, into) + n0, max(1, depth // REQUEST)
+            after, corner, target, requests = m + height, place(m, rows) + k, split * M * N + place(m, into) + n0, max(1, depth // REQUEST)
             step = max(1, min(tall, height) * between // (pairs * requests))  # tiles of a strip together ask for the strip after it
             if STRIP > MAX_ROWS and (n1 < N or depth < K):  # other jobs, or later steps of this one, read the same rows first
                 step = 0
@@ -128,10 +131,10 @@ def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, row_blo
                 corner, ahead = 0, (elements_between(left, 0, a, soon), 1, between, 1)  # each two vectors ask for a row that is copied next
             if packs:
                 tiles_ahead(height, left, corner, line, near, 0, depth * size, c, target, below, size, vectors, n1 - n0,
-                            start, n0, k, over, ahead)
+                            begin, n0, k - first, over, ahead)
             else:
                 tiles_ahead(height, left, corner, line, b, v0 * column + k * row, column, c, target, below, size, vectors, n1 - n0,
-                            start, n0, k, over, ahead)
+                            begin, n0, k - first, over, ahead)
             m = after
     if gate.size > 0:
         rectify_block(c, gate, m0 * N + n0, m1 - m0, n1 - n0, N)
@@ -145,17 +148,20 @@ def column_blocks_of(row_blocks, N, columns):
 
 
 @device
-def blocks_of(a, M, N, line, given):
-    """(row blocks, column blocks) of `product`: of more columns where each copies rows of A, which lie `line` numbers apart."""
+def blocks_of(a, M, N, line, given, splits):
+    """(row blocks, column blocks) of `product`: of more columns where each copies rows of A, which lie `line` numbers apart, unless there
+    would be too few of them."""
     small = M * N <= SMALL
     rows = SMALL_ROWS if small and (given == PACKED or given == TOGETHER) else ROWS
-    row_blocks, columns = (M + rows - 1) // rows, SMALL_COLUMNS if small else 2 * COLUMNS if is_crowded(a, line) else COLUMNS
-    return row_blocks, column_blocks_of(row_blocks, N, columns)
+    wide, row_blocks = is_crowded(a, line) and (splits > 1 or not small), (M + rows - 1) // rows
+    return row_blocks, column_blocks_of(row_blocks, N, 2 * COLUMNS if wide else SMALL_COLUMNS if small else COLUMNS)
 
 
 @kernel
-def product(a, b, c, gate, M, N, K, rows, into, given, start):
+def product(a, b, c, gate, M, N, K, rows, into, given, start, splits):
     """Reads A (M, K) and B (K, N), writes C = start + A @ B (M, N). All flat. Parallel over blocks of C.
+
+    With more `splits` than one C is (splits, M, N), a matrix for each part of K, and the first has `start` in it.
 
     `rows` = (run, between, far): `run` rows of A lie `between` numbers apart, and the next ones `far` from these; M, K and 0 for a matrix.
     `into` says the same of C, with the same `run`; M, N and 0 for a matrix.
@@ -168,9 +174,9 @@ def product(a, b, c, gate, M, N, K, rows, into, given, start):
 
     Of a result with more columns than rows a thread computes columns that lie side by side, most of which it has packed itself.
     """
-    row_blocks, column_blocks = blocks_of(a, M, N, rows[1], given)
-    for job in prange(row_blocks * column_blocks):
-        product_block(np.int64(job), a, b, c, gate, M, N, K, rows, into, given, start, row_blocks, column_blocks)
+    row_blocks, column_blocks = blocks_of(a, M, N, rows[1], given, splits)
+    for job in prange(splits * row_blocks * column_blocks):
+        product_block(np.int64(job), a, b, c, gate, M, N, K, rows, into, given, start, splits, row_blocks, column_blocks)
 
 
 @kernel
@@ -205,8 +211,8 @@ def pack(W, packed):
 
 
 @kernel
-def sum_splits(parts, total):
-    """Reads parts (splits, size), writes total (size,), their sum in order. Parallel over blocks of elements."""
+def sum_splits(parts, total, gate):
+    """Reads parts (splits, size), writes total (size,), their sum in order, `gate` as in `product`. Parallel over blocks of elements."""
     splits, size = parts.shape
     p, t, step = flat(parts), flat(total), lanes(parts)
     for block in prange((size + 1023) // 1024):
@@ -215,6 +221,8 @@ def sum_splits(parts, total):
             for s in range(1, splits):
                 column = column + load(p, s * size + i, size - i)
             store(t, i, column, size - i)
+        if gate.size > 0:
+            rectify_block(t, gate, block * 1024, 1, min(1024, size - block * 1024), 0)
 
 
 @device(forceinline=True)

@@ -177,10 +177,10 @@ def _gradients(job, jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start):
     """Job `job` of `jobs` of `gradients`: its part of the blocks of each gradient."""
     (M, O), I = G.shape, W.shape[1]
     g, x, w = flat(G), flat(X), flat(W)
-    row_blocks, column_blocks = blocks_of(g, M, I, O, given)
+    row_blocks, column_blocks = blocks_of(g, M, I, O, given, 1)
     first, last = part(job, jobs, row_blocks * column_blocks if grad_x.size else 0)
     for block in range(first, last):
-        product_block(block, g, w, grad_x, gate, M, I, O, (M, O, 0), (M, I, 0), given, start, row_blocks, column_blocks)
+        product_block(block, g, w, grad_x, gate, M, I, O, (M, O, 0), (M, I, 0), given, start, 1, row_blocks, column_blocks)
     row_blocks = (O + ROWS - 1) // ROWS
     column_blocks = column_blocks_of(row_blocks, I, SMALL_COLUMNS)
     first, last = part(job, jobs, row_blocks * column_blocks if grad_w.size else 0)
