@@ -83,10 +83,9 @@ def split_up(M, N, K, dtype):
 @LONG
 def test_a_long_sum_in_parts_is_exact(batch, inputs, outputs, dtype, rng):
     size = np.dtype(dtype).itemsize
-    parts = DENSE._splits(batch, outputs, inputs, size, dense.TRANSPOSED)
+    parts = DENSE._splits(batch, outputs, inputs, size)
     assert (parts > 1) == bool(split_up(batch, outputs, inputs, dtype))
     assert parts == 1 or inputs // parts >= DENSE.SPLIT_TERMS
-    assert DENSE._splits(batch, outputs, inputs, size, dense.PACKED) == 1
     check_linear((batch, inputs), outputs, dtype, rng)
     check_linear((batch, outputs), inputs, dtype, rng)
 

@@ -65,10 +65,7 @@ def times_transposed(x, weight, bias, y=None, relu=False):
         if relu:
             activation.relu_forward(y.size, y[0], y[0])
         return y
-    gate = y if relu else NONE[x.dtype]
-    if len(x) <= dense.ROWS:
-        return _product(x, weight, dense.TRANSPOSED, bias, y, gate)
-    return _product(x, _packed(weight, len(weight), dense.pack_transposed), dense.PACKED, bias, y, gate)
+    return _product(x, weight, dense.TRANSPOSED, bias, y, y if relu else NONE[x.dtype])
 
 
 def times(g, weight, output=None):
@@ -82,34 +79,31 @@ def times(g, weight, output=None):
             activation.relu_backward(product.size, product, output[0], product)
         return product.reshape(1, N)
     y, start, gate = empty((M, N), g.dtype), np.zeros(N, g.dtype), NONE[g.dtype] if output is None else output
-    if M > dense.ROWS:
-        return _product(g, _packed(weight, N, dense.pack), dense.PACKED, start, y, gate)
-    return _product(g, weight, _short_given(M, N, K, g.itemsize), start, y, gate)
+    return _product(g, weight, _given(M, N, K, g.itemsize), start, y, gate)
 
 
-def _short_given(M, N, K, itemsize):
-    """How `times` gives a product of up to dense.ROWS rows its right factor."""
-    apart = M > FEW and (K > DEEP or N * itemsize % ALIGNED == 0)
+def _given(M, N, K, itemsize):
+    """How `times` gives a product its right factor."""
+    apart = M > FEW and (M > dense.LOW or K > DEEP or N * itemsize % ALIGNED == 0)
     return dense.APART if apart else dense.TOGETHER
 
 
 def pixels_times_transposed(x, rows, weight, bias, y):
     """Those rows of x (pixels, K) that `rows` says as dense.product does, @ weight.T (K, N) + bias, into y (M, N)."""
-    factor, (M, N), run = _packed(weight, len(weight), dense.pack_transposed), y.shape, rows[0]
-    return _product_of_rows(M, x, rows, factor, dense.PACKED, bias, y, (run, N, run * N), NONE[x.dtype])
+    (M, N), run = y.shape, rows[0]
+    return _product_of_rows(M, x, rows, weight, dense.TRANSPOSED, bias, y, (run, N, run * N), NONE[x.dtype])
 
 
 def times_into_pixels(g, weight, y, rows):
     """g (M, K) @ weight (K, N) into those rows of y (pixels, N) that `rows` says as dense.product does."""
     (M, K), N, run = g.shape, weight.shape[1], rows[0]
-    factor, start = _packed(weight, N, dense.pack), np.zeros(N, g.dtype)
-    return _product_of_rows(M, g, (run, K, run * K), factor, dense.PACKED, start, y, rows, NONE[g.dtype])
+    return _product_of_rows(M, g, (run, K, run * K), weight, _given(M, N, K, g.itemsize), np.zeros(N, g.dtype), y, rows, NONE[g.dtype])
 
 
 def _product(x, factor, given, start, y, gate):
     """start + x (M, K) times a right factor (K, N), given as dense.product says, into y (M, N)."""
     (M, K), N = x.shape, y.shape[1]
-    splits = _splits(M, N, K, x.itemsize, given)
+    splits = _splits(M, N, K, x.itemsize)
     if splits == 1:
         return _product_of_rows(M, x, (M, K, 0), factor, given, start, y, (M, N, 0), gate)
     parts = empty((splits, M, N), x.dtype)
@@ -119,11 +113,11 @@ def _product(x, factor, given, start, y, gate):
 
 
 @functools.lru_cache(maxsize=1024)
-def _splits(M, N, K, itemsize, given):
+def _splits(M, N, K, itemsize):
     """How many parts the sum of `_product` is cut into: of small results whose jobs would copy crowded rows of x for too few columns each,
     or be a single one."""
-    crowded = dense.CROWDED and K * itemsize % dense.CROWDED == 0
-    if given == dense.PACKED or M * N > dense.SMALL or (N > dense.SMALL_COLUMNS and not crowded):
+    crowded, single = dense.CROWDED and K * itemsize % dense.CROWDED == 0, M < 2 * dense.FEW_ROWS and N <= dense.SMALL_COLUMNS
+    if M * N > dense.SMALL or not (crowded or single):
         return 1
     blocks = dense.column_blocks_of.py_func(1, N, 2 * dense.COLUMNS)
     return 1 << max(1, min(K // SPLIT_TERMS, PARTS // blocks)).bit_length() - 1
@@ -134,14 +128,6 @@ def _product_of_rows(M, x, rows, factor, given, start, y, into, gate, splits=1):
     K, N = x.shape[1], y.shape[-1]
     dense.product(2 * M * N * K, x.ravel(), factor.ravel(), y.ravel(), gate.ravel(), M, N, K, rows, into, given, start, splits)
     return y
-
-
-def _packed(matrix, N, pack):
-    """A matrix of N columns, or rows with dense.pack_transposed, as (ceil(N / lanes), K, lanes)."""
-    lanes = VECTOR_BYTES // matrix.itemsize
-    packed = empty((-(-N // lanes), matrix.size // N, lanes), matrix.dtype)
-    pack(4 * matrix.size, matrix, packed)
-    return packed
 
 
 def transposed_times(g, x):
@@ -155,7 +141,7 @@ def transposed_times(g, x):
         product = empty((M, N), g.dtype)
         dense_row.outer(product.size, g[0], x[0], product)
         return product
-    if K >= CHUNK_ROWS and M > N <= (dense_weight.TALL if M <= dense_weight.WIDE else dense.ROWS):
+    if K >= CHUNK_ROWS and M > N <= (dense_weight.TALL if M <= dense_weight.WIDE else dense.LOW):
         return swapped(transposed_times(x, g), (1, N, M), (M, N))
     return _sum_over_rows(g, (max(1, K), M, 0), x)
 
@@ -174,7 +160,9 @@ def _sum_over_rows(a, rows, b):
         values, origin = b[first : first + chunk], first // run * far + first % run * between
         count, row, column = len(values), N, VECTOR_BYTES // b.itemsize
         if pack:
-            values, row, column = _packed(values, N, dense.pack), column, count * column
+            packed = empty((-(-N // column), count, column), b.dtype)
+            dense.pack(4 * values.size, values, packed)
+            values, row, column = packed, column, count * column
         dense_weight.product_over_rows(
             2 * M * N * count, a[origin:], values.ravel(), parts.ravel(), M, N, count, rows, row, column, row_blocks, column_blocks, splits,
             min(first, 1),
@@ -329,6 +317,6 @@ def _gradients_together(g, x, weight, output_mask, output):
     grad_bias = np.empty(O, g.dtype) if need_bias else none
     dense_weight.gradients(
         2 * M * O * I, g, x, weight, grad_input.ravel(), grad_weight.ravel(), grad_bias,
-        (none if output is None else output).ravel(), _short_given(M, I, O, g.itemsize), np.zeros(I, g.dtype),
+        (none if output is None else output).ravel(), _given(M, I, O, g.itemsize), np.zeros(I, g.dtype),
     )  # fmt: skip
     return grad_input if need_input else None, grad_weight if need_weight else None, grad_bias if need_bias else None

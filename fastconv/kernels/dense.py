@@ -13,31 +13,37 @@ from fastconv.kernels.transpose import transpose
 from fastconv.kernels.vector import lanes, select
 from fastconv.kernels.vector_memory import copy, flat, load, store, zero
 
-ROWS, COLUMNS, DEPTH = -(-96 // MAX_ROWS) * MAX_ROWS, 128, 512
-"""A job's block of the result, of twice the columns where it copies rows of A, and how much of the sum it takes at once: its columns of B
-stay in L2, and C is not added to too often."""
+ROWS, COLUMNS, DEPTH = -(-512 // MAX_ROWS) * MAX_ROWS, 128, 512
+"""A job's block of the result, of twice the columns where it copies rows of A, and how much of the sum it takes at once: its columns of B,
+which it packs, stay in L2, and C is not added to too often."""
 
-STRIP = MAX_ROWS if MAX_ROWS > 8 else ROWS
+FEW_ROWS, FEW_JOBS = 128, 8
+"""Rows that a block has at least, so that packing is little of its work, where there would be less than FEW_JOBS of more rows."""
+
+LOW = -(-96 // MAX_ROWS) * MAX_ROWS
+"""Rows of a low block, which has all columns of B pass by."""
+
+STRIP = MAX_ROWS if MAX_ROWS > 8 else LOW
 """Rows of a block that meet all its columns before the next: low tiles read B so often that it had better be two vectors of it in L1."""
 
 CROWDED, LINE = 1 << 12 if MAX_ROWS > 8 else 0, DEPTH + 16
 """Rows of A that lie a multiple of so many bytes apart (0: no rows) share the 8 to 12 lines of one set of L1: a strip is copied to rows of
 LINE."""
 
-SMALL, SMALL_ROWS, SMALL_COLUMNS = 1 << 16, -(-64 // MAX_ROWS) * MAX_ROWS, 32
-"""A result of up to so many numbers is cut into smaller blocks: a batch of 64 is one, so that each column of B is read once."""
+SMALL, SMALL_COLUMNS = 1 << 16, 32
+"""A result of up to so many numbers is cut into blocks of fewer columns."""
 
 PACK_ROWS, PACK_VECTORS = 128, 16
 """A job of `pack` at most."""
 
 AHEAD = 32
-"""Rows between what `pack` and `pack_transposed` write and what they ask for: as a rule all processors have read what was there before."""
+"""Rows between what `pack` writes and what it asks for: as a rule all processors have read what was there before."""
 
 SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""
 
 
-PACKED, TOGETHER, APART, TRANSPOSED = range(4)
+TOGETHER, APART, TRANSPOSED = range(3)
 """How `product` is given its right factor."""
 
 
@@ -103,9 +109,9 @@ def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, splits,
     split, block = job // (row_blocks * column_blocks), job % (row_blocks * column_blocks)
     row_block, column_block = (block % row_blocks, block // row_blocks) if N > M else (block // column_blocks, block % column_blocks)
     (m0, m1), (v0, v1) = part(row_block, row_blocks, M), vectors_of(column_block, column_blocks, (N + size - 1) // size)
-    n0, n1, vectors, packs = v0 * size, min(N, v1 * size), v1 - v0, given == TRANSPOSED or given == APART
+    n0, n1, vectors, packs = v0 * size, min(N, v1 * size), v1 - v0, given != TOGETHER
     pairs, near = (vectors + 1) // 2, scratch(vectors * size * min(K, DEPTH) if packs else 0, b.dtype)
-    row, column = (N, size) if given == TOGETHER else (size, K * size)
+    row = size if packs else N
     crowded = is_crowded(a, between)
     left, line = scratch(STRIP * LINE, a.dtype) if crowded else a, LINE if crowded else between
     first, last = part(split, splits, K)
@@ -133,7 +139,7 @@ def product_block(job, a, b, c, gate, M, N, K, rows, into, given, start, splits,
                 tiles_ahead(height, left, corner, line, near, 0, depth * size, c, target, below, size, vectors, n1 - n0,
                             begin, n0, k - first, over, ahead)
             else:
-                tiles_ahead(height, left, corner, line, b, v0 * column + k * row, column, c, target, below, size, vectors, n1 - n0,
+                tiles_ahead(height, left, corner, line, b, n0 + k * N, size, c, target, below, size, vectors, n1 - n0,
                             begin, n0, k - first, over, ahead)
             m = after
     if gate.size > 0:
@@ -148,13 +154,16 @@ def column_blocks_of(row_blocks, N, columns):
 
 
 @device
-def blocks_of(a, M, N, line, given, splits):
-    """(row blocks, column blocks) of `product`: of more columns where each copies rows of A, which lie `line` numbers apart, unless there
-    would be too few of them."""
+def blocks_of(a, M, N, line, splits):
+    """(row blocks, column blocks) of `product`, so that two threads get as many; of more columns where each copies rows of A, which lie
+    `line` numbers apart, unless there would be too few of them."""
     small = M * N <= SMALL
-    rows = SMALL_ROWS if small and (given == PACKED or given == TOGETHER) else ROWS
-    wide, row_blocks = is_crowded(a, line) and (splits > 1 or not small), (M + rows - 1) // rows
-    return row_blocks, column_blocks_of(row_blocks, N, 2 * COLUMNS if wide else SMALL_COLUMNS if small else COLUMNS)
+    columns = 2 * COLUMNS if is_crowded(a, line) and (splits > 1 or not small) else SMALL_COLUMNS if small else COLUMNS
+    wanted = FEW_JOBS // (splits * ((N + columns - 1) // columns))
+    row_blocks = max((M + ROWS - 1) // ROWS, min(M // FEW_ROWS, wanted))
+    if N <= columns and row_blocks > 1:
+        row_blocks += row_blocks % 2
+    return row_blocks, column_blocks_of(row_blocks, N, columns)
 
 
 @kernel
@@ -169,33 +178,19 @@ def product(a, b, c, gate, M, N, K, rows, into, given, start, splits):
     With a `gate` that is not empty, and C a matrix, C is 0 where the gate is 0 or less, NaN lets pass: ReLU if it is C, ReLU's gradient if
     it is its output.
 
-    `given` says how B is given: PACKED as (ceil(N / lanes), K, lanes); or as it is, read where it is, TOGETHER; or APART, or its
-    TRANSPOSED (N, K), and then each job packs what it needs, which had better be read by one block of rows only: M up to ROWS.
+    `given` says how B is given: as it is, read where it is, TOGETHER; or APART, or its TRANSPOSED (N, K), and then each job packs what it
+    needs.
 
     Of a result with more columns than rows a thread computes columns that lie side by side, most of which it has packed itself.
     """
-    row_blocks, column_blocks = blocks_of(a, M, N, rows[1], given, splits)
+    row_blocks, column_blocks = blocks_of(a, M, N, rows[1], splits)
     for job in prange(splits * row_blocks * column_blocks):
         product_block(np.int64(job), a, b, c, gate, M, N, K, rows, into, given, start, splits, row_blocks, column_blocks)
 
 
 @kernel
-def pack_transposed(W, packed):
-    """Reads W (N, K), writes packed (ceil(N / lanes), K, lanes), B of `product` for A @ W.T, zeros in the last vector's tail."""
-    N, K = W.shape
-    w, p = flat(W), flat(packed)
-    size = lanes(W)
-    for block in prange((N + size - 1) // size):
-        n = block * size
-        for k in range(0, K, size):
-            for row in range(k + AHEAD, k + AHEAD + size):
-                prefetch_to_write(p, (block * K + row) * size)
-            transpose(w, n * K + k, K, min(size, N - n), min(size, K - k), p, (block * K + k) * size, size, size)
-
-
-@kernel
 def pack(W, packed):
-    """Reads W (K, N), writes packed (ceil(N / lanes), K, lanes), B of `product` for A @ W, zeros in the last vector's tail.
+    """Reads W (K, N), writes packed (ceil(N / lanes), K, lanes), B of `product_over_rows`, zeros in the last vector's tail.
 
     Parallel over blocks of rows and vectors, which are read as short runs of memory.
     """

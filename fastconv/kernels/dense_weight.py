@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from fastconv.kernels.apart import apart
-from fastconv.kernels.dense import ROWS, SMALL_COLUMNS, blocks_of, column_blocks_of, is_crowded, part, place, product_block
+from fastconv.kernels.dense import LOW, SMALL_COLUMNS, blocks_of, column_blocks_of, is_crowded, part, place, product_block
 from fastconv.kernels.jit import device, kernel
 from fastconv.kernels.prefetch import elements_between, prefetch_lines
 from fastconv.kernels.processor import LATE_MEMORY
@@ -177,11 +177,11 @@ def _gradients(job, jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start):
     """Job `job` of `jobs` of `gradients`: its part of the blocks of each gradient."""
     (M, O), I = G.shape, W.shape[1]
     g, x, w = flat(G), flat(X), flat(W)
-    row_blocks, column_blocks = blocks_of(g, M, I, O, given, 1)
+    row_blocks, column_blocks = blocks_of(g, M, I, O, 1)
     first, last = part(job, jobs, row_blocks * column_blocks if grad_x.size else 0)
     for block in range(first, last):
         product_block(block, g, w, grad_x, gate, M, I, O, (M, O, 0), (M, I, 0), given, start, 1, row_blocks, column_blocks)
-    row_blocks = (O + ROWS - 1) // ROWS
+    row_blocks = (O + LOW - 1) // LOW
     column_blocks = column_blocks_of(row_blocks, I, SMALL_COLUMNS)
     first, last = part(job, jobs, row_blocks * column_blocks if grad_w.size else 0)
     for block in range(first, last):
