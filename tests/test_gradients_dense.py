@@ -6,7 +6,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from cases import LINEAR, ids
-from checks import assert_within, distinct, small_integers
+from checks import assert_same_bits, assert_within, distinct, small_integers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,38 +68,52 @@ def test_an_uneven_number_of_column_blocks_is_exact(outputs, dtype, rng):
 DENSE = importlib.import_module("fastconv.functional.linear")
 
 
-LONG = pytest.mark.parametrize(
-    ("batch", "inputs", "outputs"), [(64, 1500, 10), (3, 2051, 32), (5, 2048, 300), (90, 4096, 40), (2, 9216, 700)]
-)
-"""Small results of long sums: few columns, and rows that are crowded with AVX-512, to either side of the layer."""
-
-
-def split_up(M, N, K, dtype):
-    few = N <= dense.SMALL_COLUMNS
-    return few or (dense.CROWDED and K * np.dtype(dtype).itemsize % dense.CROWDED == 0)
+CROWDED_PARTS = 2 if dense.CROWDED else 1
+LONG = {  # (batch, inputs, outputs): parts of the sum of a float32 product
+    (64, 1500, 10): 2,
+    (3, 2051, 32): 4,
+    (100, 10240, 32): 16,
+    (300, 2048, 32): 1,  # rows enough for two threads
+    (100, 1500, 33): 1,
+    (5, 1024, 300): CROWDED_PARTS,
+    (90, 1024, 40): CROWDED_PARTS,
+    (600, 1024, 100): CROWDED_PARTS,
+    (700, 1024, 100): 1,  # a result that is not small
+}
 
 
 @both_dtypes
-@LONG
+@pytest.mark.parametrize(("batch", "inputs", "outputs"), LONG)
 def test_a_long_sum_in_parts_is_exact(batch, inputs, outputs, dtype, rng):
-    size = np.dtype(dtype).itemsize
-    parts = DENSE._splits(batch, outputs, inputs, size)
-    assert (parts > 1) == bool(split_up(batch, outputs, inputs, dtype))
-    assert parts == 1 or inputs // parts >= DENSE.SPLIT_TERMS
+    """Of the layer itself, and of the input's gradient of one turned round, which is a product of its own for batches of more than 96."""
+    if dtype is np.float32:
+        assert DENSE._splits(batch, outputs, inputs, 4) == LONG[batch, inputs, outputs]
     check_linear((batch, inputs), outputs, dtype, rng)
     check_linear((batch, outputs), inputs, dtype, rng)
 
 
 @both_dtypes
-@LONG
+@pytest.mark.parametrize(("batch", "inputs", "outputs"), LONG)
 def test_a_rectified_long_sum_has_the_bits_of_one_after_the_other(batch, inputs, outputs, dtype, rng):
     x, w, b = (rng.standard_normal(s).astype(dtype) for s in ((batch, inputs), (outputs, inputs), (outputs,)))
-    x[0, 1], x[-1, -1] = np.nan, np.inf
-    np.testing.assert_array_equal(DENSE.linear_relu(x, w, b), F.relu(F.linear(x, w, b)))
+    x[0, 1], x[0, -1] = np.nan, np.inf
+    assert_same_bits(DENSE.linear_relu(x, w, b), F.relu(F.linear(x, w, b)))
     g, y, w = rng.standard_normal((batch, inputs)).astype(dtype), F.relu(rng.standard_normal((batch, outputs)).astype(dtype)), w.T.copy()
-    for mask in ((True, True, True), (True, False, False)):
-        expected = F.relu_backward(F.linear_backward(g, y, w, output_mask=mask)[0], y)
-        np.testing.assert_array_equal(DENSE.relu_linear_backward(g, y, w, mask)[0], expected)
+    expected = F.relu_backward(F.linear_backward(g, y, w)[0], y)
+    assert_same_bits(DENSE.relu_linear_backward(g, y, w, (True, True, True))[0], expected)
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 30000), st.integers(1, 3000), st.sampled_from([1, 2, 4, 8, 16]), st.booleans())
+def test_blocks_of_a_product_are_even_and_high_enough(M, N, splits, crowded):
+    columns = dense.column_blocks_of.py_func
+    with mock.patch.object(dense, "is_crowded", return_value=crowded), mock.patch.object(dense, "column_blocks_of", columns):
+        row_blocks, column_blocks = dense.blocks_of.py_func(None, M, N, 0, splits)
+    jobs, rows = row_blocks * column_blocks, -(-M // row_blocks)
+    assert jobs == 1 or jobs % 2 == 0
+    assert rows <= dense.ROWS
+    assert row_blocks == 1 or rows >= 0.7 * dense.FEW_ROWS
+    assert M < 2 * dense.FEW_ROWS or splits * jobs >= dense.FEW_JOBS // 2 or rows < 2 * dense.FEW_ROWS
 
 
 @pytest.fixture
@@ -192,7 +206,7 @@ def test_the_weight_gradient_of_short_rows_is_exact(batch, inputs, dtype, rng):
 @both_dtypes
 @pytest.mark.parametrize("batch", [15, 40, 225])
 def test_factors_whose_rows_are_a_multiple_of_pages_are_exact(batch, dtype, rng):
-    """Strips of rows that are copied: the weight read where it is, packed by each job and packed at once; several parts of the sum."""
+    """Strips of rows that are copied, of a small result and of large ones; several parts of the sum."""
     check_linear((batch, 1024), 1024, dtype, rng)
 
 

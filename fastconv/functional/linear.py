@@ -22,11 +22,11 @@ cut, and so the order, depends on the shape only."""
 
 
 ALIGNED = 1 << 10
-"""Rows of a multiple of so many bytes fall on a few lines of the first cache: then a weight is packed also for a short product."""
+"""Rows of a multiple of so many bytes fall on a few lines of the first cache: then a weight is packed also for a short sum."""
 
 
 FEW, DEEP = 8, 256
-"""So few rows read a weight too seldom for packing it to pay; sums of more than DEEP terms of more rows often enough."""
+"""So few rows read a weight too seldom for packing it to pay; sums of more than DEEP terms often enough, and more rows than dense.LOW."""
 
 
 PART_NUMBERS, PART_ROWS = 1 << 16, 32
@@ -116,10 +116,10 @@ def _product(x, factor, given, start, y, gate):
 def _splits(M, N, K, itemsize):
     """How many parts the sum of `_product` is cut into: of small results whose jobs would copy crowded rows of x for too few columns each,
     or be a single one."""
-    crowded, single = dense.CROWDED and K * itemsize % dense.CROWDED == 0, M < 2 * dense.FEW_ROWS and N <= dense.SMALL_COLUMNS
-    if M * N > dense.SMALL or not (crowded or single):
+    crowded = dense.CROWDED and K * itemsize % dense.CROWDED == 0
+    if M * N > dense.SMALL or not (crowded if N > dense.SMALL_COLUMNS else M < 2 * dense.FEW_ROWS):
         return 1
-    blocks = dense.column_blocks_of.py_func(1, N, 2 * dense.COLUMNS)
+    blocks = (M // dense.ROWS + 1) * -(-N // (2 * dense.COLUMNS))
     return 1 << max(1, min(K // SPLIT_TERMS, PARTS // blocks)).bit_length() - 1
 
 

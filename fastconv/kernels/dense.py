@@ -14,14 +14,14 @@ from fastconv.kernels.vector import lanes, select
 from fastconv.kernels.vector_memory import copy, flat, load, store, zero
 
 ROWS, COLUMNS, DEPTH = -(-512 // MAX_ROWS) * MAX_ROWS, 128, 512
-"""A job's block of the result, of twice the columns where it copies rows of A, and how much of the sum it takes at once: its columns of B,
-which it packs, stay in L2, and C is not added to too often."""
+"""A job's block of the result, of twice the columns where it copies rows of A, and how much of the sum it takes at once: its columns of B
+stay in L2, and C is not added to too often."""
 
 FEW_ROWS, FEW_JOBS = 128, 8
-"""Rows that a block has at least, so that packing is little of its work, where there would be less than FEW_JOBS of more rows."""
+"""About so many rows a block has, not ROWS, where there would be less than FEW_JOBS: of fewer rows packing would be much of the work."""
 
 LOW = -(-96 // MAX_ROWS) * MAX_ROWS
-"""Rows of a low block, which has all columns of B pass by."""
+"""Rows of a low block, as a batch of 64 or 96 is."""
 
 STRIP = MAX_ROWS if MAX_ROWS > 8 else LOW
 """Rows of a block that meet all its columns before the next: low tiles read B so often that it had better be two vectors of it in L1."""
@@ -31,7 +31,7 @@ CROWDED, LINE = 1 << 12 if MAX_ROWS > 8 else 0, DEPTH + 16
 LINE."""
 
 SMALL, SMALL_COLUMNS = 1 << 16, 32
-"""A result of up to so many numbers is cut into blocks of fewer columns."""
+"""A result of up to so many numbers is cut into blocks of so many columns, unless long sums are cut instead (`splits` of `product`)."""
 
 PACK_ROWS, PACK_VECTORS = 128, 16
 """A job of `pack` at most."""
@@ -156,7 +156,7 @@ def column_blocks_of(row_blocks, N, columns):
 @device
 def blocks_of(a, M, N, line, splits):
     """(row blocks, column blocks) of `product`, so that two threads get as many; of more columns where each copies rows of A, which lie
-    `line` numbers apart, unless there would be too few of them."""
+    `line` numbers apart, unless C is SMALL and K is not cut."""
     small = M * N <= SMALL
     columns = 2 * COLUMNS if is_crowded(a, line) and (splits > 1 or not small) else SMALL_COLUMNS if small else COLUMNS
     wanted = FEW_JOBS // (splits * ((N + columns - 1) // columns))
@@ -175,13 +175,13 @@ def product(a, b, c, gate, M, N, K, rows, into, given, start, splits):
     `rows` = (run, between, far): `run` rows of A lie `between` numbers apart, and the next ones `far` from these; M, K and 0 for a matrix.
     `into` says the same of C, with the same `run`; M, N and 0 for a matrix.
 
-    With a `gate` that is not empty, and C a matrix, C is 0 where the gate is 0 or less, NaN lets pass: ReLU if it is C, ReLU's gradient if
-    it is its output.
+    With a `gate` that is not empty, and C one matrix, C is 0 where the gate is 0 or less, NaN lets pass: ReLU if it is C, ReLU's gradient
+    if it is its output.
 
     `given` says how B is given: as it is, read where it is, TOGETHER; or APART, or its TRANSPOSED (N, K), and then each job packs what it
     needs.
 
-    Of a result with more columns than rows a thread computes columns that lie side by side, most of which it has packed itself.
+    Of a result with more columns than rows a thread computes columns that lie side by side, so that it packs them from its own caches.
     """
     row_blocks, column_blocks = blocks_of(a, M, N, rows[1], splits)
     for job in prange(splits * row_blocks * column_blocks):
