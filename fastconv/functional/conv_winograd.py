@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from fastconv.functional.arrays import whole
-from fastconv.functional.linear import NONE
+from fastconv.functional.linear import sum_parts
 from fastconv.functional.pool import relu_max_halves
 from fastconv.functional.space_to_depth import filters_from_depth, filters_to_depth, images_from_depth, images_to_depth
 from fastconv.functional.winograd_geometry import (
@@ -27,7 +27,7 @@ from fastconv.functional.winograd_geometry import (
     stride_of,
     unfit,
 )
-from fastconv.kernels import conv_winograd, conv_winograd_few, dense, winograd_blocks, winograd_filters, winograd_tiling
+from fastconv.kernels import conv_winograd, conv_winograd_few, winograd_blocks, winograd_filters, winograd_tiling
 from fastconv.kernels.jit import get_num_threads
 from fastconv.kernels.processor import L2_BYTES, VECTOR_BYTES
 from fastconv.kernels.simd import MAX_ROWS
@@ -182,7 +182,7 @@ def _weight_gradient(x, grad_output, grad_weight, tiling, group):
     parts = grad_weight[None] if splits == 1 else empty((splits, *grad_weight.shape), x.dtype)
     conv_winograd.backward_weight(2 * rows * T * IC * OC, x, grad_output, parts, tiling, group, block, depth, wide)
     if splits > 1:
-        dense.sum_splits(2 * parts.size, parts.reshape(splits, -1), grad_weight.ravel(), NONE[parts.dtype])
+        sum_parts(parts, grad_weight)
 
 
 def _share_of(channels, most, lanes):

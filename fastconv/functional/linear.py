@@ -108,8 +108,7 @@ def _product(x, factor, given, start, y, gate):
         return _product_of_rows(M, x, (M, K, 0), factor, given, start, y, (M, N, 0), gate)
     parts = empty((splits, M, N), x.dtype)
     _product_of_rows(M, x, (M, K, 0), factor, given, start, parts, (M, N, 0), NONE[x.dtype], splits)
-    dense.sum_splits(2 * parts.size, parts.reshape(splits, -1), y.ravel(), gate.ravel())
-    return y
+    return sum_parts(parts, y, gate)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -183,12 +182,14 @@ def _cut_over_rows(M, N, K, itemsize):
     return pack, chunk, splits, row_blocks, column_blocks
 
 
-def sum_parts(parts):
-    """The sum over the first axis, in order; the part itself where there is only one."""
-    if len(parts) == 1:
-        return parts[0]
-    total = empty(parts.shape[1:], parts.dtype)
-    dense.sum_splits(2 * parts.size, parts.reshape(len(parts), -1), total.ravel(), NONE[parts.dtype])
+def sum_parts(parts, total=None, gate=None):
+    """The sum over the first axis, in order, into `total` and with a `gate` as dense.product says; without these a single part itself."""
+    if total is None:
+        if len(parts) == 1:
+            return parts[0]
+        total = empty(parts.shape[1:], parts.dtype)
+    gate = NONE[parts.dtype] if gate is None else gate
+    dense.sum_splits(2 * parts.size, parts.reshape(len(parts), -1), total.ravel(), gate.ravel())
     return total
 
 
