@@ -49,6 +49,7 @@ GEOMETRIES = [  # input, weight, stride, padding, dilation, groups
     ((1, 64, 12, 200), (64, 64, 1, 1), 1, ((0, 0), (40, 40)), 1, 1),  # more padding than a filter reaches
     ((1, 34, 12, 20), (64, 34, 1, 3), (1, 2), ((3, 0), (100, 5)), 1, 1),
     ((2, 32, 9, 9), (32, 16, 3, 3), 1, 0, 2, 2),
+    ((2, 64, 12, 32), (64, 64, 1, 1), 2, 0, 1, 1),  # a tile is two whole rows of outputs
 ]
 
 
@@ -89,6 +90,33 @@ def test_all_passes_are_the_textbooks(rng, geometry):
     )
     for result, *wanted in zip(results, expected, magnitudes, strict=True):
         assert_near(result, *wanted, 2 if min(g.IC, g.OC) // g.groups >= 32 else 4)  # steps of few terms are rounded as often
+
+
+@needs_amx
+@pytest.mark.parametrize("geometry", [g for g in GEOMETRIES if g[0][1] // g[5] > amx.DEPTH or g[1][0] // g[5] > amx.DEPTH])
+@pytest.mark.parametrize("steps", [1, 27])  # slices of a block each; of as many as have 27 steps, the last of 300 channels has fewer
+def test_slices_of_a_sum_have_its_bits(rng, monkeypatch, geometry, steps):
+    g, x, weight, bias, grad_output = case(rng, geometry)
+
+    def passes(long):
+        monkeypatch.setattr(conv_amx, "LONG", long)
+        monkeypatch.setattr(conv_amx, "STEPS", steps)
+        for plan in (conv_amx.forward_plan, conv_amx.input_plans):
+            plan.cache_clear()
+        plans = conv_amx.forward_plan(conv_amx._flat(g)), *conv_amx.input_plans(conv_amx._flat(g))
+        slices = [-(-plan.blocks[2] // plan.layout[0]) for plan in plans]
+        return slices, conv_amx.forward(g, x, weight, bias), conv_amx.backward_input(g, grad_output, weight)
+
+    try:
+        whole, *expected = passes(1 << 40)
+        slices, *results = passes(0)
+    finally:
+        for plan in (conv_amx.forward_plan, conv_amx.input_plans):
+            plan.cache_clear()
+    assert max(whole) == 1
+    assert steps > 1 or max(slices) > 1
+    for result, wanted in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, wanted)
 
 
 @needs_amx

@@ -29,6 +29,10 @@ PANEL_BYTES, UNIT_BYTES, SUMS_BYTES = 3 << 18, 3 << 18, 3 << 18
 """Of a job's input, in thirds, and of what a job of a weight gradient reads at once, and adds to: filters that all tiles read are in L2
 beside it."""
 
+LONG, STEPS = 48, 36
+"""Steps of a sum from which on it is taken in slices, and the most of a slice: filters of two vectors of so many are 220 KB, which stay in
+L2 beside a panel. In turns 2,048 to 512 channels of 7 x 7 take 0.9 of the time so, 5x5 of 192 channels too; sums of 32 steps 1.1."""
+
 FEWEST_JOBS, FEWEST_OUTPUTS, FEWEST_PIXELS = 8, 256, 128
 """Jobs are as many as this if each has so many outputs; so many pixels at once of a weight gradient: fewer change the sums often."""
 
@@ -114,7 +118,9 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input):
     KH = (max((phase.KH - 1) * DH - phase.PT for phase in phases) + PT) // DH + 1
     KW = (max((phase.KW - 1) * DW - phase.PL for phase in phases) + PL) // DW + 1
     window, taps, CG, vectors = (OH, OW, SH, SW, PT, PL), (KH, KW, DH, DW), C // groups, -(-(OC // groups) // COLUMNS)
-    CB = -(-CG // DEPTH)
+    all_blocks = -(-CG // DEPTH)
+    own_taps = [phase.KH * phase.KW for phase in phases]
+    CB = _part(all_blocks, lambda blocks: blocks * max(own_taps) <= STEPS) if all_blocks * min(own_taps) > LONG else all_blocks
     images, rows, columns = _cut(N, window, taps, 3 * 4 * HALF * CB)
     Q, RC = _grid(window, taps, (H, W), rows, columns)
     span = -(-((rows - 1) * SH + (KH - 1) * DH + 1) // SH)
@@ -123,7 +129,7 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input):
     third = SH * SW * region + TALL * HALF  # the last tile reads beyond the last output
     plain, table, offsets, size = [], [], [], 0
     for phase in phases:
-        steps, place = CB * phase.KH * phase.KW, (phase.place[0] * YW + phase.place[1]) * OC
+        steps, place = all_blocks * phase.KH * phase.KW, (phase.place[0] * YW + phase.place[1]) * OC
         plain.append([size // STEP * DEPTH * COLUMNS, *phase[:-1], place])
         table.append([size, steps, len(offsets), phase.OH, phase.OW, place])
         for block, kh, kw in itertools.product(range(CB), range(phase.KH), range(phase.KW)):
@@ -135,7 +141,7 @@ def _plan(shape, groups, target, phases, strides, dilation, by_input):
         flops=sum(2 * N * phase.OH * phase.OW * phase.KH * phase.KW * C * OC // groups for phase in phases),
         outputs=sum(phase.OH * phase.OW for phase in phases),
         plain_table=np.array(plain, np.int64),
-        blocks=(groups, vectors, CB, DEPTH),
+        blocks=(groups, vectors, all_blocks, DEPTH),
         by_input=by_input,
         size=size,
         table=np.array(table, np.int64),

@@ -9,8 +9,11 @@ sorted by their remainders of the strides, so that those that neighbouring outpu
 padding than one of them needs: pixels right of a row are those left of the next. Tiles go on from row to row and from image to image;
 what they compute between two rows is dropped.
 
-`layout` = (CB, RC, Q, region, third, after): rows from image to image, outputs from row to row; numbers of a remainder, of which `after`
-zeros follow its last row, and of one third of a block.
+Long sums are taken in slices of the blocks: a panel holds a slice of more pixels, and a slice's filters stay in L2 for all of these. What
+one slice leaves in the output the next one begins with.
+
+`layout` = (CB, RC, Q, region, third, after): blocks of a slice, rows from image to image, outputs from row to row; numbers of a remainder,
+of which `after` zeros follow its last row, and of one third of a block.
 
 A row of the table of `phases` says where a phase's packed weight begins, how many steps a tile has, where its offsets begin, its outputs OH
 and OW, and the first one's place in an output image.
@@ -105,14 +108,18 @@ def _place(q, grid, rows, across, spread):
 
 
 @device
-def _keep(results, r, q, total, y, target, cols, grid, rows, across, spread):
-    """Writes those of ROWS outputs from q on that are not dropped, from results[r] on."""
+def _carry(keeps, results, r, q, total, y, target, cols, grid, rows, across, spread):
+    """Writes those of ROWS outputs from q on that are not dropped, from results[r] on; or reads them into these, unless it `keeps`."""
     Q, L, last = grid[0], lanes(y), min(q + ROWS, total)
     while q < last:
         side, place = _place(q, grid, rows, across, spread)
         for m in range(min(side, last - q)):
             for i in range(0, cols, L):
-                store(y, target + place + m * spread[2] + i, load(results, r + m * 2 * L + i, L), cols - i)
+                there, here = target + place + m * spread[2] + i, r + m * 2 * L + i
+                if keeps:
+                    store(y, there, load(results, here, L), cols - i)
+                else:
+                    store(results, here, load(y, there, cols - i), L)
         passed = Q - q % Q  # to the next row
         r += passed * 2 * L
         q += passed
@@ -146,6 +153,8 @@ def _convolve_job(
     step = spread[2]
     x, w, y, b, L = flat(X), flat(weight), flat(Y), flat(bias), lanes(X)
     CG, OCG, grid = C // groups, b.size // groups, (Q, RC)
+    blocks = (CG + DEPTH - 1) // DEPTH
+    slices = (blocks + CB - 1) // CB
     memory = scratch(vectors * L + TALL * 2 * L + 3 * CB * third, x.dtype)
     starts, results, panel = pointer(memory, 0), pointer(memory, vectors * L), memory[(vectors + 2 * TALL) * L :]
     first_places = pointer(offsets, 0)
@@ -156,22 +165,25 @@ def _convolve_job(
     work = max(1, work * groups * ((v1 - v0 + 1) // 2) * ASKED)
     move = min(64, 4 * numbers // work)
     begin_matrices()
-    for group in range(groups):
-        _fill(panel, x, n0, n1, oh0 * SH - PT, span, H, W, C, group * CG, CG, PL - ow0 * SW, window, taps, layout)
+    for unit in range(groups * slices):
+        group, block = unit // slices, unit % slices * CB
+        own, c0 = min(CB, blocks - block), group * CG + block * DEPTH
+        own_channels = min(CB * DEPTH, (group + 1) * CG - c0)
+        _fill(panel, x, n0, n1, oh0 * SH - PT, span, H, W, C, c0, own_channels, PL - ow0 * SW, window, taps, layout)
         zero(starts, OCG, vectors * L - OCG)
         copy(b, group * OCG, starts, 0, OCG)
         for p in range(len(phases)):
-            steps, o = phases[p, 1], phases[p, 2]
-            vector_size = steps * STEP
+            steps, o, vector_size = phases[p, 1] // blocks * own, phases[p, 2], phases[p, 1] * STEP
+            first_filters = phases[p, 0] + phases[p, 1] // blocks * block * STEP
             rows, across = min(oh1, phases[p, 3]) - oh0, min(ow1, phases[p, 4]) - ow0
             start = n0 * spread[0] + oh0 * spread[1] + ow0 * step + phases[p, 5] + group * OCG
             total = _outputs(phases, p, n0, n1, oh0, oh1, ow0, ow1, Q, RC)
             at_once = _at_once(steps)
             for v2 in range(v0, v1, at_once):
                 # the next vectors' filters, where those of a job are more than stay in L2
-                filters = phases[p, 0] + (group * vectors + (v2 + 2 if v2 + 2 < v1 else v0)) * vector_size
+                filters = first_filters + (group * vectors + (v2 + 2 if v2 + 2 < v1 else v0)) * vector_size
                 filters_move = 0
-                if at_once == 2 and (v1 - v0) * vector_size > FILTER_NUMBERS:
+                if at_once == 2 and (v1 - v0) * vector_size > FILTER_NUMBERS and slices == 1:
                     filters_move = min(64, 4 * 2 * vector_size // max(1, (total // TALL) * steps * (ASKED // 2)))
                 for q in range(0, total, TALL):
                     upper_side, upper_place = _place(q, grid, rows, across, spread)
@@ -181,19 +193,28 @@ def _convolve_job(
                         wide, cols, target = min(2, v1 - v), min(2 * L, OCG - v * L), start + v * L
                         upper_whole = upper_side >= ROWS and cols == wide * L
                         lower_whole = lower_side >= ROWS and cols == wide * L
+                        if block > 0 and upper_whole != lower_whole:  # both begin at the same place
+                            upper_whole = lower_whole = False
+                        begin, of_begin = pointer(starts, v * L), (0, 0)
+                        if block > 0 and upper_whole:
+                            begin, of_begin = pointer(y, target + upper_place), (step, lower_place - upper_place)
+                        elif block > 0:
+                            _carry(False, results, 0, q, total, y, target, cols, grid, rows, across, spread)
+                            _carry(False, results, ROWS * 2 * L, q + ROWS, total, y, target, cols, grid, rows, across, spread)
+                            begin, of_begin = results, (2 * L, ROWS * 2 * L)
                         upper = pointer(y, target + upper_place) if upper_whole else pointer(results, 0)
                         lower = pointer(y, target + lower_place) if lower_whole else pointer(results, ROWS * 2 * L)
                         rows_apart = step if upper_whole else 2 * L, step if lower_whole else 2 * L, L, 0
-                        own_filters, filters_apart = phases[p, 0] + (group * vectors + v) * vector_size, (vector_size, THIRD, STEP, steps)
+                        own_filters, filters_apart = first_filters + (group * vectors + v) * vector_size, (vector_size, THIRD, STEP, steps)
                         matrix_tile(wide, panel, q * HALF, (HALF, third), first_places, o,
-                                    w, own_filters, filters_apart, starts, v * L, (0, 0), upper, 0, lower, 0, rows_apart,
+                                    w, own_filters, filters_apart, begin, 0, of_begin, upper, 0, lower, 0, rows_apart,
                                     x, ahead, w, filters, (move, filters_move))  # fmt: skip
                         ahead += steps * ASKED * move // 4
                         filters += steps * (ASKED // 2) * filters_move // 4
                         if not upper_whole:
-                            _keep(results, 0, q, total, y, target, cols, grid, rows, across, spread)
+                            _carry(True, results, 0, q, total, y, target, cols, grid, rows, across, spread)
                         if not lower_whole:
-                            _keep(results, ROWS * 2 * L, q + ROWS, total, y, target, cols, grid, rows, across, spread)
+                            _carry(True, results, ROWS * 2 * L, q + ROWS, total, y, target, cols, grid, rows, across, spread)
     end_matrices()
 
 
