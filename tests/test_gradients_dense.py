@@ -1,6 +1,7 @@
 """Linear layers, batch normalisation, activations, dropout and losses beyond the common table: exactness, ranges, options."""
 
 import importlib
+import itertools
 from unittest import mock
 
 import numpy as np
@@ -210,9 +211,11 @@ def test_factors_whose_rows_are_a_multiple_of_pages_are_exact(batch, dtype, rng)
     check_linear((batch, 1024), 1024, dtype, rng)
 
 
-@pytest.mark.parametrize("mask", [(True, False, False), (False, True, False), (False, False, True)])
-def test_linear_output_mask(mask, rng):
-    g, x, w = distinct(rng, (3, 4)), distinct(rng, (3, 5)), distinct(rng, (4, 5))
+@pytest.mark.parametrize("size", [(3, 5, 4), (60, 20, 300), (60, 70, 90)], ids=["tiny", "one block of the input's", "several"])
+@pytest.mark.parametrize("mask", [mask for mask in itertools.product((True, False), repeat=3) if any(mask)])
+def test_linear_output_mask(mask, size, rng):
+    rows, inputs, outputs = size
+    g, x, w = distinct(rng, (rows, outputs)), distinct(rng, (rows, inputs)), distinct(rng, (outputs, inputs))
     computed, full = F.linear_backward(g, x, w, output_mask=mask), F.linear_backward(g, x, w)
     for wanted, actual, expected in zip(mask, computed, full, strict=True):
         assert actual is None if not wanted else np.array_equal(actual, expected)

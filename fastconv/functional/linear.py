@@ -160,7 +160,7 @@ def _sum_over_rows(a, rows, b):
         count, row, column = len(values), N, VECTOR_BYTES // b.itemsize
         if pack:
             packed = empty((-(-N // column), count, column), b.dtype)
-            dense.pack(4 * values.size, values, packed)
+            dense_weight.pack(4 * values.size, values, packed)
             values, row, column = packed, column, count * column
         dense_weight.product_over_rows(
             2 * M * N * count, a[origin:], values.ravel(), parts.ravel(), M, N, count, rows, row, column, row_blocks, column_blocks, splits,

@@ -5,7 +5,7 @@ from numba import prange
 
 from fastconv.kernels.apart import apart
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.prefetch import elements_between, prefetch_to_write
+from fastconv.kernels.prefetch import elements_between
 from fastconv.kernels.scratch import scratch
 from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
 from fastconv.kernels.tiles import LONG, SHORT_ROWS, tiles_ahead
@@ -32,12 +32,6 @@ LINE."""
 
 SMALL, SMALL_COLUMNS = 1 << 16, 32
 """A result of up to so many numbers is cut into blocks of so many columns, unless long sums are cut instead (`splits` of `product`)."""
-
-PACK_ROWS, PACK_VECTORS = 128, 16
-"""A job of `pack` at most."""
-
-AHEAD = 32
-"""Rows between what `pack` writes and what it asks for: as a rule all processors have read what was there before."""
 
 SUM_ROWS = 1024
 """Rows that one job of `partial_row_sums` adds up."""
@@ -186,23 +180,6 @@ def product(a, b, c, gate, M, N, K, rows, into, given, start, splits):
     row_blocks, column_blocks = blocks_of(a, M, N, rows[1], splits)
     for job in prange(splits * row_blocks * column_blocks):
         product_block(np.int64(job), a, b, c, gate, M, N, K, rows, into, given, start, splits, row_blocks, column_blocks)
-
-
-@kernel
-def pack(W, packed):
-    """Reads W (K, N), writes packed (ceil(N / lanes), K, lanes), B of `product_over_rows`, zeros in the last vector's tail.
-
-    Parallel over blocks of rows and vectors, which are read as short runs of memory.
-    """
-    K, N = W.shape
-    w, p, size, vectors = flat(W), flat(packed), lanes(W), packed.shape[0]
-    row_blocks, column_blocks = (K + PACK_ROWS - 1) // PACK_ROWS, (vectors + PACK_VECTORS - 1) // PACK_VECTORS
-    for job in prange(row_blocks * column_blocks):
-        (k0, k1), (v0, v1) = part(job % row_blocks, row_blocks, K), part(job // row_blocks, column_blocks, vectors)
-        for k in range(k0, k1):
-            for v in range(v0, v1):
-                prefetch_to_write(p, (v * K + k + AHEAD) * size)
-                store(p, (v * K + k) * size, load(w, k * N + v * size, N - v * size), size)
 
 
 @kernel

@@ -6,7 +6,7 @@ from numba import prange
 from fastconv.kernels.apart import apart
 from fastconv.kernels.dense import LOW, SMALL_COLUMNS, blocks_of, column_blocks_of, is_crowded, part, place, product_block
 from fastconv.kernels.jit import device, kernel
-from fastconv.kernels.prefetch import elements_between, prefetch_lines
+from fastconv.kernels.prefetch import elements_between, prefetch_lines, prefetch_to_write
 from fastconv.kernels.processor import LATE_MEMORY
 from fastconv.kernels.scratch import LINE_BYTES, LINE_NUMBERS, scratch_pair
 from fastconv.kernels.simd import MAX_ROWS, REQUEST, itemsize
@@ -40,6 +40,9 @@ other."""
 
 UNFORESEEN = 1 << 7
 """Rows of more bytes, as many as a vector has lanes read side by side, no processor foresees: they are asked for in order."""
+
+PACK_ROWS, PACK_VECTORS, PACK_AHEAD = 128, 16, 32
+"""A job of `pack` at most, and rows between what it writes and what it asks for: as a rule all processors have read what was there."""
 
 SHORT, SHORT_RESULT = 96, 100 << 10
 """Rows, and numbers of the result, up to which a product over rows is not worth copying them: with 64, as many as a batch, 48 instead of
@@ -159,6 +162,23 @@ def _over_rows(job, a, b, c, M, N, K, rows, row, column, row_blocks, column_bloc
 
 
 @kernel
+def pack(W, packed):
+    """Reads W (K, N), writes packed (ceil(N / lanes), K, lanes), B of `product_over_rows`, zeros in the last vector's tail.
+
+    Parallel over blocks of rows and vectors, which are read as short runs of memory.
+    """
+    K, N = W.shape
+    w, p, size, vectors = flat(W), flat(packed), lanes(W), packed.shape[0]
+    row_blocks, column_blocks = (K + PACK_ROWS - 1) // PACK_ROWS, (vectors + PACK_VECTORS - 1) // PACK_VECTORS
+    for job in prange(row_blocks * column_blocks):
+        (k0, k1), (v0, v1) = part(job % row_blocks, row_blocks, K), part(job // row_blocks, column_blocks, vectors)
+        for k in range(k0, k1):
+            for v in range(v0, v1):
+                prefetch_to_write(p, (v * K + k + PACK_AHEAD) * size)
+                store(p, (v * K + k) * size, load(w, k * N + v * size, N - v * size), size)
+
+
+@kernel
 def product_over_rows(a, b, c, M, N, K, rows, row, column, row_blocks, column_blocks, splits, more):
     """Reads A (K, M) and B (K, N), writes C (splits, M, N), whose sum over splits, the parts of K, is A.T @ B; adds it if `more` is 1.
 
@@ -174,13 +194,17 @@ def product_over_rows(a, b, c, M, N, K, rows, row, column, row_blocks, column_bl
 
 @apart
 def _gradients(job, jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start):
-    """Job `job` of `jobs` of `gradients`: its part of the blocks of each gradient."""
+    """Job `job` of `jobs` of `gradients`: its part of the blocks of each gradient; or grad_x, where that is one block, or of the others."""
     (M, O), I = G.shape, W.shape[1]
     g, x, w = flat(G), flat(X), flat(W)
     row_blocks, column_blocks = blocks_of(g, M, I, O, 1)
     first, last = part(job, jobs, row_blocks * column_blocks if grad_x.size else 0)
     for block in range(first, last):
         product_block(block, g, w, grad_x, gate, M, I, O, (M, O, 0), (M, I, 0), given, start, 1, row_blocks, column_blocks)
+    if grad_x.size and row_blocks * column_blocks == 1:  # the last job has computed it
+        jobs -= 1
+        if job == jobs:
+            return
     row_blocks = (O + LOW - 1) // LOW
     column_blocks = column_blocks_of(row_blocks, I, SMALL_COLUMNS)
     first, last = part(job, jobs, row_blocks * column_blocks if grad_w.size else 0)
@@ -201,6 +225,6 @@ def gradients(G, X, W, grad_x, grad_w, grad_b, gate, given, start):
     Reads G (M, O), X (M, I) and W (O, I); writes grad_x (M, I) = G @ W, with `gate`, `given` and `start` of `product`, grad_w (O, I) =
     G.T @ X, and grad_b (O,), the sum of the rows of G, all flat; those that are not empty. Parallel over blocks of all of them.
     """
-    jobs = column_blocks_of(1, X.shape[1], SMALL_COLUMNS)
+    jobs = max(2, column_blocks_of(1, X.shape[1], SMALL_COLUMNS))
     for job in prange(jobs):
         _gradients(np.int64(job), jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start)
