@@ -15,7 +15,7 @@ one slice leaves in the output the next one begins with.
 `layout` = (CB, RC, Q, region, third, after): blocks of a slice, rows from image to image, outputs from row to row; numbers of a remainder,
 of which `after` zeros follow its last row, and of one third of a block.
 
-A row of the table of `phases` says where a phase's packed weight begins, how many steps a tile has, where its offsets begin, its outputs OH
+A row of the table of `phases` says where a phase's packed weight begins, how many steps its sums have, where its offsets begin, its outputs OH
 and OW, and the first one's place in an output image.
 """
 
@@ -193,7 +193,7 @@ def _convolve_job(
                         wide, cols, target = min(2, v1 - v), min(2 * L, OCG - v * L), start + v * L
                         upper_whole = upper_side >= ROWS and cols == wide * L
                         lower_whole = lower_side >= ROWS and cols == wide * L
-                        if block > 0 and upper_whole != lower_whole:  # both begin at the same place
+                        if block > 0 and upper_whole != lower_whole:  # what both begin with lies in one array
                             upper_whole = lower_whole = False
                         begin, of_begin = pointer(starts, v * L), (0, 0)
                         if block > 0 and upper_whole:

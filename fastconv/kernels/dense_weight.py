@@ -194,7 +194,7 @@ def product_over_rows(a, b, c, M, N, K, rows, row, column, row_blocks, column_bl
 
 @apart
 def _gradients(job, jobs, G, X, W, grad_x, grad_w, grad_b, gate, given, start):
-    """Job `job` of `jobs` of `gradients`: its part of the blocks of each gradient; or grad_x, where that is one block, or of the others."""
+    """Job `job` of `jobs` of `gradients`: its part of the blocks of each gradient. Where grad_x is one block, the last job computes it."""
     (M, O), I = G.shape, W.shape[1]
     g, x, w = flat(G), flat(X), flat(W)
     row_blocks, column_blocks = blocks_of(g, M, I, O, 1)
@@ -223,7 +223,8 @@ def gradients(G, X, W, grad_x, grad_w, grad_b, gate, given, start):
     """The three gradients of a dense layer that `product_over_rows` reads in place, in one call.
 
     Reads G (M, O), X (M, I) and W (O, I); writes grad_x (M, I) = G @ W, with `gate`, `given` and `start` of `product`, grad_w (O, I) =
-    G.T @ X, and grad_b (O,), the sum of the rows of G, all flat; those that are not empty. Parallel over blocks of all of them.
+    G.T @ X, and grad_b (O,), the sum of the rows of G, all flat; those that are not empty. Parallel over blocks of all of them: each job
+    takes a part of each, but where grad_x is one block the last job computes that, and the others the rest.
     """
     jobs = max(2, column_blocks_of(1, X.shape[1], SMALL_COLUMNS))
     for job in prange(jobs):
