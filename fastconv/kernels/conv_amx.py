@@ -15,8 +15,8 @@ one slice leaves in the output the next one begins with.
 `layout` = (CB, RC, Q, region, third, after): blocks of a slice, rows from image to image, outputs from row to row; numbers of a remainder,
 of which `after` zeros follow its last row, and of one third of a block.
 
-A row of the table of `phases` says where a phase's packed weight begins, how many steps its sums have, where its offsets begin, its outputs OH
-and OW, and the first one's place in an output image.
+A row of the table of `phases` says where a phase's packed weight begins, how many steps its sums have, where its offsets begin, its outputs
+OH and OW, and the first one's place in an output image.
 """
 
 import numpy as np
